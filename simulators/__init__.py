@@ -1,0 +1,1 @@
+"""Simulated sensor fleets with labelled faults: `python -m simulators --help`."""

@@ -1,0 +1,270 @@
+"""Settings: one TOML file a stream, overlaid by the environment, frozen and checked.
+
+`STREAM_AD__SECTION__KEY` in the environment replaces `key` in `[section]`. Relative paths count
+from the folder of the file. Unknown keys are refused with their path.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from stream_ad.errors import ConfigError
+
+PREFIX = "STREAM_AD__"
+TOPIC = re.compile(r"^[a-zA-Z0-9._-]{1,249}$")
+
+Topic = Annotated[str, Field(pattern=TOPIC.pattern)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StreamSettings(Section):
+    """`[stream]`: one input topic, one kind of device, one bundle."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    """Names the consumer groups, the checkpoints and the output topics."""
+    readings_topic: Topic = "sensor.readings.v1"
+    devices: str = "*"
+    """Shell pattern; other devices are skipped and counted."""
+    bundle: Path
+    scores_topic: Topic = ""
+    """Default: `sensor.scores.v1.<name>`, so that two streams never share a topic."""
+    alerts_topic: Topic = "sensor.alerts.v1"
+    dead_letters_topic: Topic = ""
+    """Default: `<readings_topic>.dlq`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_topics(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            data = dict(data)
+            readings = data.get("readings_topic", "sensor.readings.v1")
+            data.setdefault("scores_topic", f"sensor.scores.v1.{data.get('name', '')}")
+            data.setdefault("dead_letters_topic", f"{readings}.dlq")
+        return data
+
+
+class LocalTransport(Section):
+    """`[transport] kind = "local"`: a durable log in one SQLite file on this machine."""
+
+    kind: Literal["local"] = "local"
+    path: Path
+
+
+class KafkaTransport(Section):
+    """`[transport] kind = "kafka"`."""
+
+    kind: Literal["kafka"]
+    servers: Annotated[list[str], Field(min_length=1)]
+    """`host:port` of one or more brokers."""
+    session_timeout_s: PositiveFloat = 10.0
+    """A member silent for longer loses its partitions."""
+    transaction_timeout_s: PositiveFloat = 10.0
+    """A killed scorer's open transaction holds readers back at most this long."""
+    request_timeout_s: PositiveFloat = 15.0
+    max_record_bytes: PositiveInt = 1_000_000
+    """Largest record sent; at most the broker's `message.max.bytes`."""
+    client_options: dict[str, str | int | float | bool] = {}
+    """Handed to kafka-python as they are (for example `security_protocol`)."""
+
+
+class TimeSettings(Section):
+    """`[time]`: event time against log time."""
+
+    lateness_s: Annotated[float, Field(ge=0)] = 5.0
+    """A reading older than its device's youngest by more is refused: late enough for retries of a gateway."""
+    idle_close_s: PositiveFloat = 30.0
+    """Log time after which a silent device's open windows close."""
+    max_ahead_s: PositiveFloat = 60.0
+    """A reading further ahead of log time is refused: a clock that is wrong."""
+    evict_after_s: PositiveFloat = 86_400.0
+    """Log time after which a silent device's state is dropped."""
+    trust_producer_clocks: bool = False
+    """Accept a topic without append times; log time is then what producers say."""
+
+    @model_validator(mode="after")
+    def _evict_last(self) -> TimeSettings:
+        if self.evict_after_s < self.idle_close_s:
+            raise ValueError("evict_after_s must be at least idle_close_s")
+        return self
+
+
+class FixedThreshold(Section):
+    """`[threshold] kind = "fixed"`: one limit for all."""
+
+    kind: Literal["fixed"]
+    limit: float | None = None
+    """In units of the score; without it, the calibration quantile times `factor`."""
+    quantile: Share = 0.999
+    factor: PositiveFloat = 1.0
+
+
+class QuantileThreshold(Section):
+    """`[threshold] kind = "quantile"`: sliding quantile of a device's quiet scores."""
+
+    kind: Literal["quantile"] = "quantile"
+    quantile: Share = 0.999
+    memory_rows: Annotated[int, Field(ge=100, le=60_000)] = 5_000
+    """Quiet rows after which an old score has half its weight or less."""
+    seed_rows: Annotated[int, Field(ge=0, le=60_000)] = 1_000
+    """How many rows the bundle's calibration counts for at a device's start."""
+    factor: PositiveFloat = 1.0
+    """The limit is the quantile times this."""
+    feedback: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Each incident lifts the limit by this share of the scores' spread, each quiet row lowers it
+    by `1 - quantile` of that: keeps the rate of incidents near the budget."""
+
+
+class SpotThreshold(Section):
+    """`[threshold] kind = "spot"`: a generalised Pareto tail (Siffer et al., KDD 2017)."""
+
+    kind: Literal["spot"]
+    risk: Share = 1e-4
+    """Probability that a quiet row exceeds the limit."""
+    tail_share: Share = 0.02
+    """Share of rows that count as tail."""
+    peaks: Annotated[int, Field(ge=20, le=200)] = 100
+    """Youngest excesses kept a device."""
+
+
+class IncidentSettings(Section):
+    """`[incident]`: when trouble opens and ends, in event time."""
+
+    open_after_windows: PositiveInt = 1
+    """Windows in a row over the limit that open an incident."""
+    close_after_s: Annotated[float, Field(ge=0)] = 30.0
+    """It ends after this long under the exit level."""
+    exit_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Exit level: max(limit, this share of the incident's peak score). After-effects lie over
+    the limit but far below the peak."""
+    update_factor: Annotated[float, Field(gt=1)] = 2.0
+    """An update is sent when the peak has grown by this factor since the last message."""
+    relearn_after_s: PositiveFloat = 3_600.0
+    """An incident older than this is the new normal: the threshold learns again."""
+    sensor_windows: PositiveInt = 3
+    """Windows in a row with a stuck or missing channel that open a sensor incident."""
+
+
+class CommitSettings(Section):
+    """`[commit]`: how often a scorer makes its results public."""
+
+    every_s: PositiveFloat = 1.0
+    max_rows: PositiveInt = 20_000
+    deadline_s: PositiveFloat = 30.0
+    """A commit that takes longer ends the process; it is restarted and recovers."""
+    poll_records: PositiveInt = 2_000
+
+
+class StoreSettings(Section):
+    """`[store]`: folders."""
+
+    scores: Path
+    checkpoints: Path
+    checkpoint_every_s: PositiveFloat = 10.0
+    checkpoints_kept: Annotated[int, Field(ge=2)] = 3
+    part_max_age_s: PositiveFloat = 10.0
+    """A Parquet part is closed when its first row is this old."""
+    part_max_rows: PositiveInt = 1_000_000
+
+
+class ServiceSettings(Section):
+    """`[service]`: processes, probes, logs."""
+
+    scorers: PositiveInt = 1
+    instance: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,64}$")] = "a"
+    """Name of this host's group of processes; unique among hosts that run the same stream."""
+    http_host: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=0, le=65_000)] = 9_464
+    """The archiver's; scorer k takes the k-th port above. 0 turns the pages off."""
+    heartbeat_timeout_s: PositiveFloat = 60.0
+    """A role whose loop does not move for longer is killed and restarted."""
+    shutdown_timeout_s: PositiveFloat = 30.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Section):
+    """All settings of a stream."""
+
+    stream: StreamSettings
+    transport: Annotated[LocalTransport | KafkaTransport, Field(discriminator="kind")]
+    time: TimeSettings = TimeSettings()
+    threshold: Annotated[FixedThreshold | QuantileThreshold | SpotThreshold, Field(discriminator="kind")] = (
+        QuantileThreshold()
+    )
+    incident: IncidentSettings = IncidentSettings()
+    commit: CommitSettings = CommitSettings()
+    store: StoreSettings
+    service: ServiceSettings = ServiceSettings()
+
+
+PATHS = (("stream", "bundle"), ("transport", "path"), ("store", "scores"), ("store", "checkpoints"))
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read a stream's settings.
+
+    Args:
+        path: the TOML file.
+        environment: where `STREAM_AD__SECTION__KEY` is looked up.
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown key (with its path) or a value out of range.
+    """
+    try:
+        with path.open("rb") as file:
+            data: dict[str, Any] = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
+    overlay(data, environment)
+    for section, key in PATHS:
+        value = data.get(section, {}).get(key) if isinstance(data.get(section), dict) else None
+        if isinstance(value, str):
+            data[section][key] = str(path.parent.resolve() / Path(value).expanduser())
+    return parse(data, str(path))
+
+
+def overlay(data: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Put `STREAM_AD__SECTION__KEY` values over the file's, in place; lists are split at commas."""
+    for name, text in sorted(environment.items()):
+        if not name.startswith(PREFIX):
+            continue
+        section, _, key = name[len(PREFIX) :].lower().partition("__")
+        if not key:
+            raise ConfigError(f"{name}: expected {PREFIX}SECTION__KEY")
+        table = data.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{section}: expected a table")
+        table[key] = text.split(",") if key == "servers" else text
+
+
+def parse(data: Mapping[str, Any], origin: str = "settings") -> Settings:
+    """Check plain values.
+
+    Raises:
+        ConfigError: one line for each wrong key, with its path.
+    """
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            where = ".".join(str(part) for part in problem["loc"])
+            what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+            lines.append(f"{origin}: {where}: {what}")
+        raise ConfigError("\n".join(lines)) from error

@@ -1,0 +1,327 @@
+"""The batches that flow through the pipe: columns with dtype and shape, checked where they are made.
+
+A stage adds columns and shares the rest by reference. Rows of a window batch are in emission
+order: (`offset`, `device`, `end_ns`). Missing is NaN; unscored is a NaN score plus a quality flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_ad.errors import ContractError
+
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+Int32Array: TypeAlias = npt.NDArray[np.int32]
+Int64Array: TypeAlias = npt.NDArray[np.int64]
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+UInt16Array: TypeAlias = npt.NDArray[np.uint16]
+UInt32Array: TypeAlias = npt.NDArray[np.uint32]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+def expect(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, shape: Sequence[int | None]) -> None:
+    """Check dtype, shape and C-contiguity of an array.
+
+    Args:
+        name: what the array is called in the error.
+        array: the array to check.
+        dtype: the exact dtype.
+        shape: a size per axis; None accepts any size.
+
+    Raises:
+        ContractError: naming what was expected and what was found.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype):
+        found = getattr(array, "dtype", type(array).__name__)
+        raise ContractError(f"{name}: expected dtype {np.dtype(dtype)}, found {found}")
+    if array.ndim != len(shape) or any(
+        want is not None and want != got for want, got in zip(shape, array.shape, strict=True)
+    ):
+        raise ContractError(f"{name}: expected shape {tuple(shape)}, found {array.shape}")
+    if not array.flags.c_contiguous:
+        raise ContractError(f"{name}: expected a C-contiguous array")
+
+
+class Reason(StrEnum):
+    """Why a record or some of its readings were refused; the word in dead letters and metrics."""
+
+    UNDECODABLE = "undecodable"
+    """The bytes are not the declared format, or empty."""
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    BAD_TIME = "bad_time"
+    """A naive, absurd or unreadable time."""
+    TOO_LARGE = "too_large"
+    LATE = "late"
+    """Older than the device's watermark."""
+    FUTURE = "future"
+    """Further ahead of log time than `max_ahead_s` allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that was refused, wholly or in part; becomes one dead letter.
+
+    Attributes:
+        offset: input offset of the record.
+        reason: the first reason met in the record.
+        detail: one line for a person: what was expected, what was found.
+        rows: number of readings refused; 0 when the record could not be read at all.
+        first_event_ns: event time of the first refused reading, or None.
+    """
+
+    offset: int
+    reason: Reason
+    detail: str
+    rows: int = 0
+    first_event_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingBatch:
+    """Decoded readings of one partition, in log order; the one type with a row per reading.
+
+    Rows of one record are adjacent, `offset` and `log_ns` never fall. `record_offset` and
+    `record_log_ns` list every record polled, also those without a usable reading, because log time
+    moves with each of them.
+
+    Attributes:
+        ids: text of the batch's devices.
+        device: int32[n], index into `ids`.
+        event_ns: int64[n], event time, UTC nanoseconds.
+        log_ns: int64[n], append time of the reading's record, UTC nanoseconds.
+        offset: int64[n], input offset of the reading's record.
+        values: float32[n, c], one column per channel of the bundle; NaN is missing.
+        record_offset: int64[r], offsets of all records of the batch, ascending.
+        record_log_ns: int64[r], their append times.
+    """
+
+    ids: tuple[str, ...]
+    device: Int32Array
+    event_ns: Int64Array
+    log_ns: Int64Array
+    offset: Int64Array
+    values: Float32Array
+    record_offset: Int64Array
+    record_log_ns: Int64Array
+
+    def __post_init__(self) -> None:
+        expect("device", self.device, np.int32, (None,))
+        expect("event_ns", self.event_ns, np.int64, self.device.shape)
+        expect("log_ns", self.log_ns, np.int64, self.device.shape)
+        expect("offset", self.offset, np.int64, self.device.shape)
+        expect("values", self.values, np.float32, (*self.device.shape, None))
+        expect("record_offset", self.record_offset, np.int64, (None,))
+        expect("record_log_ns", self.record_log_ns, np.int64, self.record_offset.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Which device and when, one row per window; every later batch shares this object.
+
+    Attributes:
+        device: int32[n], slot in the partition's device index.
+        end_ns: int64[n], exclusive end of the window, event time, UTC nanoseconds.
+        offset: int64[n], offset of the input record that closed the window.
+        sequence: int64[n], the device's windows counted from 0, so that a hole shows.
+        revision: uint16[n], 0 until late data amends the window.
+    """
+
+    device: Int32Array
+    end_ns: Int64Array
+    offset: Int64Array
+    sequence: Int64Array
+    revision: UInt16Array
+
+    def __post_init__(self) -> None:
+        expect("device", self.device, np.int32, (None,))
+        expect("end_ns", self.end_ns, np.int64, self.device.shape)
+        expect("offset", self.offset, np.int64, self.device.shape)
+        expect("sequence", self.sequence, np.int64, self.device.shape)
+        expect("revision", self.revision, np.uint16, self.device.shape)
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+    def take(self, rows: Int64Array) -> Keys:
+        """Return the given rows, in the given order."""
+        return Keys(self.device[rows], self.end_ns[rows], self.offset[rows], self.sequence[rows], self.revision[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class WindowBatch:
+    """Closed windows on the grid.
+
+    Attributes:
+        keys: n rows.
+        values: float32[n, t, c]; NaN where no sample is (after the channel's fill rule).
+        coverage: float32[n, c], share of cells with a value after the fill rule, 0..1.
+        quality: uint32[n], flags of `core.quality.Quality`.
+    """
+
+    keys: Keys
+    values: Float32Array
+    coverage: Float32Array
+    quality: UInt32Array
+
+    def __post_init__(self) -> None:
+        n = len(self.keys)
+        expect("values", self.values, np.float32, (n, None, None))
+        expect("coverage", self.coverage, np.float32, (n, self.values.shape[2]))
+        expect("quality", self.quality, np.uint32, (n,))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBatch:
+    """Scored windows; the samples are gone.
+
+    Attributes:
+        keys: n rows.
+        quality: uint32[n], flags.
+        coverage: float32[n, c].
+        score: float64[n], >= 0, higher is more anomalous; NaN where unscorable.
+        contribution: float32[n, c], each channel's share of the score, or None.
+        model_id: digest of the bundle that scored the batch.
+    """
+
+    keys: Keys
+    quality: UInt32Array
+    coverage: Float32Array
+    score: Float64Array
+    contribution: Float32Array | None
+    model_id: str
+
+    def __post_init__(self) -> None:
+        n = len(self.keys)
+        expect("quality", self.quality, np.uint32, (n,))
+        expect("coverage", self.coverage, np.float32, (n, None))
+        expect("score", self.score, np.float64, (n,))
+        if self.contribution is not None:
+            expect("contribution", self.contribution, np.float32, self.coverage.shape)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictBatch:
+    """Judged windows: what the score log holds.
+
+    Attributes:
+        scores: n rows.
+        smoothed: float64[n], the score after the exponential moving average; what is compared
+            with the limit. NaN where unscored.
+        limit: float64[n], limit in force when the window was judged, in units of the score.
+        is_anomaly: bool[n], the incident's state after this window, not `smoothed > limit`.
+        incident: int64[n], `end_ns` of the window that opened the device's incident; 0 outside.
+    """
+
+    scores: ScoreBatch
+    smoothed: Float64Array
+    limit: Float64Array
+    is_anomaly: BoolArray
+    incident: Int64Array
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        expect("smoothed", self.smoothed, np.float64, (n,))
+        expect("limit", self.limit, np.float64, (n,))
+        expect("is_anomaly", self.is_anomaly, np.bool_, (n,))
+        expect("incident", self.incident, np.int64, (n,))
+
+    @property
+    def keys(self) -> Keys:
+        """The rows' keys."""
+        return self.scores.keys
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, rows: Int64Array) -> VerdictBatch:
+        """Return the given rows, in the given order."""
+        s = self.scores
+        return VerdictBatch(
+            scores=ScoreBatch(
+                keys=s.keys.take(rows),
+                quality=s.quality[rows],
+                coverage=s.coverage[rows],
+                score=s.score[rows],
+                contribution=None if s.contribution is None else s.contribution[rows],
+                model_id=s.model_id,
+            ),
+            smoothed=self.smoothed[rows],
+            limit=self.limit[rows],
+            is_anomaly=self.is_anomaly[rows],
+            incident=self.incident[rows],
+        )
+
+
+class AlertKind(StrEnum):
+    """What an incident is about."""
+
+    PROCESS = "process"
+    """The measured process behaves unlike the training data."""
+    SENSOR = "sensor"
+    """A sensor is stuck or gives no values while the others do."""
+    SILENCE = "silence"
+    """The device sends nothing."""
+    REGIME = "regime"
+    """The incident outlasted the time after which its level is learned as the new normal."""
+
+
+class AlertPhase(StrEnum):
+    """What happened to the incident."""
+
+    OPENED = "opened"
+    UPDATED = "updated"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A message that an incident opened, changed or ended; made only here, where rows are rare.
+
+    Attributes:
+        id: digest of stream, device, kind and `opened_end_ns`; the same over restarts.
+        version: counts the messages of one incident from 0.
+        phase: opened, updated or resolved.
+        kind: what the incident is about.
+        stream: name of the stream.
+        device: the device's id.
+        opened_end_ns: end of the window that opened the incident, event time.
+        end_ns: end of the window that caused this message, event time.
+        offset: input offset that closed that window.
+        score: smoothed score of that window; NaN if unscored.
+        limit: limit in force.
+        peak: highest smoothed score of the incident so far.
+        channels: the channels behind the incident with their shares (0..1), largest first.
+        model_id: digest of the bundle.
+        reason: one line for a person.
+    """
+
+    id: str
+    version: int
+    phase: AlertPhase
+    kind: AlertKind
+    stream: str
+    device: str
+    opened_end_ns: int
+    end_ns: int
+    offset: int
+    score: float
+    limit: float
+    peak: float
+    channels: tuple[tuple[str, float], ...]
+    model_id: str
+    reason: str

@@ -1,0 +1,1 @@
+"""Detectors: one file each with fit, score and load; `catalog` names them."""

@@ -1,0 +1,129 @@
+"""A model with all that scoring needs: what a bundle holds once it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from stream_ad.core.batches import Float32Array, expect
+from stream_ad.core.detectors.base import Detector, Settings
+from stream_ad.core.thresholds.base import Calibration
+from stream_ad.errors import ContractError
+
+
+class Fill(StrEnum):
+    """How a channel's empty cells are filled before scoring."""
+
+    NAN = "nan"
+    """Left empty; counts against coverage."""
+    HOLD = "hold"
+    """The last value, for at most `hold_max_age_ns` (historians report on change)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A sensor of a device.
+
+    Attributes:
+        name: name in the readings.
+        unit: unit of the values, "" if unknown.
+        fill: rule for empty cells.
+        hold_max_age_ns: maximum age of a held value; unused for `Fill.NAN`.
+        always_moves: in training the channel had more than one value in every window, so that a
+            window without movement means a stuck sensor.
+    """
+
+    name: str
+    unit: str = ""
+    fill: Fill = Fill.NAN
+    hold_max_age_ns: int = 0
+    always_moves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WindowShape:
+    """The window grid; its origin is the Unix epoch.
+
+    Attributes:
+        period_ns: time between two cells of the grid, > 0.
+        samples: cells a window, t >= 1.
+        stride: cells between the ends of two windows, >= 1. Window ends are at multiples of the
+            stride, counted in cells from the epoch.
+    """
+
+    period_ns: int
+    samples: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        if self.period_ns < 1 or self.samples < 1 or self.stride < 1:
+            raise ContractError(f"window: period, samples and stride must be positive, found {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Per channel `(x - center) / scale`, cut to +-clip; a missing value becomes 0, the centre.
+
+    Attributes:
+        center: float32[c], mean of the training rows.
+        scale: float32[c], > 0, standard deviation of the training rows (a floor keeps a constant
+            channel finite).
+        clip: cut of the normalised value, > 0.
+    """
+
+    center: Float32Array
+    scale: Float32Array
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        expect("center", self.center, np.float32, (None,))
+        expect("scale", self.scale, np.float32, self.center.shape)
+        if not (np.isfinite(self.center).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
+            raise ContractError("normaliser: center must be finite and scale finite and > 0")
+        if not self.clip > 0:
+            raise ContractError(f"normaliser: clip must be > 0, found {self.clip}")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """All that scoring needs, immutable.
+
+    Attributes:
+        name: the bundle's name.
+        model_id: digest of the bundle's content (hex), the same wherever it is loaded.
+        channels: c channels in the order of the values, sorted by name.
+        window: the grid.
+        min_coverage: a channel with a smaller share of filled cells counts as missing, 0..1.
+        normaliser: fitted on training rows only.
+        detector: the fitted detector.
+        kind: the detector's name in the catalogue.
+        settings: the detector's settings, complete.
+        smoothing: weight of the newest log score in the exponential moving average, 0 < a <= 1;
+            1 means none.
+        calibration: leave-block-out scores that seed the thresholds.
+        card: the training card: data range, rows, seed, metrics, limits, versions (plain JSON).
+    """
+
+    name: str
+    model_id: str
+    channels: tuple[Channel, ...]
+    window: WindowShape
+    min_coverage: float
+    normaliser: Normaliser
+    detector: Detector
+    kind: str
+    settings: Settings
+    smoothing: float
+    calibration: Calibration
+    card: Settings = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [channel.name for channel in self.channels]
+        if not names or names != sorted(set(names)):
+            raise ContractError(f"model: expected channels with unique names in sorted order, found {names}")
+        if len(self.normaliser.center) != len(names):
+            raise ContractError(f"model: normaliser has {len(self.normaliser.center)} channels, expected {len(names)}")
+        if not 0 < self.smoothing <= 1:
+            raise ContractError(f"model: smoothing must be in (0, 1], found {self.smoothing}")

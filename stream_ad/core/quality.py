@@ -1,0 +1,61 @@
+"""Quality flags of a window, and what makes a window unscorable."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+import numpy as np
+
+from stream_ad.core.batches import BoolArray, Float32Array, UInt32Array
+
+
+class Quality(IntFlag):
+    """Bits of the `quality` column."""
+
+    GAPS = 1 << 0
+    """Some cells had no sample and no held value."""
+    HELD = 1 << 1
+    """Some cells were filled with the channel's last value."""
+    DUPLICATE = 1 << 2
+    """More than one reading fell into a cell of the window; the first per channel counts."""
+    OUT_OF_ORDER = 1 << 3
+    """Some readings came after younger ones of the device (within the lateness)."""
+    IDLE_CLOSED = 1 << 4
+    """Closed by log time because the device was silent, not by its watermark."""
+    BAD_VALUE = 1 << 5
+    """The device sent values that are no finite numbers; they count as missing."""
+    CLIPPED = 1 << 6
+    """Normalised values were cut at the clip limit before scoring."""
+    CHANNEL_MISSING = 1 << 7
+    """At least one channel is below the bundle's minimum coverage while another is not."""
+    CHANNEL_STUCK = 1 << 8
+    """At least one channel that always moved in training did not move in the window."""
+    UNSCORABLE = 1 << 9
+    """No score: coverage is too low."""
+    FRESH_START = 1 << 10
+    """First windows after the device's state was made anew."""
+
+
+SENSOR_FAULT = np.uint32(Quality.CHANNEL_MISSING | Quality.CHANNEL_STUCK)
+
+
+def coverage_flags(coverage: Float32Array, minimum: float) -> tuple[UInt32Array, BoolArray]:
+    """Judge windows by the share of cells that have a value.
+
+    A window is unscorable when fewer than half of its channels reach the minimum. A window with
+    some channels below it is scored (the gap is filled with the training mean) and flagged.
+
+    Args:
+        coverage: float32[n, c], 0..1.
+        minimum: a channel below this counts as missing, 0..1.
+
+    Returns:
+        uint32[n] flags to add, and bool[n], True where the window can be scored.
+    """
+    present = coverage >= minimum
+    share = present.mean(axis=1) if coverage.shape[1] else np.zeros(len(coverage))
+    scorable = share >= 0.5
+    flags = np.zeros(len(coverage), np.uint32)
+    flags[scorable & (share < 1.0)] |= np.uint32(Quality.CHANNEL_MISSING)
+    flags[~scorable] |= np.uint32(Quality.UNSCORABLE)
+    return flags, scorable

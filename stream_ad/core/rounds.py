@@ -1,0 +1,29 @@
+"""Rows split into rounds that hold each device at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from stream_ad.core.batches import Int32Array, Int64Array
+
+
+def rounds(device: Int32Array) -> Iterator[Int64Array]:
+    """Split rows into rounds that hold each device at most once, in row order.
+
+    Round k holds every device's k-th row, so per-device state can be read and written by plain
+    indexing, and what a window meets does not depend on where a poll was cut.
+
+    Args:
+        device: int32[n], slot of each row, >= 0, rows in emission order.
+
+    Yields:
+        int64[m], row numbers, ascending; the rounds together hold each row once.
+    """
+    if len(device) == 0:
+        return
+    order = np.argsort(device, kind="stable")
+    starts = np.flatnonzero(np.diff(device[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    yield from np.split(order[np.lexsort((order, rank))], np.cumsum(np.bincount(rank))[:-1])

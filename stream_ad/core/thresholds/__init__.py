@@ -1,0 +1,1 @@
+"""Thresholds: limits that recalibrate themselves on quiet rows; one file each."""

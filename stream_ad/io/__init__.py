@@ -1,0 +1,1 @@
+"""Bytes and files: transports, wire formats, Parquet, checkpoints, bundles."""

@@ -1,0 +1,1 @@
+"""The roles: scorer, archiver; `catalog` names them."""
