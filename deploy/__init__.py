@@ -1,0 +1,1 @@
+"""What runs beside the package: brokers, containers, dashboards. Not part of the wheel."""

@@ -1,0 +1,429 @@
+"""Start and stop a real Apache Kafka (KRaft) on loopback, for tests, the demo and the benchmarks.
+
+Needs Java 17 and Maven, nothing else: Maven fetches the jars named in pom.xml once, each broker is one Java process
+that is its own controller. Standard library only, so that it runs from a bare checkout:
+
+    python deploy/kafka/broker.py start --brokers 3 --dir /tmp/kafka
+    python deploy/kafka/broker.py status --dir /tmp/kafka
+    python deploy/kafka/broker.py stop --dir /tmp/kafka
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+# ruff: noqa: S603 - the commands are built here from paths of this checkout and of the caller
+
+HERE = Path(__file__).resolve().parent
+TARGET = HERE / "target"
+JARS = TARGET / "jars"
+STATE = "cluster.json"
+READY = "Kafka Server started"
+FLAGS = ("-Xmx600m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true")
+START_S = 60.0
+FETCH_S = 600.0
+
+
+class BrokerError(RuntimeError):
+    """The broker cannot be fetched or started; the message says what is missing."""
+
+
+def jars() -> Path:
+    """Fetch Kafka's jars where they are missing (43 MB, once a checkout) and return their folder.
+
+    Parallel callers wait for one another at a file lock.
+
+    Raises:
+        BrokerError: no Maven, no Java, no network or no place to write.
+    """
+    pom = HERE / "pom.xml"
+    digest = hashlib.sha256(pom.read_bytes()).hexdigest()
+    done = JARS / "complete"
+    try:
+        TARGET.mkdir(exist_ok=True)
+        with (TARGET / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if done.exists() and done.read_text() == digest:
+                return JARS
+            shutil.rmtree(JARS, ignore_errors=True)
+            goal = [tool("mvn"), "-q", "-B", "-ntp", "-f", str(pom), "dependency:copy-dependencies"]
+            answer = subprocess.run(goal, capture_output=True, text=True, timeout=FETCH_S, check=False)
+            if answer.returncode != 0:
+                raise BrokerError(f"Maven could not fetch Kafka's jars:\n{(answer.stdout + answer.stderr)[-2000:]}")
+            done.write_text(digest)
+    except OSError as error:
+        raise BrokerError(f"{TARGET}: Kafka's jars cannot be put there: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BrokerError(f"Maven did not fetch Kafka's jars within {FETCH_S:.0f} s") from error
+    return JARS
+
+
+def tool(name: str) -> str:
+    """Return the path of `java` or `mvn`.
+
+    Raises:
+        BrokerError: it is not installed.
+    """
+    found = shutil.which(name)
+    if name == "java" and "JAVA_HOME" in os.environ:
+        found = shutil.which(name, path=os.path.join(os.environ["JAVA_HOME"], "bin")) or found
+    if found is None:
+        package = {"java": "Java 17 or later (for example openjdk-17-jre-headless)", "mvn": "Maven (for example maven)"}
+        raise BrokerError(f"`{name}` is not on the PATH; a real Kafka needs {package.get(name, name)}")
+    return found
+
+
+class KafkaCluster:
+    """One or more combined broker-controllers on free loopback ports; a context manager.
+
+    The processes end with `stop`, with the `with` block, or within a second of the death of the owning process.
+
+    Attributes:
+        folder: data, settings and logs (`broker-<i>.log`).
+        servers: `host:port` of each broker, also of those that are down.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        brokers: int = 1,
+        *,
+        owner_pid: int | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Describe a cluster; `start` (or `with`) starts it.
+
+        Args:
+            folder: where everything is kept; a folder used before is started again with its data.
+            brokers: how many.
+            owner_pid: whose death ends the brokers; None for this process, 0 for nobody.
+            options: more lines for `server.properties`, over the built-in ones.
+        """
+        self.folder = folder.resolve()
+        self.owner_pid = os.getpid() if owner_pid is None else owner_pid
+        self._options = dict(options or {})
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._watcher: subprocess.Popen[bytes] | None = None
+        self._state = read_state(self.folder) or new_state(brokers)
+
+    @property
+    def servers(self) -> list[str]:
+        """`host:port` of each broker."""
+        return [f"127.0.0.1:{node['port']}" for node in self._state["nodes"]]
+
+    def __enter__(self) -> KafkaCluster:
+        self.start_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(clean=False)
+
+    def start_all(self) -> None:
+        """Fetch, format, start and wait until every broker serves.
+
+        Raises:
+            BrokerError: something is missing, or a broker does not start; its last log lines are in the message.
+        """
+        java, classes = tool("java"), jars()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        indices = range(len(self._state["nodes"]))
+        try:
+            self._format(java, classes)
+            for index in indices:
+                self._launch(index)
+            self._watch()
+            for index in indices:
+                self._await_ready(index)
+        except BaseException:
+            self.stop(clean=False)
+            raise
+
+    def start(self, index: int) -> None:
+        """Start a broker that was killed, on its old port and data, and wait until it serves."""
+        self._launch(index)
+        self._await_ready(index)
+
+    def kill(self, index: int) -> None:
+        """Kill a broker at once, as a power cut does."""
+        self._signal(index, signal.SIGKILL)
+        self._wait_gone(index, 10.0)
+
+    def pause(self, index: int) -> None:
+        """Stop a broker's processor time: connections stay, answers cease."""
+        self._signal(index, signal.SIGSTOP)
+
+    def resume(self, index: int) -> None:
+        """Let a paused broker go on."""
+        self._signal(index, signal.SIGCONT)
+
+    def alive(self, index: int) -> bool:
+        """Say whether the broker's process runs."""
+        child = self._children.get(index)
+        if child is not None and child.poll() is not None:
+            return False
+        return is_ours(self._state["nodes"][index]["pid"], self._properties(index))
+
+    def stop(self, clean: bool = True) -> None:
+        """End all processes.
+
+        Args:
+            clean: let the brokers flush first; False kills them, which is faster and loses nothing that was
+                acknowledged.
+        """
+        if self._watcher is not None:
+            self._watcher.kill()
+            self._watcher.wait()
+            self._watcher = None
+        indices = range(len(self._state["nodes"]))
+        for index in indices:
+            self._signal(index, signal.SIGCONT)
+            self._signal(index, signal.SIGTERM if clean else signal.SIGKILL)
+        for index in indices:
+            if not self._wait_gone(index, 15.0):
+                self._signal(index, signal.SIGKILL)
+                self._wait_gone(index, 5.0)
+
+    def _properties(self, index: int) -> Path:
+        return self.folder / f"broker-{index}.properties"
+
+    def _log(self, index: int) -> Path:
+        return self.folder / f"broker-{index}.log"
+
+    def _format(self, java: str, classes: Path) -> None:
+        running: list[tuple[int, subprocess.Popen[bytes]]] = []
+        for index in range(len(self._state["nodes"])):
+            lines = {**settings(self._state, index, self.folder), **self._options}
+            self._properties(index).write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+            if (self.folder / f"data-{index}" / "meta.properties").exists():
+                continue
+            command = [java, *FLAGS, "-cp", f"{classes}/*", "kafka.tools.StorageTool", "format"]
+            command += ["-t", self._state["cluster_id"], "-c", str(self._properties(index))]
+            with self._log(index).open("ab") as log:
+                running.append((index, subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)))
+        for index, process in running:
+            if process.wait(START_S) != 0:
+                raise BrokerError(f"the storage of broker {index} cannot be formatted:\n{tail(self._log(index))}")
+
+    def _launch(self, index: int) -> None:
+        if self.alive(index):
+            raise BrokerError(f"broker {index} in {self.folder} runs already")
+        log4j = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
+        command = [tool("java"), *FLAGS, log4j, "-cp", f"{jars()}/*", "kafka.Kafka", str(self._properties(index))]
+        node = self._state["nodes"][index]
+        with self._log(index).open("ab") as log:
+            node["log_start"] = log.tell()
+            # A session of its own: Ctrl-C in the terminal must not reach the brokers before their clients.
+            child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._children[index] = child
+        node["pid"] = child.pid
+        write_state(self.folder, self._state)
+
+    def _watch(self) -> None:
+        if self.owner_pid:
+            command = [sys.executable, "-S", "-E", str(Path(__file__).resolve()), "watch"]
+            command += ["--dir", str(self.folder), "--owner", str(self.owner_pid)]
+            devnull = subprocess.DEVNULL
+            self._watcher = subprocess.Popen(
+                command, stdin=devnull, stdout=devnull, stderr=devnull, start_new_session=True
+            )
+
+    def _await_ready(self, index: int) -> None:
+        deadline = time.monotonic() + START_S
+        node = self._state["nodes"][index]
+        while time.monotonic() < deadline:
+            with self._log(index).open("rb") as log:
+                log.seek(node["log_start"])
+                if READY.encode() in log.read():
+                    return
+            if not self.alive(index):
+                raise BrokerError(f"broker {index} ended while starting:\n{tail(self._log(index))}")
+            time.sleep(0.05)
+        raise BrokerError(f"broker {index} did not start within {START_S:.0f} s:\n{tail(self._log(index))}")
+
+    def _signal(self, index: int, number: signal.Signals) -> None:
+        if self.alive(index):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._state["nodes"][index]["pid"], number)
+
+    def _wait_gone(self, index: int, wait_s: float) -> bool:
+        deadline = time.monotonic() + wait_s
+        while self.alive(index):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+def settings(state: Mapping[str, Any], index: int, folder: Path) -> dict[str, str]:
+    """Return the lines of a broker's `server.properties`."""
+    nodes = state["nodes"]
+    node = nodes[index]
+    copies = str(min(3, len(nodes)))
+    in_sync = str(min(2, len(nodes)))
+    listeners = f"PLAINTEXT://127.0.0.1:{node['port']},CONTROLLER://127.0.0.1:{node['controller_port']}"
+    voters = [f"{number}@127.0.0.1:{other['controller_port']}" for number, other in enumerate(nodes)]
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(index),
+        "controller.quorum.voters": ",".join(voters),
+        "controller.listener.names": "CONTROLLER",
+        "listeners": listeners,
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node['port']}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": str(folder / f"data-{index}"),
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": copies,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": copies,
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": in_sync,
+        "transaction.state.log.num.partitions": "4",
+        # The default looks for timed-out transactions every 10 s only; readers wait that much longer.
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",
+        "broker.session.timeout.ms": "6000",
+        "num.network.threads": "2",
+        "num.io.threads": "4",
+        "log.cleaner.dedupe.buffer.size": "4194304",
+    }
+
+
+def new_state(brokers: int) -> dict[str, Any]:
+    """Return the state of a cluster that was never started, with ports that are free now."""
+    if not 1 <= brokers <= 9:
+        raise BrokerError(f"expected 1 to 9 brokers, found {brokers}")
+    ports = free_ports()
+    nodes = [{"port": next(ports), "controller_port": next(ports), "pid": 0, "log_start": 0} for _ in range(brokers)]
+    return {"cluster_id": urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), "nodes": nodes}
+
+
+def free_ports() -> Iterator[int]:
+    """Yield free loopback ports below the range from which outgoing connections take theirs.
+
+    A broker that was killed must find its port free again.
+    """
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 5_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        yield port
+    raise BrokerError("no free loopback port between 15000 and 32000")
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """Return what `cluster.json` in a cluster's folder says, or None."""
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BrokerError(f"{folder / STATE}: cannot be read: {error}") from error
+    return state
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Replace `cluster.json` in one step: the watcher may be reading it."""
+    aside = folder / f"{STATE}.{os.getpid()}"
+    aside.write_text(json.dumps(state))
+    aside.replace(folder / STATE)
+
+
+def tail(log: Path, lines: int = 30) -> str:
+    """Return the last lines of a log file."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def is_ours(pid: int, properties: Path) -> bool:
+    """Say whether a process is the broker that runs these settings; a reused process number is not."""
+    if pid <= 0:
+        return False
+    proc = Path(f"/proc/{pid}")
+    if Path("/proc/self").exists():
+        try:
+            return str(properties).encode() in (proc / "cmdline").read_bytes()
+        except OSError:
+            return False
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def watch(folder: Path, owner_pid: int) -> None:
+    """Wait for the owner's death, then kill the cluster's brokers."""
+
+    def birth() -> str | None:
+        try:
+            return Path(f"/proc/{owner_pid}/stat").read_text().rpartition(")")[2].split()[19]
+        except OSError:
+            try:
+                os.kill(owner_pid, 0)
+            except OSError:
+                return None
+            return ""
+
+    born = birth()
+    while born is not None and birth() == born:
+        time.sleep(0.5)
+    if (folder / STATE).exists():
+        KafkaCluster(folder, owner_pid=0).stop(clean=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Start and stop a real Apache Kafka on loopback.")
+    parser.add_argument("verb", choices=["start", "stop", "status", "watch"])
+    parser.add_argument("--dir", type=Path, required=True, help="folder for data, settings and logs")
+    parser.add_argument("--brokers", type=int, default=1, help="number of brokers when the folder is new (1)")
+    parser.add_argument("--owner", type=int, default=0, help="process whose death ends the brokers (0: nobody)")
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.verb == "watch":
+            watch(chosen.dir, chosen.owner)
+            return 0
+        if chosen.verb != "start" and read_state(chosen.dir) is None:
+            raise BrokerError(f"{chosen.dir}: no cluster was started here")
+        cluster = KafkaCluster(chosen.dir, chosen.brokers, owner_pid=chosen.owner)
+        if chosen.verb == "start":
+            cluster.start_all()
+            sys.stdout.write(",".join(cluster.servers) + "\n")
+        elif chosen.verb == "stop":
+            cluster.stop()
+        else:
+            up = [cluster.alive(index) for index in range(len(cluster.servers))]
+            for server, running in zip(cluster.servers, up, strict=True):
+                sys.stdout.write(f"{server} {'up' if running else 'down'}\n")
+            return 0 if all(up) else 1
+    except BrokerError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
