@@ -1,0 +1,114 @@
+"""The `stream-ad` command: one verb, one file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from stream_ad import __version__
+from stream_ad.errors import ConfigError, StreamAdError
+
+VERBS = ("init", "train", "send", "check", "run", "alerts", "scores", "evaluate", "bundle")
+"""Modules of this package. Each has `add(subparsers)`, which names its options, and `run(args)`,
+which returns the exit code and imports what it needs when called."""
+
+DESCRIPTION = "Anomaly detection for sensor fleets: readings from a log in, alerts and a Parquet score log out."
+EPILOG = "From a recording to alerts: stream-ad init FILE, train FILE, send FILE, run, alerts."
+DEFAULT_CONFIG = Path("stream.toml")
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the arguments, without the program's name; by default the process's own.
+
+    Returns:
+        0, or 1 when the work failed, 2 when settings or arguments are wrong, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    modules = {name: import_module(f"stream_ad.cli.{name}") for name in _needed(arguments)}
+    try:
+        args = build_parser(modules).parse_args(arguments)
+    except SystemExit as ended:  # argparse has said why
+        return ended.code if isinstance(ended.code, int) else WRONG_USAGE
+    return _run(modules[args.verb], args)
+
+
+def _run(module: ModuleType, args: argparse.Namespace) -> int:
+    try:
+        code = int(module.run(args))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader has had enough (`| head`), which is no failure. Nothing may be flushed there again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except StreamAdError as error:
+        for line in str(error).splitlines() or [type(error).__name__]:
+            print(f"stream-ad: {line}", file=sys.stderr)
+        return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
+    """Return the parser of the given verbs; global options are taken before and after the verb."""
+    parser = argparse.ArgumentParser(prog="stream-ad", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"stream-ad {__version__}")
+    _add_global(parser, suppress=False)
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, module in modules.items():
+        module.add(subparsers)
+        if name not in subparsers.choices:
+            raise LookupError(f"stream_ad.cli.{name}.add() has not added the verb {name!r}")
+    for verb in list(subparsers.choices.values()):
+        for leaf in _with_nested(verb):
+            _add_global(leaf, suppress=True)
+    return parser
+
+
+def _add_global(parser: argparse.ArgumentParser, suppress: bool) -> None:
+    """Add the options every verb takes; below the top a missing one must not undo what stood before the verb."""
+
+    def default(value: object) -> object:
+        return argparse.SUPPRESS if suppress else value
+
+    group = parser.add_argument_group("general options")
+    text = f"the stream's settings ({DEFAULT_CONFIG})"
+    group.add_argument("-c", "--config", type=Path, metavar="FILE", default=default(DEFAULT_CONFIG), help=text)
+    text = "form of the log on stderr (text on a terminal, else json)"
+    group.add_argument("--log-format", choices=("json", "text"), default=default(None), help=text)
+
+
+def _with_nested(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield a parser and those of its own verbs (`bundle show`)."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for nested in action.choices.values():
+                yield from _with_nested(nested)
+
+
+def _needed(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the verbs whose modules are needed: the one that is called, else all (help, a wrong verb)."""
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in ("-c", "--config", "--log-format"):
+            skip = True
+        elif not argument.startswith("-"):
+            return (argument,) if argument in VERBS else VERBS
+    return VERBS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

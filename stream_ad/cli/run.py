@@ -1,0 +1,101 @@
+"""`stream-ad run`: the whole stream under a supervisor, or one role by itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stream_ad.config import Settings
+
+EXIT_S = 5.0
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "run",
+        help="score the stream until stopped",
+        description="Run the scorers and the archiver under a supervisor that restarts them, or one role alone "
+        "(under systemd or Kubernetes). Ctrl-C or SIGTERM drains and commits. Logs go to stderr.",
+    )
+    parser.add_argument("role", nargs="?", choices=("scorer", "archiver"), help="run this role alone")
+    parser.add_argument("--scorers", type=_count, metavar="N", help="number of scorer processes (service.scorers)")
+    parser.add_argument("--index", type=int, default=0, metavar="K", help="number of this role on this host, from 0")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until stopped.
+
+    Returns:
+        0 after an orderly stop, else the code of `service.role.Exit`.
+
+    Raises:
+        ConfigError: the settings are wrong.
+    """
+    from stream_ad.config import load
+
+    settings = load(args.config)
+    return run_one(settings, args) if args.role else run_all(settings, args)
+
+
+def run_all(settings: Settings, args: argparse.Namespace) -> int:
+    """Run all roles as processes."""
+    import sys
+
+    from stream_ad.service import logs
+    from stream_ad.service.supervisor import supervisor
+
+    log_format: logs.Format = args.log_format or ("text" if sys.stderr.isatty() else "json")
+    logs.configure(settings.service.log_level, log_format, {"role": "supervisor"})
+    return supervisor(settings, args.config, args.scorers or settings.service.scorers, log_format).run()
+
+
+def run_one(settings: Settings, args: argparse.Namespace) -> int:
+    """Run one role in this process."""
+    from stream_ad.service import logs
+    from stream_ad.service.role import Exit, Pulse, die_with_parent, run_role, stop_on_signals, supervised
+    from stream_ad.service.roles.catalog import RoleContext, build, http_address
+
+    label = args.role if args.role == "archiver" else f"{args.role}-{args.index}"
+    logs.configure(
+        settings.service.log_level,
+        args.log_format,
+        {"role": label, "instance": settings.service.instance, "stream": settings.stream.name},
+    )
+    stop = threading.Event()
+    stop_on_signals(stop)
+    fd, parent = supervised()
+    if parent is not None and not die_with_parent(parent):
+        return int(Exit.DONE)
+    pulse = Pulse(settings.service.heartbeat_timeout_s, fd, on_orphaned=stop.set)
+    code = run_role(
+        lambda: build(args.role, RoleContext(settings, args.index, pulse.beat)),
+        pulse,
+        stop,
+        shutdown_timeout_s=settings.service.shutdown_timeout_s,
+        http=http_address(settings, args.role, args.index),
+    )
+    _leave_within(EXIT_S, code)
+    return code
+
+
+def _leave_within(seconds: float, code: int) -> None:
+    """Leave even if a client's thread does not end: the interpreter waits for all but daemon threads."""
+
+    def leave() -> None:
+        threading.main_thread().join()
+        time.sleep(seconds)
+        os._exit(code)
+
+    threading.Thread(target=leave, name="last-resort", daemon=True).start()
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {count}")
+    return count

@@ -1,0 +1,349 @@
+"""A role and the loop that runs it: heartbeats, deadlines, signals, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from enum import IntEnum
+from types import FrameType
+from typing import Protocol, TypeAlias
+
+from stream_ad.errors import (
+    AccessError,
+    BundleError,
+    ConfigError,
+    FencedError,
+    StreamAdError,
+    TopicError,
+)
+from stream_ad.service.logs import EventLog
+from stream_ad.service.metrics import RoleMetrics
+from stream_ad.service.probes import Probes
+
+log = EventLog(__name__)
+
+HEARTBEAT_FD = "STREAM_AD_HEARTBEAT_FD"
+PARENT_PID = "STREAM_AD_PARENT_PID"
+OPENED, MOVED = b"o", b"."
+
+ECHO_S = 1.0
+"""Signals closer together are one request: service managers signal the group and its parent at once."""
+
+Plain: TypeAlias = str | int | float | bool | None
+
+
+class Exit(IntEnum):
+    """Exit codes of a role, after sysexits.h."""
+
+    DONE = 0
+    BROKEN = 70
+    """Something failed; start again with back-off."""
+    FENCED = 75
+    """A newer owner took over; do not come back at once."""
+    CONFIGURATION = 78
+    """A person must act first; starting again soon is of no use."""
+
+
+class Role(Protocol):
+    """A long-running part. All methods but `ready` and `health` are called on one thread.
+
+    Attributes:
+        name: unique in its stream, for example `scorer-0`; used in logs.
+        metrics: what the pages show.
+    """
+
+    name: str
+    metrics: RoleMetrics
+
+    def open(self) -> None:
+        """Join and load; long work calls the heartbeat."""
+        ...
+
+    def turn(self, wait_s: float) -> bool:
+        """Do one turn, waiting up to `wait_s` for work; return whether there was any."""
+        ...
+
+    def close(self) -> None:
+        """Drain: finish, commit, leave the group."""
+        ...
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether the role does its work and a line that says so; called on other threads."""
+        ...
+
+    def health(self) -> Mapping[str, Plain]:
+        """Return a few figures for the log; called on other threads."""
+        ...
+
+
+class StopEvent(Protocol):
+    """What the loop needs of `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Return whether the role shall stop."""
+        ...
+
+    def set(self) -> None:
+        """Ask the role to stop."""
+        ...
+
+
+class Pulse:
+    """The role's heartbeat: beaten after every turn and inside long work (a replay, a model's load).
+
+    A watchdog thread ends the process with `Exit.BROKEN` and all stacks on stderr when no beat came
+    for `timeout_s`. Code that holds the interpreter's lock for ever stops the watchdog too: then the
+    supervisor, which reads the beats from a pipe, kills the process.
+    """
+
+    def __init__(self, timeout_s: float, fd: int | None = None, on_orphaned: Callable[[], None] | None = None) -> None:
+        """Begin to watch.
+
+        Args:
+            timeout_s: longest time between two beats.
+            fd: write end of a pipe to the supervisor, or None.
+            on_orphaned: called once when the other end of the pipe is gone.
+        """
+        self.timeout_s = timeout_s
+        self._fd = fd
+        self._on_orphaned = on_orphaned
+        self._last = time.monotonic()
+        self._sent = 0.0
+        self._stopped = threading.Event()
+        if fd is not None:
+            os.set_blocking(fd, False)
+        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._watchdog.start()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last beat."""
+        return time.monotonic() - self._last
+
+    def beat(self) -> None:
+        """Say that work moves on; costs a clock read."""
+        self._last = time.monotonic()
+        if self._last - self._sent >= min(0.5, self.timeout_s / 4):
+            self._sent = self._last
+            self._send(MOVED)
+
+    def opened(self) -> None:
+        """Say that the role is open."""
+        self._last = time.monotonic()
+        self._send(OPENED)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stopped.set()
+        self._watchdog.join(timeout=1.0)
+
+    def _send(self, what: bytes) -> None:
+        if self._fd is None:
+            return
+        try:
+            os.write(self._fd, what)
+        except BlockingIOError:
+            pass  # a full pipe: the supervisor is slow, and has beats to read
+        except OSError:
+            self._fd = None
+            if self._on_orphaned is not None:
+                self._on_orphaned()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(min(1.0, self.timeout_s / 4)):
+            if self.age_s > self.timeout_s:
+                log.error("hung", without_heartbeat_s=round(self.age_s, 3), limit_s=self.timeout_s)
+                _end_now(Exit.BROKEN, with_stacks=True)
+
+
+def run_role(
+    make: Callable[[], Role],
+    pulse: Pulse,
+    stop: StopEvent,
+    *,
+    shutdown_timeout_s: float,
+    http: tuple[str, int] | None = None,
+    wait_s: float = 0.2,
+) -> int:
+    """Run a role until `stop` is set, then drain it; what the role raises becomes an exit code.
+
+    After an error the role is not closed: its process ends and recovery is the way back, as after
+    a kill. `close` would publish on behalf of a role that has just been found broken.
+
+    Args:
+        make: builds the role, not yet open.
+        pulse: its heartbeat; closed at the end.
+        stop: asks to stop after the current turn.
+        shutdown_timeout_s: time for draining; past it the process ends at once.
+        http: host and port of the pages, or None.
+        wait_s: longest wait of an idle turn, and so the longest that a stop goes unseen.
+
+    Returns:
+        an `Exit` code.
+    """
+    probes: Probes | None = None
+    try:
+        role = make()
+        state = _State(role, pulse)
+        if http is not None:
+            probes = Probes(http[0], http[1], state.alive, state.ready, role.metrics.render)
+        log.info("starting", pid=os.getpid())
+        role.open()
+        pulse.opened()
+        state.opened = True
+        log.info("opened", **role.health())
+        _loop(role, pulse, stop, state, wait_s)
+        state.stopping = True
+        log.info("stopping", **role.health())
+        with _deadline(shutdown_timeout_s), _beating(pulse):
+            role.close()
+        log.info("stopped")
+        return Exit.DONE
+    except StreamAdError as error:
+        code = exit_code(error)
+        log.error("failed", error=type(error).__name__, message=str(error), cause=_cause(error), exit_code=int(code))
+        return code
+    except Exception as error:
+        log.exception("crashed", error=type(error).__name__, message=str(error), exit_code=int(Exit.BROKEN))
+        return Exit.BROKEN
+    finally:
+        pulse.close()
+        if probes is not None:
+            probes.close()
+
+
+def _loop(role: Role, pulse: Pulse, stop: StopEvent, state: _State, wait_s: float) -> None:
+    while not stop.is_set():
+        begun = time.monotonic()
+        if role.turn(wait_s):
+            role.metrics.turn_seconds.observe(time.monotonic() - begun)
+        pulse.beat()
+        state.refresh()
+
+
+class _State:
+    """What the pages tell: alive by the age of the heartbeat, ready as the role says."""
+
+    def __init__(self, role: Role, pulse: Pulse) -> None:
+        self._role, self._pulse = role, pulse
+        self.opened = self.stopping = False
+        self._was_ready: bool | None = None
+
+    def alive(self) -> tuple[bool, str]:
+        age_s = self._pulse.age_s
+        return age_s <= self._pulse.timeout_s, f"last heartbeat {age_s:.1f} s ago"
+
+    def ready(self) -> tuple[bool, str]:
+        if self.stopping:
+            return False, "stopping"
+        return self._role.ready() if self.opened else (False, "starting")
+
+    def refresh(self) -> None:
+        """Log a change of readiness, once."""
+        now_ready, why = self._role.ready()
+        if now_ready != self._was_ready:
+            self._was_ready = now_ready
+            self._role.metrics.ready.set(int(now_ready))
+            if now_ready:
+                log.info("ready", why=why)
+            else:
+                log.warning("unready", why=why)
+
+
+def exit_code(error: StreamAdError) -> Exit:
+    """Return the exit code that tells a supervisor when to start again."""
+    if isinstance(error, FencedError):
+        return Exit.FENCED
+    if isinstance(error, ConfigError | BundleError | TopicError | AccessError):
+        return Exit.CONFIGURATION
+    return Exit.BROKEN
+
+
+def _cause(error: BaseException) -> str | None:
+    return None if error.__cause__ is None else f"{type(error.__cause__).__name__}: {error.__cause__}"
+
+
+def _end_now(code: int, with_stacks: bool = False) -> None:
+    """Leave without unwinding: whatever hangs would hang the orderly way out too."""
+    with contextlib.suppress(OSError, ValueError):
+        if with_stacks:
+            faulthandler.dump_traceback(all_threads=True)
+        sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End the process when the block takes longer."""
+    done = threading.Event()
+
+    def watch() -> None:
+        if not done.wait(seconds):
+            log.error("drain_deadline", limit_s=seconds)
+            _end_now(Exit.BROKEN, with_stacks=True)
+
+    threading.Thread(target=watch, name="deadline", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+@contextlib.contextmanager
+def _beating(pulse: Pulse) -> Iterator[None]:
+    """Keep the heart beating while draining, which has a deadline of its own."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(min(0.5, pulse.timeout_s / 4)):
+            pulse.beat()
+
+    threading.Thread(target=beat, name="drain-pulse", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def stop_on_signals(stop: StopEvent) -> None:
+    """Let SIGTERM and SIGINT set `stop`; a second one, `ECHO_S` or more later, ends the process at once.
+
+    Call it on the main thread.
+    """
+    first: list[float] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if first and now - first[0] >= ECHO_S:
+            _end_now(128 + number)
+        first.append(now)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def die_with_parent(parent_pid: int) -> bool:
+    """Have SIGTERM sent to this process when its parent ends, even by SIGKILL (Linux).
+
+    Returns:
+        False if the parent has already ended. Elsewhere than on Linux the broken heartbeat pipe
+        tells, later.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM)
+    return os.getppid() == parent_pid
+
+
+def supervised() -> tuple[int | None, int | None]:
+    """Return the heartbeat's file descriptor and the supervisor's process id, or None for both, and forget them."""
+    fd, parent = os.environ.pop(HEARTBEAT_FD, None), os.environ.pop(PARENT_PID, None)
+    return (int(fd), int(parent)) if fd is not None and parent is not None else (None, None)

@@ -1,0 +1,58 @@
+"""The roles by name; each is loaded only where it runs (a scorer brings torch, an archiver pyarrow)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from stream_ad.config import Settings
+from stream_ad.errors import ConfigError
+from stream_ad.service.role import Role
+
+
+@dataclass(frozen=True, slots=True)
+class RoleContext:
+    """What a role is built from.
+
+    Attributes:
+        settings: the stream's settings.
+        index: number of the role among its kind on this host, from 0.
+        beat: the heartbeat, to be called inside work that takes longer than a second or so.
+    """
+
+    settings: Settings
+    index: int
+    beat: Callable[[], None]
+
+
+ROLES = {
+    "scorer": "stream_ad.service.roles.scorer",
+    "archiver": "stream_ad.service.roles.archiver",
+}
+"""Module of each role; it has `build(context: RoleContext) -> Role`."""
+
+SINGLE = frozenset({"archiver"})
+"""Roles of which a host runs one."""
+
+
+def build(name: str, context: RoleContext) -> Role:
+    """Build a role, not yet open.
+
+    Raises:
+        ConfigError: there is no such role, or the index is not for it.
+    """
+    if name not in ROLES:
+        raise ConfigError(f"role: expected one of {', '.join(ROLES)}, found {name!r}")
+    if context.index < 0 or (name in SINGLE and context.index):
+        raise ConfigError(f"--index: {context.index} is not for {name}, which has number 0 only")
+    role: Role = import_module(ROLES[name]).build(context)
+    return role
+
+
+def http_address(settings: Settings, name: str, index: int) -> tuple[str, int] | None:
+    """Return host and port of a role's pages, or None if they are turned off."""
+    service = settings.service
+    if service.http_port == 0:
+        return None
+    return service.http_host, service.http_port + (0 if name in SINGLE else 1 + index)

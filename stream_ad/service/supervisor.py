@@ -1,0 +1,280 @@
+"""Starts roles as processes, watches exit codes and heartbeats, restarts with back-off."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from stream_ad.config import Settings
+from stream_ad.service.logs import EventLog
+from stream_ad.service.role import ECHO_S, HEARTBEAT_FD, OPENED, PARENT_PID, Exit
+
+log = EventLog(__name__)
+
+CONFIGURATION_CODES = frozenset({2, int(Exit.CONFIGURATION)})
+"""2 is what the command line answers to settings that cannot be read."""
+
+HANG_GRACE_S = 5.0
+"""A role's own watchdog comes first: it leaves the stacks in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """Waits before a restart; without jitter, so that a test can tell them.
+
+    Attributes:
+        first_s: the first wait. factor: growth of each further one. limit_s: the longest.
+        reset_after_s: a role that ran this long starts over with the first wait.
+        fenced_s: the least wait of a role whose place was taken; two processes with one name would
+            fence each other in turns without end.
+    """
+
+    first_s: float = 0.2
+    factor: float = 2.0
+    limit_s: float = 30.0
+    reset_after_s: float = 60.0
+    fenced_s: float = 5.0
+
+    def wait_s(self, failures: int, code: int) -> float:
+        """Return the wait after the given number of failures in a row (>= 1) and the last exit code."""
+        if code in CONFIGURATION_CODES:
+            return self.limit_s
+        wait_s = min(self.limit_s, self.first_s * self.factor ** min(failures - 1, 60))
+        return max(wait_s, self.fenced_s) if code == Exit.FENCED else wait_s
+
+
+class Child:
+    """One role's process, over all its lives."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.name = name
+        self.command = tuple(command)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.fd: int | None = None
+        self.started = self.beaten = 0.0
+        self.start_at = 0.0
+        self.ever_opened = False
+        self.failures = 0
+        self.killed_hung = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None between two lives."""
+        return None if self.process is None else self.process.pid
+
+    def start(self) -> None:
+        """Start the process in a session of its own: a Ctrl-C is for the supervisor, which passes it on once."""
+        reader, writer = os.pipe()
+        environment = {**os.environ, HEARTBEAT_FD: str(writer), PARENT_PID: str(os.getpid())}
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - our own program
+                self.command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                pass_fds=(writer,),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        os.set_blocking(reader, False)
+        self.fd = reader
+        self.started = self.beaten = time.monotonic()
+        self.killed_hung = False
+
+    def read_beats(self) -> None:
+        """Take the beats that have come."""
+        if self.fd is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while beats := os.read(self.fd, 4096):
+                self.beaten = time.monotonic()
+                self.ever_opened = self.ever_opened or OPENED in beats
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if the process lives."""
+        if self.process is not None:
+            self.process.send_signal(number)
+
+    def reap(self) -> int | None:
+        """Return the exit code if the process has ended (negative: killed by that signal), else None."""
+        if self.process is None or (code := self.process.poll()) is None:
+            return None
+        self.read_beats()
+        if self.fd is not None:
+            os.close(self.fd)
+        self.fd = self.process = None
+        return code
+
+
+class Supervisor:
+    """Keeps a set of commands running until a signal asks it to stop.
+
+    A role that ends with a configuration error before it was ever open ends the supervisor with the
+    same code: somebody is at the terminal and shall see it. Later (a topic was deleted, say) the
+    role waits the longest back-off, and the others go on.
+    """
+
+    def __init__(
+        self,
+        commands: Mapping[str, Sequence[str]],
+        *,
+        heartbeat_timeout_s: float,
+        shutdown_timeout_s: float,
+        back_off: BackOff | None = None,
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            commands: program and arguments by name of the role.
+            heartbeat_timeout_s: a role without a beat for longer (and a grace) is killed.
+            shutdown_timeout_s: time roles have to end by themselves after a stop.
+            back_off: waits before restarts.
+        """
+        self.children = [Child(name, command) for name, command in commands.items()]
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._back_off = back_off or BackOff()
+        self._signals: list[float] = []
+        self._abort = False
+        self._code: int | None = None
+
+    def run(self) -> int:
+        """Run until SIGTERM, SIGINT or a configuration error at the start; call it on the main thread.
+
+        The main thread must also live on: on Linux the children are told when the thread that
+        started them ends.
+
+        Returns:
+            0, or the first code other than 0 with which a role ended after the stop.
+        """
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        log.info("supervising", roles=[child.name for child in self.children], pid=os.getpid())
+        try:
+            while not self._signals and self._code is None:
+                for child in self.children:
+                    self._tend(child)
+                self._wait(0.1)
+            return self._stop()
+        finally:
+            for child in self.children:
+                child.signal(signal.SIGKILL)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        self._abort = self._abort or bool(self._signals and now - self._signals[0] >= ECHO_S)
+        self._signals.append(now)
+
+    def _tend(self, child: Child) -> None:
+        """Start, bury or kill one child, as needed."""
+        now = time.monotonic()
+        if child.process is None:
+            if now >= child.start_at and not self._signals:
+                self._start(child)
+            return
+        child.read_beats()
+        if (code := child.reap()) is not None:
+            self._ended(child, code)
+        elif now - child.beaten > self._heartbeat_timeout_s + HANG_GRACE_S and not child.killed_hung:
+            log.error("role_hung", child=child.name, pid=child.pid, without_heartbeat_s=round(now - child.beaten, 1))
+            child.killed_hung = True
+            child.signal(signal.SIGKILL)
+
+    def _start(self, child: Child) -> None:
+        try:
+            child.start()
+        except OSError as error:
+            log.error("role_not_started", child=child.name, error=str(error))
+            self._ended(child, int(Exit.BROKEN))
+            return
+        log.info("role_started", child=child.name, pid=child.pid, failures=child.failures)
+
+    def _ended(self, child: Child, code: int) -> None:
+        """Decide when to start a child again."""
+        if code in CONFIGURATION_CODES and not child.ever_opened:
+            log.error("role_configuration", child=child.name, exit_code=code)
+            self._code = int(Exit.CONFIGURATION)
+            return
+        ran_s = time.monotonic() - child.started
+        child.failures = 1 if ran_s >= self._back_off.reset_after_s else child.failures + 1
+        wait_s = self._back_off.wait_s(child.failures, code)
+        child.start_at = time.monotonic() + wait_s
+        log.warning("role_ended", child=child.name, **describe(code), ran_s=round(ran_s, 1), restart_in_s=wait_s)
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep until something may have happened; the end of a child closes its pipe and wakes us."""
+        with selectors.DefaultSelector() as selector:
+            for child in self.children:
+                if child.fd is not None:
+                    selector.register(child.fd, selectors.EVENT_READ)
+            selector.select(seconds)
+        # A closed pipe stays readable until the process is reaped, and beats may come fast.
+        time.sleep(0.02)
+
+    def _stop(self) -> int:
+        """End all children: SIGTERM, then SIGKILL past the time-out or after another signal."""
+        codes = [] if self._code is None else [self._code]
+        deadline = time.monotonic() + self._shutdown_timeout_s
+        log.info("stopping_roles", limit_s=self._shutdown_timeout_s)
+        for child in self.children:
+            child.signal(signal.SIGTERM)
+        killed = False
+        while alive := [child for child in self.children if child.process is not None]:
+            for child in alive:
+                if (code := child.reap()) is not None:
+                    log.info("role_stopped", child=child.name, **describe(code))
+                    codes.append(code if code >= 0 else int(Exit.BROKEN))
+            if not killed and (self._abort or time.monotonic() > deadline):
+                killed = True
+                log.error("killing_roles", roles=[child.name for child in alive if child.process is not None])
+                for child in alive:
+                    child.signal(signal.SIGKILL)
+            time.sleep(0.02)
+        return next((code for code in codes if code), int(Exit.DONE))
+
+
+def describe(code: int) -> dict[str, str | int]:
+    """Return the fields of a log line about an exit code."""
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return {"by_signal": signal.Signals(-code).name}
+    return {"exit_code": code}
+
+
+def role_command(config: Path, role: str, index: int, log_format: str) -> tuple[str, ...]:
+    """Return the command that runs one role."""
+    program = (sys.executable, "-m", "stream_ad.cli.main", "--config", str(config), "--log-format", log_format)
+    return (*program, "run", role, "--index", str(index))
+
+
+def supervisor(settings: Settings, config: Path, scorers: int, log_format: str) -> Supervisor:
+    """Return the supervisor of a stream: `scorers` scorers and one archiver.
+
+    Args:
+        settings: the stream's settings, as read from `config`.
+        config: the file, which each role reads again.
+        scorers: number of scorer processes, >= 1.
+        log_format: `json` or `text`, for the roles' logs, which go to our stderr untouched.
+    """
+    commands = {f"scorer-{k}": role_command(config, "scorer", k, log_format) for k in range(scorers)}
+    commands["archiver"] = role_command(config, "archiver", 0, log_format)
+    service = settings.service
+    return Supervisor(
+        commands,
+        heartbeat_timeout_s=service.heartbeat_timeout_s,
+        shutdown_timeout_s=service.shutdown_timeout_s + HANG_GRACE_S,
+    )
