@@ -32,8 +32,6 @@ class Quality(IntFlag):
     """At least one channel that always moved in training did not move in the window."""
     UNSCORABLE = 1 << 9
     """No score: coverage is too low."""
-    FRESH_START = 1 << 10
-    """First windows after the device's state was made anew."""
 
 
 SENSOR_FAULT = np.uint32(Quality.CHANNEL_MISSING | Quality.CHANNEL_STUCK)

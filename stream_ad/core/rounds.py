@@ -9,14 +9,14 @@ import numpy as np
 from stream_ad.core.batches import Int32Array, Int64Array
 
 
-def rounds(device: Int32Array) -> Iterator[Int64Array]:
+def rounds(device: Int32Array | Int64Array) -> Iterator[Int64Array]:
     """Split rows into rounds that hold each device at most once, in row order.
 
     Round k holds every device's k-th row, so per-device state can be read and written by plain
     indexing, and what a window meets does not depend on where a poll was cut.
 
     Args:
-        device: int32[n], slot of each row, >= 0, rows in emission order.
+        device: int32[n] or int64[n], slot of each row, >= 0, rows in emission order.
 
     Yields:
         int64[m], row numbers, ascending; the rounds together hold each row once.

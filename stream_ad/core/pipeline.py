@@ -1,0 +1,224 @@
+"""The pipe of one partition: readings in, verdicts and alerts out; all its state in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_ad.core.batches import (
+    Alert,
+    Arrays,
+    BoolArray,
+    Int32Array,
+    ReadingBatch,
+    Refused,
+    VerdictBatch,
+    WindowBatch,
+)
+from stream_ad.core.deciding import Deciding
+from stream_ad.core.devices import DeviceIndex
+from stream_ad.core.ring import NEVER
+from stream_ad.core.scoring import Scoring
+from stream_ad.core.windowing import Windowing
+from stream_ad.errors import ContractError
+
+EVICTION_TICKS = 4
+"""Eviction is judged when log time passes a multiple of the silence divided by this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Verdicts with the names of their slots at that moment.
+
+    Attributes:
+        verdicts: n rows in emission order.
+        ids: id of each slot; slots not in `verdicts` may hold anything.
+    """
+
+    verdicts: VerdictBatch
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a stretch of input gave.
+
+    Attributes:
+        judged: verdict batches, in emission order.
+        alerts: in the order of the rows that caused them.
+        refused: readings refused as late or future, one entry a record and reason.
+        readings: readings taken in or refused.
+        evicted: devices whose state was dropped.
+    """
+
+    judged: tuple[Judged, ...]
+    alerts: tuple[Alert, ...]
+    refused: tuple[Refused, ...]
+    readings: int = 0
+    evicted: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of verdicts."""
+        return sum(len(part.verdicts) for part in self.judged)
+
+    def since(self, offset: int) -> StepResult:
+        """Drop what the input before `offset` caused: it is public already."""
+        judged = []
+        for part in self.judged:
+            rows = np.flatnonzero(part.verdicts.keys.offset >= offset)
+            if len(rows) == len(part.verdicts):
+                judged.append(part)
+            elif len(rows):
+                judged.append(Judged(part.verdicts.take(rows), part.ids))
+        return StepResult(
+            tuple(judged),
+            tuple(alert for alert in self.alerts if alert.offset >= offset),
+            tuple(letter for letter in self.refused if letter.offset >= offset),
+            self.readings,
+            self.evicted,
+        )
+
+
+class PartitionPipeline:
+    """Windows, scores and judges the readings of one partition.
+
+    Results depend on the records alone, not on how they are cut into steps.
+    """
+
+    def __init__(self, windowing: Windowing, scoring: Scoring, deciding: Deciding, evict_after_ns: int) -> None:
+        self._devices = DeviceIndex()
+        self._windowing = windowing
+        self._scoring = scoring
+        self._deciding = deciding
+        self._evict_after_ns = evict_after_ns
+        self._tick_ns = max(evict_after_ns // EVICTION_TICKS, 1)
+        self._ids: tuple[str, ...] | None = None
+
+    @property
+    def devices(self) -> int:
+        """Number of devices with state."""
+        return len(self._devices)
+
+    @property
+    def log_ns(self) -> int:
+        """Log time of the partition, UTC nanoseconds; `ring.NEVER` before the first record."""
+        return self._windowing.log_ns
+
+    def step(self, batch: ReadingBatch, bad: BoolArray | None = None) -> StepResult:
+        """Take in a stretch of input, in log order, beginning where the last one ended.
+
+        Args:
+            batch: decoded readings and the coordinates of all records polled.
+            bad: bool[n], readings that held values which are no finite numbers, or None.
+        """
+        judged: list[Judged] = []
+        alerts: list[Alert] = []
+        refused: list[Refused] = []
+        evicted = 0
+        log = np.maximum(np.maximum.accumulate(batch.record_log_ns), self.log_ns)
+        ticks = np.flatnonzero(np.diff(log // self._tick_ns, prepend=self.log_ns // self._tick_ns))
+        edges = sorted({0, *ticks.tolist(), len(log)})
+        for start, stop in zip(edges, edges[1:], strict=False):
+            if start in ticks:
+                evicted += self._evict(int(log[start]), int(batch.record_offset[start]), judged, alerts)
+            piece, piece_bad = (batch, bad) if len(edges) == 2 else _cut(batch, bad, start, stop)
+            windows, letters = self._windowing.add(self._slots(piece), piece, piece_bad)
+            refused += letters
+            self._judge(windows, judged, alerts)
+        return StepResult(tuple(judged), tuple(alerts), tuple(refused), len(batch.device), evicted)
+
+    def _slots(self, batch: ReadingBatch) -> Int32Array:
+        """Return int32[n], the slot of each reading; new devices get one in the order of their readings."""
+        device = batch.device
+        if len(device) == 0:
+            return device
+        runs = device[np.flatnonzero(np.diff(device, prepend=device[0] - 1))]
+        found, first = np.unique(runs, return_index=True)
+        seen = found[np.argsort(first)]
+        slots, fresh = self._devices.slots([batch.ids[k] for k in seen.tolist()])
+        if len(fresh):
+            self._ids = None
+            self._windowing.grow(self._devices.capacity)
+            self._deciding.grow(self._devices.capacity)
+        table = np.zeros(len(batch.ids), np.int32)
+        table[seen] = slots
+        return table[device]
+
+    def _judge(self, windows: WindowBatch, judged: list[Judged], alerts: list[Alert]) -> None:
+        if len(windows) == 0:
+            return
+        verdicts, raised = self._deciding.decide(self._scoring.score(windows), self._table())
+        judged.append(Judged(verdicts, self._table()))
+        alerts += raised
+
+    def _table(self) -> tuple[str, ...]:
+        if self._ids is None:
+            self._ids = self._devices.table()
+        return self._ids
+
+    def _evict(self, log_ns: int, offset: int, judged: list[Judged], alerts: list[Alert]) -> int:
+        """Drop devices that were silent for long; their open windows and incidents end first."""
+        heard = self._windowing.heard()[: self._devices.capacity]
+        slots = np.flatnonzero((heard != NEVER) & (heard + self._evict_after_ns <= log_ns)).astype(np.int32)
+        if len(slots) == 0:
+            return 0
+        self._judge(self._windowing.close_idle(log_ns, offset), judged, alerts)
+        alerts += self._deciding.resolve(slots, self._windowing.final_ns(slots), offset, self._table())
+        self._windowing.reset(slots)
+        self._deciding.reset(slots)
+        self._devices.release(slots)
+        self._ids = None
+        return len(slots)
+
+    def snapshot(self) -> Arrays:
+        """Return all state as named arrays; taking it changes nothing."""
+        slots = self._devices.capacity
+        parts = {
+            "devices": self._devices.snapshot(),
+            "windowing": self._windowing.snapshot(slots),
+            "deciding": self._deciding.snapshot(slots),
+        }
+        return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take back a snapshot of a pipeline with the same settings; results go on bit for bit.
+
+        Raises:
+            ContractError: an array is missing or has another shape.
+        """
+        parts: dict[str, Arrays] = {"devices": {}, "windowing": {}, "deciding": {}}
+        for name, array in arrays.items():
+            part, _, rest = name.partition(".")
+            if part not in parts:
+                raise ContractError(f"snapshot: expected parts {sorted(parts)}, found {name}")
+            parts[part][rest] = array
+        try:
+            self._devices.restore(parts["devices"])
+            self._deciding.grow(self._devices.capacity)
+            self._windowing.restore(parts["windowing"])
+            self._deciding.restore(parts["deciding"])
+        except (KeyError, ValueError, IndexError) as error:
+            raise ContractError(f"snapshot: does not fit this pipeline: {error}") from error
+        self._ids = None
+
+
+def _cut(batch: ReadingBatch, bad: BoolArray | None, start: int, stop: int) -> tuple[ReadingBatch, BoolArray | None]:
+    """Return records start..stop-1 and their readings."""
+    offsets = batch.record_offset
+    lowest = np.searchsorted(batch.offset, offsets[start], side="left")
+    highest = np.searchsorted(batch.offset, offsets[stop - 1], side="right")
+    rows = slice(int(lowest), int(highest))
+    piece = ReadingBatch(
+        ids=batch.ids,
+        device=batch.device[rows],
+        event_ns=batch.event_ns[rows],
+        log_ns=batch.log_ns[rows],
+        offset=batch.offset[rows],
+        values=batch.values[rows],
+        record_offset=offsets[start:stop],
+        record_log_ns=batch.record_log_ns[start:stop],
+    )
+    return piece, None if bad is None else bad[rows]

@@ -1,0 +1,130 @@
+"""The ring of samples: `float32[slots, cells, channels]`, each cell tagged with the time it holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_ad.core.batches import Float32Array, Int32Array, Int64Array, UInt8Array
+from stream_ad.core.quality import Quality
+from stream_ad.core.rounds import rounds
+
+NEVER = np.int64(-(2**62))
+"""The time of what never was."""
+
+# Flags kept per cell, as bits of a byte.
+DUPLICATE, OUT_OF_ORDER, BAD = np.uint8(1), np.uint8(2), np.uint8(4)
+CELL_FLAGS = ((DUPLICATE, Quality.DUPLICATE), (OUT_OF_ORDER, Quality.OUT_OF_ORDER), (BAD, Quality.BAD_VALUE))
+
+
+class Ring:
+    """Samples by slot and cell; a cell is empty unless its tag is the cell asked for.
+
+    Attributes:
+        cells: length of the ring, a power of two.
+    """
+
+    def __init__(self, span: int, channels: int) -> None:
+        self.cells = 1 << (span - 1).bit_length()
+        self._channels = channels
+        self._values: Float32Array = np.empty((0, self.cells, channels), np.float32)
+        self._tag: Int64Array = np.empty((0, self.cells), np.int64)
+        self._flag: UInt8Array = np.empty((0, self.cells), np.uint8)
+
+    def grow(self, slots: int) -> None:
+        """Make room for slots 0..slots-1."""
+        self._values = resized(self._values, slots, np.nan)
+        self._tag = resized(self._tag, slots, NEVER)
+        self._flag = resized(self._flag, slots, 0)
+
+    def reset(self, slots: Int32Array) -> None:
+        """Empty slots."""
+        self._tag[slots] = NEVER
+
+    def write(self, slot: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float32Array) -> None:
+        """Write readings; in one cell the first value per channel stays.
+
+        Args:
+            slot: int64[n], sorted.
+            cell: int64[n], per slot within `cells` of each other and of what is still needed.
+            flags: uint8[n], changed in place.
+            values: float32[n, c], changed in place.
+        """
+        flat = self._flat(slot, cell)
+        if ((slot[1:] == slot[:-1]) & (cell[1:] <= cell[:-1])).any():
+            # Several readings may share a cell: write them one after the other.
+            for part in rounds(flat):
+                self._put(flat[part], cell[part], flags[part], values[part])
+        else:
+            self._put(flat, cell, flags, values)
+
+    def _flat(self, slot: Int64Array, cell: Int64Array) -> Int64Array:
+        return slot * self.cells + (cell & (self.cells - 1))
+
+    def _put(self, flat: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float32Array) -> None:
+        """Write at most one reading a cell, merging it with what the cell holds."""
+        ring = self._values.reshape(-1, self._channels)
+        tag, flag = self._tag.reshape(-1), self._flag.reshape(-1)
+        merge = np.flatnonzero(tag[flat] == cell)
+        if len(merge):
+            old, new = ring[flat[merge]], values[merge]
+            kept = ~np.isnan(old)
+            values[merge] = np.where(kept, old, new)
+            twice = (kept & ~np.isnan(new)).any(axis=1)
+            flags[merge] |= flag[flat[merge]] | np.where(twice, DUPLICATE, np.uint8(0))
+        ring[flat] = values
+        tag[flat] = cell
+        flag[flat] = flags
+
+    def gather(self, slot: Int64Array, end: Int64Array, samples: int) -> tuple[Float32Array, UInt8Array | None]:
+        """Return windows of `samples` cells before each end.
+
+        Args:
+            slot: int64[n].
+            end: int64[n], exclusive end cell.
+            samples: t.
+
+        Returns:
+            float32[n, t, c], NaN where empty; uint8[n, t] flags of the cells, None if there are none.
+        """
+        cells = end[:, None] + np.arange(-samples, 0)
+        flat = self._flat(slot[:, None], cells)
+        absent = self._tag.reshape(-1)[flat] != cells
+        values = self._values.reshape(-1, self._channels)[flat]
+        if absent.any():
+            values[absent] = np.nan
+        flags = self._flag.reshape(-1)[flat]
+        if not flags.any():
+            return values, None
+        flags[absent] = 0
+        return values, flags
+
+    def copy(self, first: Int64Array, span: int) -> tuple[Float32Array, UInt8Array]:
+        """Return `span` cells of each slot from its `first` cell: float32[slots, span, c], uint8[slots, span]."""
+        cells, flat = self._stretch(first, span)
+        present = self._tag.reshape(-1)[flat] == cells
+        values = self._values.reshape(-1, self._channels)[flat]
+        values[~present] = np.nan
+        return values, np.where(present, self._flag.reshape(-1)[flat], np.uint8(0))
+
+    def paste(self, first: Int64Array, values: Float32Array, flags: UInt8Array) -> None:
+        """Put back what `copy` returned, into empty slots."""
+        cells, flat = self._stretch(first, values.shape[1])
+        present = (flags != 0) | ~np.isnan(values).all(axis=2)
+        where = flat[present]
+        self._values.reshape(-1, self._channels)[where] = values[present]
+        self._flag.reshape(-1)[where] = flags[present]
+        self._tag.reshape(-1)[where] = cells[present]
+
+    def _stretch(self, first: Int64Array, span: int) -> tuple[Int64Array, Int64Array]:
+        cells = first[:, None] + np.arange(span)
+        return cells, self._flat(np.arange(len(first))[:, None], cells)
+
+
+def resized(array: npt.NDArray[Any], rows: int, fill: float | np.int64) -> npt.NDArray[Any]:
+    """Return the array with more rows, the new ones filled."""
+    out = np.full((rows, *array.shape[1:]), fill, array.dtype)
+    out[: len(array)] = array
+    return out

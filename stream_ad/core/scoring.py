@@ -1,0 +1,125 @@
+"""Scoring: normalise, fill, fixed-size padded chunks, detector.
+
+A detector always sees chunks of one size, padded with zeros, so that a row's score is the same
+bits wherever the row stands and however a poll was cut.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, ScoreBatch, WindowBatch
+from stream_ad.core.detectors.base import Scores, check_scores
+from stream_ad.core.model import Model
+from stream_ad.core.quality import Quality, coverage_flags
+
+CHUNK = 256
+
+
+class Scoring:
+    """Scores windows with one model; holds no state that a result depends on."""
+
+    def __init__(self, model: Model, chunk: int = CHUNK) -> None:
+        self.model = model
+        self._chunk = chunk
+        self._center = model.normaliser.center
+        self._inverse = (1.0 / model.normaliser.scale.astype(np.float64)).astype(np.float32)
+        self._clip = np.float32(model.normaliser.clip)
+        self._moves = np.array([channel.always_moves for channel in model.channels], np.bool_)
+
+    def score(self, windows: WindowBatch) -> ScoreBatch:
+        """Score closed windows; a window without enough samples keeps a NaN score and a flag."""
+        n, _, channels = windows.values.shape
+        flags, scorable = coverage_flags(windows.coverage, self.model.min_coverage)
+        quality = windows.quality | flags
+        quality[self._stuck(windows.values)] |= np.uint32(Quality.CHANNEL_STUCK)
+        score: Float64Array = np.full(n, np.nan)
+        contribution: Float32Array = np.zeros((n, channels), np.float32)
+        explained = n == 0
+        rows = np.flatnonzero(scorable)
+        if len(rows):
+            values = windows.values if len(rows) == n else windows.values[rows]
+            found, clipped = self._chunks(values)
+            score[rows] = found.score
+            quality[rows[clipped]] |= np.uint32(Quality.CLIPPED)
+            explained = found.contribution is not None
+            if found.contribution is not None:
+                contribution[rows] = found.contribution
+        return ScoreBatch(
+            keys=windows.keys,
+            quality=quality,
+            coverage=windows.coverage,
+            score=score,
+            contribution=contribution if explained else None,
+            model_id=self.model.model_id,
+        )
+
+    def score_values(self, values: Float32Array) -> Scores:
+        """Score raw windows, float32[n, t, c] with NaN for missing samples, whatever their coverage."""
+        return self._chunks(values)[0]
+
+    def normalise(self, values: Float32Array) -> Float32Array:
+        """Return float32[n, t, c] as the detector sees them: scaled, filled, cut, finite."""
+        out = (values - self._center) * self._inverse
+        fill_gaps(out)
+        return np.clip(out, -self._clip, self._clip, out=out)
+
+    def _chunks(self, values: Float32Array) -> tuple[Scores, BoolArray]:
+        n, samples, channels = values.shape
+        chunk = np.zeros((self._chunk, samples, channels), np.float32)
+        score: Float64Array = np.empty(n)
+        contributions: list[Float32Array] = []
+        clipped = np.zeros(n, np.bool_)
+        for start in range(0, n, self._chunk):
+            rows = min(self._chunk, n - start)
+            part = chunk[:rows]
+            np.subtract(values[start : start + rows], self._center, out=part)
+            np.multiply(part, self._inverse, out=part)
+            chunk[rows:] = 0.0
+            low, high = float(part.min()), float(part.max())  # NaN if there is any
+            if low != low:
+                fill_gaps(part)
+                low, high = float(part.min()), float(part.max())
+            if max(high, -low) > self._clip:
+                clipped[start : start + rows] = (np.abs(part) > self._clip).any(axis=(1, 2))
+                np.clip(part, -self._clip, self._clip, out=part)
+            found = check_scores(self.model.detector.score(chunk), self._chunk, channels)
+            score[start : start + rows] = found.score[:rows]
+            if found.contribution is not None:
+                contributions.append(found.contribution[:rows])
+        joined = np.concatenate(contributions) if contributions else None
+        return Scores(score, joined), clipped
+
+    def _stuck(self, values: Float32Array) -> BoolArray:
+        """Return bool[n]: a channel that always moved in training stands still in the window."""
+        n, samples, _ = values.shape
+        stuck = np.zeros(n, np.bool_)
+        if samples < 2 or not self._moves.any():
+            return stuck
+        first = values[:, 0]
+        maybe = (first == values[:, samples // 2]) & (first == values[:, -1]) & self._moves
+        rows = np.flatnonzero(maybe.any(axis=1))
+        if len(rows):
+            still = (values[rows] == first[rows, None]).all(axis=1) & self._moves
+            stuck[rows] = still.any(axis=1)
+        return stuck
+
+
+def fill_gaps(values: Float32Array) -> None:
+    """Fill missing samples in place: the value before, else the one after, else 0 (the training mean).
+
+    Args:
+        values: float32[n, t, c], normalised.
+    """
+    rows = np.flatnonzero(np.isnan(values).any(axis=(1, 2)))
+    if len(rows) == 0:
+        return
+    part = values[rows]
+    samples = part.shape[1]
+    step = np.arange(samples)[None, :, None]
+    present = ~np.isnan(part)
+    before = np.maximum.accumulate(np.where(present, step, -1), axis=1)
+    after = np.minimum.accumulate(np.where(present, step, samples)[:, ::-1], axis=1)[:, ::-1]
+    source = np.where(before >= 0, before, np.where(after < samples, after, 0))
+    filled = np.take_along_axis(part, source, axis=1)
+    values[rows] = np.nan_to_num(filled, nan=0.0)

@@ -1,0 +1,465 @@
+"""Event-time windows on a fixed grid, per device: watermark, lateness, gaps, idle close.
+
+Time is counted in cells of the grid, whose origin is the Unix epoch; a reading goes to its nearest
+cell. Per device, `newest` is the youngest cell heard of and `floor` the first cell that is not
+final: `floor = max(newest - lateness, end of the last idle close)`. A reading below the floor is
+late and refused; a window closes when its end is at or below the floor. So the content of a closed
+window is final when it closes, whatever the poll boundaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_ad.core.batches import (
+    Arrays,
+    BoolArray,
+    Float32Array,
+    Int32Array,
+    Int64Array,
+    Keys,
+    ReadingBatch,
+    Reason,
+    Refused,
+    UInt8Array,
+    WindowBatch,
+    expect,
+)
+from stream_ad.core.holding import Holding
+from stream_ad.core.model import Channel, Fill, WindowShape
+from stream_ad.core.quality import Quality
+from stream_ad.core.ring import BAD, CELL_FLAGS, NEVER, OUT_OF_ORDER, Ring, resized
+from stream_ad.core.rounds import rounds
+from stream_ad.core.segments import Segments, expand, order_by_slot, running_max
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRules:
+    """How event time is held against log time.
+
+    Attributes:
+        lateness_ns: a reading older than its device's youngest by more cells than this is refused.
+        idle_close_ns: log time of silence after which a device's open windows close.
+        max_ahead_ns: a reading further ahead of log time is refused.
+    """
+
+    lateness_ns: int
+    idle_close_ns: int
+    max_ahead_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    """Windows that close, in time order per slot.
+
+    Attributes:
+        slot: int64[n].
+        end: int64[n], exclusive end cell.
+        offset: int64[n], input offset that closes the window.
+        idle: bool[n], closed by silence.
+    """
+
+    slot: Int64Array
+    end: Int64Array
+    offset: Int64Array
+    idle: BoolArray
+
+    def take(self, rows: BoolArray | Int64Array) -> _Closing:
+        return _Closing(self.slot[rows], self.end[rows], self.offset[rows], self.idle[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class _Timely:
+    """Readings that are not too far ahead, sorted by slot, in log order within a slot.
+
+    Attributes:
+        segments: runs of a slot.
+        number: int64[n], run of each row.
+        row: int64[n], row in the batch.
+        cell: int64[n], cell of the grid.
+        record: int64[n], which record of the batch.
+        offset: int64[n], its offset.
+        flags: uint8[n], cell flags.
+    """
+
+    segments: Segments
+    number: Int64Array
+    row: Int64Array
+    cell: Int64Array
+    record: Int64Array
+    offset: Int64Array
+    flags: UInt8Array
+
+    def slot(self, rows: Int64Array) -> Int64Array:
+        return self.segments.slot[self.number[rows]]
+
+
+class Windowing:
+    """Windows of all devices of a partition.
+
+    Memory a slot: `cells * (4 * channels + 9)` bytes, `cells` being the power of two that holds twice
+    the window and the lateness.
+    """
+
+    def __init__(self, shape: WindowShape, channels: Sequence[Channel], rules: TimeRules) -> None:
+        self._shape = shape
+        self._rules = rules
+        self._channels = len(channels)
+        self._late = -(-rules.lateness_ns // shape.period_ns)
+        self._reach = max(shape.samples, shape.stride)  # cells from which a window can take held values
+        self._span = self._late + self._reach + 1
+        self._log_ns = int(NEVER)
+        self._newest: Int64Array = np.empty(0, np.int64)
+        self._floor: Int64Array = np.empty(0, np.int64)
+        self._heard: Int64Array = np.empty(0, np.int64)
+        self._sequence: Int64Array = np.empty(0, np.int64)
+        self._ring = Ring(self._span + max(shape.samples, 64), self._channels)
+        hold = np.array([channel.fill is Fill.HOLD for channel in channels], np.bool_)
+        age = np.array([channel.hold_max_age_ns // shape.period_ns for channel in channels], np.int64)
+        self._holding = Holding(shape, hold, age) if hold.any() else None
+
+    @property
+    def log_ns(self) -> int:
+        """Log time of the partition: the greatest append time seen."""
+        return self._log_ns
+
+    def heard(self) -> Int64Array:
+        """Return int64[slots], log time at which each slot was last heard of; NEVER if not."""
+        return self._heard
+
+    def final_ns(self, slots: Int32Array) -> Int64Array:
+        """Return int64[k], the event time before which nothing of a slot can change."""
+        return self._floor[slots] * self._shape.period_ns
+
+    def grow(self, slots: int) -> None:
+        """Make room for slots 0..slots-1."""
+        have = len(self._newest)
+        if slots <= have:
+            return
+        room = max(slots, have + have // 2, 16)
+        self._newest = resized(self._newest, room, NEVER)
+        self._floor = resized(self._floor, room, NEVER)
+        self._heard = resized(self._heard, room, NEVER)
+        self._sequence = resized(self._sequence, room, 0)
+        self._ring.grow(room)
+        if self._holding is not None:
+            self._holding.grow(room)
+
+    def reset(self, slots: Int32Array) -> None:
+        """Put slots back to a device that was never heard of."""
+        for state, value in ((self._newest, NEVER), (self._floor, NEVER), (self._heard, NEVER), (self._sequence, 0)):
+            state[slots] = value
+        self._ring.reset(slots)
+        if self._holding is not None:
+            self._holding.reset(slots)
+
+    def add(
+        self, slot: Int32Array, batch: ReadingBatch, bad: BoolArray | None = None
+    ) -> tuple[WindowBatch, list[Refused]]:
+        """Take in readings and return the windows that close.
+
+        Args:
+            slot: int32[n], the slot of each reading; `grow` was called.
+            batch: n readings in log order, with all records of the poll.
+            bad: bool[n], readings that held values which are no finite numbers, or None.
+
+        Returns:
+            windows in the order (`offset`, slot, `end_ns`), and what was refused as late or future.
+        """
+        if len(batch.record_offset) == 0:
+            return self._join([]), []
+        log = np.maximum(np.maximum.accumulate(batch.record_log_ns), self._log_ns)
+        self._log_ns = int(log[-1])
+        record = np.searchsorted(batch.record_offset, batch.offset)
+        future = batch.event_ns > log[record] + self._rules.max_ahead_ns
+        refused = _refused(np.flatnonzero(future), batch, Reason.FUTURE)
+        parts: list[WindowBatch] = []
+        if len(slot) > len(refused):
+            work = self._timely(slot, batch, record, np.flatnonzero(~future) if refused else None, bad)
+            if work is not None:
+                parts, late = self._add_timely(work, log, batch.record_offset, batch.values)
+                refused += _refused(np.sort(late), batch, Reason.LATE)
+        idle = self._close_idle(log, batch.record_offset)
+        if idle is not None:
+            parts.append(self._windows(idle))
+        return self._join(parts), refused
+
+    def _timely(
+        self, slot: Int32Array, batch: ReadingBatch, record: Int64Array, rows: Int64Array | None, bad: BoolArray | None
+    ) -> _Timely | None:
+        """Sort readings by slot; `rows` are those not refused yet, None means all."""
+        kept = slot if rows is None else slot[rows]
+        if len(kept) == 0:
+            return None
+        order = order_by_slot(kept)
+        if order is None:
+            order = np.arange(len(kept))
+        row = order if rows is None else rows[order]
+        segments = Segments.of(slot[row])
+        period = self._shape.period_ns
+        return _Timely(
+            segments=segments,
+            number=segments.number(),
+            row=row,
+            cell=(batch.event_ns[row] + period // 2) // period,
+            record=record[row],
+            offset=batch.offset[row],
+            flags=np.zeros(len(row), np.uint8) if bad is None else np.where(bad[row], BAD, np.uint8(0)),
+        )
+
+    def close_idle(self, log_ns: int, offset: int) -> WindowBatch:
+        """Move log time on and close what a silence has ended, as a record without readings would."""
+        self._log_ns = max(self._log_ns, log_ns)
+        idle = self._close_idle(np.array([self._log_ns], np.int64), np.array([offset], np.int64))
+        return self._join([] if idle is None else [self._windows(idle)])
+
+    def _add_timely(
+        self, work: _Timely, log: Int64Array, record_offset: Int64Array, values: Float32Array
+    ) -> tuple[list[WindowBatch], Int64Array]:
+        """Take in readings that are not too far ahead; return windows and the rows that are late."""
+        seg, cell = work.segments, work.cell
+        before, after = running_max(cell, seg, self._newest[seg.slot])
+        floor, flushes = self._floors(work, before, log, record_offset)
+        late = cell < floor
+        work.flags[cell < before] |= OUT_OF_ORDER
+        raised = np.maximum(floor, after - self._late)
+        closing = self._closings(work, before, floor, raised, flushes)
+        parts = self._write_and_close(work, after, raised, ~late, values, closing)
+        last = seg.stop - 1
+        self._newest[seg.slot] = after[last]
+        self._floor[seg.slot] = raised[last]
+        self._heard[seg.slot] = log[work.record[last]]
+        return parts, work.row[late]
+
+    def _floors(
+        self, work: _Timely, before: Int64Array, log: Int64Array, record_offset: Int64Array
+    ) -> tuple[Int64Array, _Closing | None]:
+        """Return the floor that each reading meets, and the idle closes that precede readings."""
+        seg, stride = work.segments, self._shape.stride
+        log_of_row = log[work.record]
+        heard = np.empty_like(log_of_row)
+        heard[1:] = log_of_row[:-1]
+        heard[seg.start] = self._heard[seg.slot]
+        floor = np.maximum(np.repeat(self._floor[seg.slot], seg.length), before - self._late)
+        due = heard + self._rules.idle_close_ns
+        silent = np.flatnonzero((heard != NEVER) & (log_of_row >= due))
+        if len(silent) == 0:
+            return floor, None
+        end = (before[silent] // stride + 1) * stride
+        lifted = np.full(len(work.cell), -1, np.int64)
+        lifted[silent] = end
+        lifted_before, lifted = running_max(lifted, seg, np.full(len(seg.slot), -1, np.int64))
+        was = np.maximum(floor[silent], lifted_before[silent])
+        at = np.searchsorted(log, due[silent], side="left")
+        lowest = was // stride + 1
+        slot = work.slot(silent)
+        closing = self._expand(slot, lowest, end // stride, record_offset[at], idle=True)
+        return np.maximum(floor, lifted), closing
+
+    def _closings(
+        self, work: _Timely, before: Int64Array, floor: Int64Array, raised: Int64Array, flushes: _Closing | None
+    ) -> _Closing:
+        """Return all windows that the readings close, but those which surely hold no sample."""
+        stride = self._shape.stride
+        top = raised // stride
+        rows = np.flatnonzero((before != NEVER) & (top > floor // stride))
+        lowest = floor[rows] // stride + 1
+        highest = np.minimum(top[rows], (before[rows] + self._reach) // stride)
+        slot = work.slot(rows)
+        closing = self._expand(slot, lowest, highest, work.offset[rows], idle=False)
+        if flushes is None:
+            return closing
+        both = _Closing(
+            np.concatenate([closing.slot, flushes.slot]),
+            np.concatenate([closing.end, flushes.end]),
+            np.concatenate([closing.offset, flushes.offset]),
+            np.concatenate([closing.idle, flushes.idle]),
+        )
+        return both.take(np.lexsort((both.end, both.slot)))
+
+    def _expand(
+        self, slot: Int64Array, lowest: Int64Array, highest: Int64Array, offset: Int64Array, idle: bool
+    ) -> _Closing:
+        """List the windows whose ends are the multiples lowest..highest of the stride."""
+        row, step = expand(np.maximum(highest - lowest + 1, 0))
+        end = (lowest[row] + step) * self._shape.stride
+        return _Closing(slot[row], end, offset[row], np.full(len(row), idle, np.bool_))
+
+    def _write_and_close(
+        self,
+        work: _Timely,
+        after: Int64Array,
+        raised: Int64Array,
+        accepted: BoolArray,
+        values: Float32Array,
+        closing: _Closing,
+    ) -> list[WindowBatch]:
+        """Write readings and gather windows, in as few passes as the ring allows.
+
+        A pass takes, for each device, the readings that fit into the ring beside the cells that
+        open windows still need, then gathers the windows which they close. A reading beyond the
+        ring first lets the windows close that it ends.
+        """
+        seg = work.segments
+        number = work.number
+        floor = self._floor[seg.slot]
+        floor = np.where(floor == NEVER, raised[seg.start], floor)
+        segment_of = np.zeros(len(self._newest), np.int64)
+        segment_of[seg.slot] = np.arange(len(seg.slot))
+        closing_segment = segment_of[closing.slot]
+        parts: list[WindowBatch] = []
+        done = np.zeros(len(seg.slot), np.int64)  # rows taken so far, by segment
+        while True:
+            limit = self._oldest(floor) + self._ring.cells
+            fits = after < limit[number]
+            taken = np.add.reduceat(fits, seg.start, dtype=np.int64)  # `after` rises: a prefix
+            todo = fits & accepted
+            if done.any():
+                todo &= np.arange(len(after)) >= (seg.start + done)[number]
+            rows = np.flatnonzero(todo)
+            if len(rows):
+                self._ring.write(work.slot(rows), work.cell[rows], work.flags[rows], values[work.row[rows]])
+            done = taken
+            ahead = np.minimum(seg.start + done, seg.stop - 1)
+            complete = bool((done == seg.length).all())
+            floor = np.maximum(floor, raised[ahead])
+            ready = closing.end <= floor[closing_segment]
+            if ready.any():
+                parts.append(self._windows(closing.take(ready)))
+                closing, closing_segment = closing.take(~ready), closing_segment[~ready]
+            if complete:
+                return parts
+
+    def _oldest(self, floor: Int64Array) -> Int64Array:
+        """Return the first cell that an open window of a device with this floor can need."""
+        stride = self._shape.stride
+        return floor // stride * stride - max(self._shape.samples - stride, 0)
+
+    def _close_idle(self, log: Int64Array, record_offset: Int64Array) -> _Closing | None:
+        """Close what the silence of devices ends within these records."""
+        stride = self._shape.stride
+        end = (self._newest // stride + 1) * stride
+        due = self._heard + self._rules.idle_close_ns
+        slot = np.flatnonzero((self._heard != NEVER) & (due <= log[-1]) & (end > self._floor))
+        if len(slot) == 0:
+            return None
+        at = np.searchsorted(log, due[slot], side="left")
+        lowest = self._floor[slot] // stride + 1
+        self._floor[slot] = end[slot]
+        return self._expand(slot, lowest, end[slot] // stride, record_offset[at], idle=True)
+
+    def _windows(self, closing: _Closing) -> WindowBatch:
+        """Gather closed windows from the ring; those without any sample are left out."""
+        reach = self._shape.samples if self._holding is None else self._reach
+        values, flags = self._ring.gather(closing.slot, closing.end, reach)
+        quality = np.zeros(len(closing.end), np.uint32)
+        quality[closing.idle] |= np.uint32(Quality.IDLE_CLOSED)
+        if flags is not None:
+            bits = np.bitwise_or.reduce(flags[:, reach - self._shape.samples :], axis=1)
+            for bit, name in CELL_FLAGS:
+                quality[(bits & bit) != 0] |= np.uint32(name)
+        sampled = None
+        if self._holding is not None:
+            sampled = ~np.isnan(values[:, reach - self._shape.samples :]).all(axis=(1, 2))
+            held = self._holding.fill(values, closing.slot, closing.end)
+            values = np.ascontiguousarray(values[:, reach - self._shape.samples :])
+            quality[held] |= np.uint32(Quality.HELD)
+        empty = np.isnan(values)
+        coverage = np.ones((len(values), self._channels), np.float32)
+        if empty.any():
+            if sampled is None:
+                sampled = ~empty.all(axis=(1, 2))
+            quality[empty.any(axis=(1, 2))] |= np.uint32(Quality.GAPS)
+            coverage = np.ascontiguousarray(1.0 - empty.mean(axis=1, dtype=np.float32), np.float32)
+        if sampled is not None and not sampled.all():
+            values, quality, coverage = values[sampled], quality[sampled], coverage[sampled]
+            closing = closing.take(np.flatnonzero(sampled))
+        n = len(values)
+        keys = Keys(
+            device=closing.slot.astype(np.int32),
+            end_ns=closing.end * self._shape.period_ns,
+            offset=np.ascontiguousarray(closing.offset),
+            sequence=np.zeros(n, np.int64),
+            revision=np.zeros(n, np.uint16),
+        )
+        return WindowBatch(keys, values, coverage, quality)
+
+    def _join(self, parts: list[WindowBatch]) -> WindowBatch:
+        """Put windows into emission order and count them."""
+        if not parts:
+            return WindowBatch(
+                NO_KEYS,
+                np.empty((0, self._shape.samples, self._channels), np.float32),
+                np.empty((0, self._channels), np.float32),
+                np.empty(0, np.uint32),
+            )
+        device, end, offset = (np.concatenate([getattr(p.keys, name) for p in parts]) for name in KEY_ORDER)
+        order = np.lexsort((end, device, offset))
+        device, end, offset = device[order], end[order], offset[order]
+        sequence = np.empty(len(order), np.int64)
+        for rows in rounds(device):
+            slot = device[rows]
+            sequence[rows] = self._sequence[slot]
+            self._sequence[slot] += 1
+        keys = Keys(device, end, offset, sequence, np.zeros(len(order), np.uint16))
+        values, coverage, quality = (np.concatenate([getattr(p, name) for p in parts]) for name in VALUE_COLUMNS)
+        if (order[1:] > order[:-1]).all():
+            return WindowBatch(keys, values, coverage, quality)
+        return WindowBatch(keys, values[order], coverage[order], quality[order])
+
+    def snapshot(self, slots: int) -> Arrays:
+        """Return the state of slots 0..slots-1, only the cells that can still matter."""
+        values, flags = self._ring.copy(self._first_live(slots), self._span)
+        arrays: Arrays = {
+            "log_ns": np.array([self._log_ns], np.int64),
+            "newest": self._newest[:slots].copy(),
+            "floor": self._floor[:slots].copy(),
+            "heard": self._heard[:slots].copy(),
+            "sequence": self._sequence[:slots].copy(),
+            "cells": values,
+            "cell_flags": flags,
+        }
+        if self._holding is not None:
+            arrays.update(self._holding.snapshot(slots))
+        return arrays
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take back a snapshot."""
+        slots = len(arrays["newest"])
+        expect("cells", arrays["cells"], np.float32, (slots, self._span, self._channels))
+        self.grow(slots)
+        self.reset(np.arange(len(self._newest), dtype=np.int32))
+        self._log_ns = int(arrays["log_ns"][0])
+        self._newest[:slots] = arrays["newest"]
+        self._floor[:slots] = arrays["floor"]
+        self._heard[:slots] = arrays["heard"]
+        self._sequence[:slots] = arrays["sequence"]
+        self._ring.paste(self._first_live(slots), arrays["cells"], arrays["cell_flags"])
+        if self._holding is not None:
+            self._holding.restore(arrays, slots)
+
+    def _first_live(self, slots: int) -> Int64Array:
+        """Return each slot's first cell that can still matter; any cell for a device never heard of."""
+        return np.where(self._newest[:slots] == NEVER, 0, self._oldest(self._floor[:slots]))
+
+
+NO_KEYS = Keys(
+    np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint16)
+)
+KEY_ORDER = ("device", "end_ns", "offset")
+VALUE_COLUMNS = ("values", "coverage", "quality")
+
+
+def _refused(rows: Int64Array, batch: ReadingBatch, reason: Reason) -> list[Refused]:
+    """Return one entry a record for refused readings."""
+    if len(rows) == 0:
+        return []
+    offsets, first, count = np.unique(batch.offset[rows], return_index=True, return_counts=True)
+    what = "older than the watermark of its device" if reason is Reason.LATE else "too far ahead of log time"
+    return [
+        Refused(offset, reason, f"{n} reading(s) {what}", n, int(batch.event_ns[rows[at]]))
+        for offset, at, n in zip(offsets.tolist(), first.tolist(), count.tolist(), strict=True)
+    ]
