@@ -1,0 +1,270 @@
+"""`stream-ad check`: is everything in place? One line for each thing that a run needs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream_ad.cli.output import console, print_json
+from stream_ad.errors import ConfigError, StreamAdError, TopicError
+
+if TYPE_CHECKING:
+    from stream_ad.config import Settings
+    from stream_ad.io.transport import TopicInfo, Transport
+
+PARTITIONS = 4
+"""For topics that are made here: a few, so that scorers can be added later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the answer."""
+
+    what: str
+    good: bool
+    text: str
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "check",
+        help="check settings, log, topics, bundle, folders and ports",
+        description="Say, a line each, whether what a run needs is in place. Exits with 1 if anything is not.",
+    )
+    parser.add_argument("--create", action="store_true", help="make the topics that are missing")
+    parser.add_argument(
+        "--partitions", type=int, metavar="N", help=f"partitions of the topics made ({PARTITIONS}, or as the readings)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything; return 0 if all is well, else 1."""
+    out = console()
+    good = True
+    for finding in findings(args.config, args.create, args.partitions):
+        good = good and finding.good
+        if args.json:
+            print_json({"check": finding.what, "ok": finding.good, "text": finding.text})
+            continue
+        mark, style = ("ok  ", "green") if finding.good else ("FAIL", "bold red")
+        first, *more = finding.text.splitlines()
+        out.print(f"[{style}]{mark}[/]", f"{finding.what:<9}", end=" ")
+        out.print(first, markup=False)
+        for line in more:
+            out.print(" " * 14, line, markup=False)
+    return 0 if good else 1
+
+
+def findings(config: Path, create: bool = False, partitions: int | None = None) -> Iterator[Finding]:
+    """Yield what was found, in the order in which a run needs it.
+
+    Args:
+        config: the settings' file.
+        create: make missing topics.
+        partitions: for the topics made; None is as many as the readings topic has.
+    """
+    from stream_ad.config import load
+
+    try:
+        settings = load(config)
+    except ConfigError as error:
+        yield Finding("config", False, str(error))
+        return
+    yield Finding("config", True, f"{config}: stream {settings.stream.name!r}, instance {settings.service.instance!r}")
+    yield from check_log(settings, create, partitions)
+    yield _guarded("bundle", lambda: describe_bundle(settings))
+    yield _guarded("folders", lambda: "\n".join(describe_folder(folder) for folder in folders(settings)))
+    yield _guarded("ports", lambda: describe_ports(settings))
+
+
+def _guarded(what: str, describe: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, describe())
+    except StreamAdError as error:
+        return Finding(what, False, str(error) or type(error).__name__)
+
+
+def check_log(settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
+    """Check that the log answers, then its topics."""
+    from stream_ad.assembly import open_transport
+    from stream_ad.config import LocalTransport
+
+    local = settings.transport if isinstance(settings.transport, LocalTransport) else None
+    where = f"local log {local.path}" if local else f"kafka at {','.join(settings.transport.servers)}"  # type: ignore[union-attr]
+    if local and not local.path.exists() and not create:
+        yield Finding("log", True, f"{where}: not there yet; made with its first topic")
+        yield Finding("topics", False, "none yet: make them with `stream-ad check --create`")
+        return
+    try:
+        with contextlib.closing(open_transport(settings)) as transport:
+            with contextlib.suppress(TopicError):  # it has answered
+                transport.topic(settings.stream.readings_topic)
+            yield Finding("log", True, where)
+            yield from check_topics(transport, settings, create, partitions)
+    except StreamAdError as error:
+        yield Finding("log", False, f"{where}: {error}")
+
+
+def check_topics(transport: Transport, settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
+    """Check the four topics: there, times by the log, scores partitioned as the readings, sizes."""
+    stream = settings.stream
+    try:
+        readings = find_topic(transport, stream.readings_topic, create, partitions or PARTITIONS)
+        scores = find_topic(transport, stream.scores_topic, create, readings.partitions)
+        others = [
+            find_topic(transport, name, create, partitions or readings.partitions)
+            for name in (stream.alerts_topic, stream.dead_letters_topic)
+        ]
+    except TopicError as error:
+        yield Finding("topics", False, str(error))
+        return
+    wrong = list(topic_faults(settings, readings, scores, others))
+    good = f"{readings.name}: {_count(readings.partitions, 'partition')}, append times; {scores.name}: the same; " + (
+        "; ".join(other.name for other in others)
+    )
+    if not wrong and not readings.append_time:
+        good = good.replace("append times", "producers' times, trusted")
+    yield Finding("topics", not wrong, "\n".join(wrong) or good)
+
+
+def find_topic(transport: Transport, name: str, create: bool, partitions: int) -> TopicInfo:
+    """Return a topic, made where it is missing and wanted.
+
+    Raises:
+        TopicError: it is missing, or cannot be made.
+    """
+    try:
+        return transport.topic(name)
+    except TopicError as error:
+        if not create:
+            raise TopicError(f"{error}; make it with `stream-ad check --create`") from error
+        return transport.ensure_topic(name, partitions)
+
+
+def topic_faults(settings: Settings, readings: TopicInfo, scores: TopicInfo, others: list[TopicInfo]) -> Iterator[str]:
+    """Yield what a run would refuse."""
+    from stream_ad.config import KafkaTransport
+
+    if not readings.append_time and not settings.time.trust_producer_clocks:
+        yield (
+            f"{readings.name} has producers' times; set message.timestamp.type=LogAppendTime "
+            "or time.trust_producer_clocks = true"
+        )
+    if scores.partitions != readings.partitions:
+        yield (
+            f"{scores.name} has {_count(scores.partitions, 'partition')}, {readings.name} has {readings.partitions}: "
+            "they must be equal, and cannot be changed once scores exist"
+        )
+    if isinstance(settings.transport, KafkaTransport):
+        ours = settings.transport.max_record_bytes
+        for topic in (scores, *others):
+            if topic.max_record_bytes is not None and topic.max_record_bytes < ours:
+                yield (
+                    f"{topic.name} takes records of {topic.max_record_bytes} bytes, transport.max_record_bytes is "
+                    f"{ours}: lower it, or raise the topic's max.message.bytes"
+                )
+
+
+def describe_bundle(settings: Settings) -> str:
+    """Load and probe the bundle; return a line about it.
+
+    Raises:
+        BundleError: it cannot be used.
+    """
+    from stream_ad.assembly import load_model
+
+    model = load_model(settings)
+    window = model.window
+    return (
+        f"{model.name} ({model.model_id[:12]}): {model.kind}, {_count(len(model.channels), 'channel')}, "
+        f"window {window.samples} x {window.period_ns / 1e9:g} s, stride {window.stride}; the probe agrees"
+    )
+
+
+def folders(settings: Settings) -> tuple[Path, Path]:
+    """Return the folders that a run writes to."""
+    return settings.store.scores, settings.store.checkpoints
+
+
+def describe_folder(folder: Path) -> str:
+    """Write, sync, link and remove a file there, or where the folder will be made.
+
+    Raises:
+        ConfigError: one of these does not work.
+    """
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".stream-ad-check-", dir=place) as aside:
+            path = Path(aside) / "a"
+            with path.open("wb") as file:
+                file.write(b"check")
+                os.fsync(file.fileno())
+            os.link(path, Path(aside) / "b")
+        status = os.statvfs(place)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot write and link files there: {error.strerror or error}") from error
+    free_gb = status.f_bavail * status.f_frsize / 1e9
+    return f"{folder}: {'writable' if place == folder else 'can be made'}, {free_gb:.0f} GB free"
+
+
+def describe_ports(settings: Settings) -> str:
+    """Try the ports of the pages.
+
+    Raises:
+        ConfigError: another program than this stream holds one.
+    """
+    from stream_ad.service.roles.catalog import http_address
+
+    roles = [("archiver", 0), *(("scorer", k) for k in range(settings.service.scorers))]
+    addresses = [address for name, index in roles if (address := http_address(settings, name, index))]
+    if not addresses:
+        return "pages are turned off (service.http_port = 0)"
+    running = [f"{host}:{port}" for host, port in addresses if not port_free(host, port, settings.stream.name)]
+    span = f"{addresses[0][0]}:{addresses[0][1]}" + (f"–{addresses[-1][1]}" if len(addresses) > 1 else "")
+    return f"{span} " + (f"(in use by this stream, which is running: {', '.join(running)})" if running else "free")
+
+
+def port_free(host: str, port: int, stream: str) -> bool:
+    """Return whether a port is free; False if this stream holds it.
+
+    Raises:
+        ConfigError: another program holds it, or there is no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        if _serves(host, port, stream):
+            return False
+        raise ConfigError(
+            f"service.http_port: cannot listen on {host}:{port}: {error.strerror or error}; choose another http_port"
+        ) from error
+    return True
+
+
+def _serves(host: str, port: int, stream: str) -> bool:
+    """Return whether the page of metrics there is this stream's."""
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return f'stream="{stream}"' in answer.read(1_000_000).decode(errors="replace")
+    except (OSError, ValueError):
+        return False
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

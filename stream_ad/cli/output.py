@@ -1,0 +1,90 @@
+"""What the verbs share in printing: data on stdout, colour only for a person."""
+
+from __future__ import annotations
+
+import math
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NS = 1_000_000_000
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def console() -> Console:
+    """Return a console on stdout: coloured on a terminal, plain text of any width elsewhere."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 200)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on one line; what is no finite number becomes null."""
+    import orjson
+
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode() + "\n")
+
+
+def time_text(ns: int, seconds: bool = True) -> str:
+    """Return UTC nanoseconds as `2026-03-01 12:00:05`, or RFC 3339 without `seconds`' rounding."""
+    moment = datetime.fromtimestamp(ns // NS, UTC)
+    if seconds:
+        return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{ns % NS // 1_000:06d}Z"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as a person says it: `85 ms`, `12.5 s`, `4 min 10 s`, `3 h 5 min`."""
+    if not math.isfinite(seconds):
+        return "—"
+    if seconds < 1:
+        return f"{seconds * 1_000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    for unit, size, part, small in (("min", 60, "s", 1), ("h", 3_600, "min", 60), ("d", 86_400, "h", 3_600)):
+        if whole < size * (60 if unit == "min" else 24) or unit == "d":
+            rest = whole % size // small
+            return f"{whole // size} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{whole} s"
+
+
+def duration_s(text: str) -> float:
+    """Read `90s`, `15m`, `1h`, `2d`.
+
+    Raises:
+        ValueError: it is no number with one of these units, or not above 0.
+    """
+    stripped = text.strip().lower()
+    digits = stripped.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = stripped[len(digits) :]
+    try:
+        seconds = float(digits) * UNITS[unit]
+    except (ValueError, KeyError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"expected a duration such as 90s, 15m, 1h or 2d, found {text!r}")
+    return seconds
+
+
+def moment_ns(text: str, now_ns: int) -> int:
+    """Read a moment: RFC 3339 with a zone, or a duration before now (`1h`); return UTC nanoseconds.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return now_ns - round(duration_s(text) * NS)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"expected a time with its zone (2026-03-01T12:00:00Z) or a duration (1h), found {text!r}")
+    return round(moment.timestamp() * 1_000_000) * 1_000
