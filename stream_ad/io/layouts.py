@@ -1,0 +1,125 @@
+"""Layouts: which column of a recording is what, stated or guessed from the column names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from stream_ad.errors import RecordingError
+
+TIME_NAMES = ("time", "timestamp", "ts", "datetime", "date_time", "event_time", "date", "time_stamp")
+DEVICE_NAMES = ("device", "device_id", "deviceid", "asset", "asset_id", "machine", "machine_id", "equipment", "host")
+CHANNEL_NAMES = ("channel", "sensor", "tag", "signal", "metric", "variable", "sensor_name", "tagname", "tag_name")
+VALUE_NAMES = ("value", "reading", "measurement", "val")
+LABEL_NAMES = ("anomaly", "changepoint", "label", "is_anomaly", "anomalous")
+SKAB_COLUMNS = {"datetime", "Accelerometer1RMS", "Accelerometer2RMS"}
+NAB_COLUMNS = ["timestamp", "value"]
+NAMED = ("wide", "long", "skab", "nab")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a recording is laid out; "" means: guess from the column names.
+
+    Attributes:
+        name: "wide" (a column a channel), "long" (a row a value), "skab" or "nab".
+        time: the time column.
+        device: the device column; without one, a file is a device.
+        channel: long only, the column that names the channel.
+        value: long only, the column of values.
+        labels: columns that are labels (1 is anomalous), not channels.
+    """
+
+    name: str
+    time: str = ""
+    device: str = ""
+    channel: str = ""
+    value: str = ""
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMED:
+            raise RecordingError(f"layout: expected one of {', '.join(NAMED)}, found {self.name!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Layout:
+        """Read a layout as typed: `wide`, or `long,time=stamp,channel=tag,labels=fault+event`.
+
+        Raises:
+            RecordingError: an unknown name or key.
+        """
+        name, *pairs = text.split(",")
+        fields: dict[str, str] = {}
+        for pair in pairs:
+            key, _, value = pair.partition("=")
+            if key not in ("time", "device", "channel", "value", "labels") or not value:
+                raise RecordingError(f"layout: expected time, device, channel, value or labels =COLUMN, found {pair!r}")
+            fields[key] = value
+        labels = tuple(fields.pop("labels", "").split("+")) if "labels" in fields else ()
+        return cls(name, labels=labels, **fields)
+
+    @property
+    def is_long(self) -> bool:
+        """A row holds one value."""
+        return self.name == "long"
+
+    def channels(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Return the columns that are neither time, device nor label (for wide layouts)."""
+        return tuple(name for name in columns if name not in {self.time, self.device, *self.labels})
+
+
+def resolve(columns: Sequence[str], times: Sequence[str], stated: Layout | None, origin: str) -> Layout:
+    """Name every column that a layout needs.
+
+    Args:
+        columns: names of the file's columns.
+        times: those that hold times by their type (Parquet).
+        stated: what the user said, or None to guess all.
+        origin: the file, for errors.
+
+    Raises:
+        RecordingError: a column is missing or cannot be guessed.
+    """
+    layout = stated or Layout(_guess_name(columns))
+    if layout.name == "skab":
+        layout = replace(layout, time=layout.time or "datetime", labels=layout.labels or LABEL_NAMES[:2])
+    if layout.name == "nab":
+        layout = replace(layout, time=layout.time or "timestamp")
+    layout = replace(
+        layout,
+        time=layout.time or _pick(columns, TIME_NAMES) or (times[0] if len(times) == 1 else ""),
+        device=layout.device or _pick(columns, DEVICE_NAMES),
+        channel=layout.channel or (_pick(columns, CHANNEL_NAMES) if layout.is_long else ""),
+        value=layout.value or (_pick(columns, VALUE_NAMES) if layout.is_long else ""),
+        labels=tuple(name for name in layout.labels if name in columns)
+        or tuple(name for name in columns if name.lower() in LABEL_NAMES and not layout.is_long),
+    )
+    needed = {"time": layout.time} | ({"channel": layout.channel, "value": layout.value} if layout.is_long else {})
+    for what, name in needed.items():
+        if name not in columns:
+            shown = ", ".join(repr(column) for column in columns[:12]) + (", …" if len(columns) > 12 else "")
+            wanted = f"column {name!r}" if name else f"a {what} column"
+            raise RecordingError(
+                f"{origin}: expected {wanted} among {shown}; name it with --layout {layout.name},{what}=COLUMN"
+            )
+    if layout.device and layout.device not in columns:
+        raise RecordingError(f"{origin}: there is no device column {layout.device!r}")
+    if not layout.is_long and not layout.channels(columns):
+        raise RecordingError(f"{origin}: expected at least one channel beside the time column {layout.time!r}")
+    return layout
+
+
+def _guess_name(columns: Sequence[str]) -> str:
+    if set(columns) >= SKAB_COLUMNS:
+        return "skab"
+    if list(columns) == NAB_COLUMNS:
+        return "nab"
+    if _pick(columns, CHANNEL_NAMES) and _pick(columns, VALUE_NAMES):
+        return "long"
+    return "wide"
+
+
+def _pick(columns: Sequence[str], names: Sequence[str]) -> str:
+    """Return the column with the first of the names that any column has, by lower case."""
+    lowered = {column.strip().lower(): column for column in reversed(columns)}
+    return next((lowered[name] for name in names if name in lowered), "")

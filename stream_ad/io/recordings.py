@@ -1,0 +1,383 @@
+"""Recordings: measurements in files, read into columns in time order; for train, send and evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream_ad.core.batches import Float32Array, Int32Array, Int64Array, expect
+from stream_ad.errors import RecordingError
+from stream_ad.io.cells import to_float
+from stream_ad.io.layouts import Layout, resolve
+from stream_ad.io.tables import Block, find_files, name_of, read_blocks
+from stream_ad.io.times import read_times
+
+MAX_CHANNELS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Measurements of some devices, rows in order of time; rows with equal times in order of reading.
+
+    Attributes:
+        devices: names of the devices.
+        device: int32[n], index into `devices`.
+        event_ns: int64[n], event time, UTC nanoseconds, never falls.
+        channels: c names, sorted.
+        values: float32[n, c]; NaN where there is no value.
+        labels: per label column float32[n]; 1 is anomalous, NaN unknown. No channel.
+        layout: what the columns were taken for, the first file's where they differ.
+        bad_cells: cells that hold something but no finite number; NaN in `values`.
+        time_basis: what the times rest on, for a person.
+        naive: the times had no zone of their own.
+        notes: what a person should know of the reading, a line each.
+    """
+
+    devices: tuple[str, ...]
+    device: Int32Array
+    event_ns: Int64Array
+    channels: tuple[str, ...]
+    values: Float32Array
+    labels: Mapping[str, Float32Array] = field(default_factory=dict)
+    layout: Layout | None = None
+    bad_cells: int = 0
+    time_basis: str = ""
+    naive: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        expect("device", self.device, np.int32, (None,))
+        expect("event_ns", self.event_ns, np.int64, self.device.shape)
+        expect("values", self.values, np.float32, (len(self.device), len(self.channels)))
+        for name, label in self.labels.items():
+            expect(name, label, np.float32, self.device.shape)
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a recording is like, for a person and for `init`.
+
+    Attributes:
+        rows, devices: how many.
+        channels: names.
+        missing: per channel, share of rows without a value.
+        labels: names of the label columns.
+        period_ns: median time between two readings of a device, rounded where it is nearly round.
+        irregular: share of steps that differ from the period by more than half of it.
+        start_ns, end_ns: first and last event time.
+        time_basis: what the times rest on.
+    """
+
+    rows: int
+    devices: int
+    channels: tuple[str, ...]
+    missing: tuple[float, ...]
+    labels: tuple[str, ...]
+    period_ns: int
+    irregular: float
+    start_ns: int
+    end_ns: int
+    time_basis: str
+
+
+class _Columns:
+    """Columns that grow by blocks and may start or stop at any block; gaps are NaN."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.parts: dict[str, list[Float32Array]] = {}
+
+    def add(self, rows: int, columns: Mapping[str, Float32Array]) -> None:
+        for name in columns.keys() - self.parts.keys():
+            self.parts[name] = [np.full(self.rows, np.nan, np.float32)]
+        for name, parts in self.parts.items():
+            parts.append(columns[name] if name in columns else np.full(rows, np.nan, np.float32))
+        self.rows += rows
+
+    def column(self, name: str) -> Float32Array:
+        return np.concatenate(self.parts[name]) if self.parts[name] else np.zeros(0, np.float32)
+
+
+class _Names:
+    """Texts numbered in order of first sight."""
+
+    def __init__(self) -> None:
+        self.number: dict[str, int] = {}
+
+    def of(self, name: str) -> int:
+        return self.number.setdefault(name, len(self.number))
+
+    def encode(self, column: pa.Array, what: str, block: Block) -> Int32Array:
+        """Return int32[n], the numbers of a column of names."""
+        column = column.cast(pa.string())
+        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
+        if column.null_count:
+            row = int(np.argmax(column.is_null().to_numpy(False)))
+            raise RecordingError(f"{block.where(row)}: expected a {what}, found none")
+        coded = column.dictionary_encode()
+        numbers = np.array([self.of(name) for name in coded.dictionary.to_pylist()], np.int32)
+        return numbers[coded.indices.to_numpy(False)] if len(coded) else np.zeros(0, np.int32)
+
+
+class _Reader:
+    """What is gathered while files are read."""
+
+    def __init__(self, stated: Layout | None, zone: str | None) -> None:
+        self.stated = stated
+        self.zone = zone
+        self.layout: Layout | None = None
+        self.devices = _Names()
+        self.device: list[Int32Array] = []
+        self.event_ns: list[Int64Array] = []
+        self.columns = _Columns()
+        self.labels = _Columns()
+        self.tags = _Names()
+        self.tag: list[Int32Array] = []  # long only: the channel of each value
+        self.value: list[Float32Array] = []
+        self.bad: dict[str, int] = {}
+        self.bases: dict[str, bool] = {}  # basis of times -> naive
+        self.folded = 0
+
+    def read(self, path: Path, device: str) -> None:
+        layout: Layout | None = None
+        for block in read_blocks(path):
+            if layout is None:
+                times = [name for name, column in block.columns.items() if pa.types.is_temporal(column.type)]
+                layout = resolve(tuple(block.columns), times, self.stated, str(path))
+                self.layout = self.layout or layout
+                if layout.is_long != self.layout.is_long:
+                    raise RecordingError(f"{path}: is {layout.name}, but the files before it are {self.layout.name}")
+            if len(block):
+                self._add(block, layout, device)
+
+    def _add(self, block: Block, layout: Layout, device: str) -> None:
+        missing = [name for name in (layout.time, layout.device) if name and name not in block.columns]
+        if missing:
+            raise RecordingError(f"{block.where(0)}: there is no column {missing[0]!r} any more")
+        times = read_times(block.columns[layout.time], self.zone, block.where)
+        self.bases[times.basis] = times.naive
+        self.folded += times.folded
+        self.event_ns.append(times.event_ns)
+        if layout.device:
+            self.device.append(self.devices.encode(block.columns[layout.device], "device", block))
+        else:
+            self.device.append(np.full(len(block), self.devices.of(device), np.int32))
+        if layout.is_long:
+            self.tag.append(self.tags.encode(block.columns[layout.channel], "channel", block))
+            self.value.append(self._numbers(block, layout.value))
+            return
+        self.labels.add(len(block), {n: self._numbers(block, n) for n in layout.labels if n in block.columns})
+        self.columns.add(len(block), {n: self._numbers(block, n) for n in layout.channels(tuple(block.columns))})
+
+    def _numbers(self, block: Block, name: str) -> Float32Array:
+        values, bad = to_float(block.columns[name], block.decimal_comma)
+        self.bad[name] = self.bad.get(name, 0) + bad
+        return values
+
+
+def read(
+    path: str | Path,
+    layout: Layout | None = None,
+    zone: str | None = None,
+    device: str | None = None,
+    channels: Sequence[str] | None = None,
+) -> Recording:
+    """Read a recording.
+
+    Takes CSV (`,` `;` or tab), Parquet and JSONL, plain or (CSV, JSONL) with .gz, wide or long; SKAB and
+    NAB are known by their headers. Duplicate times are kept. Memory grows with the result, not the text.
+
+    Args:
+        path: a file, a folder or a pattern.
+        layout: what the columns are; guessed if None.
+        zone: the zone of naive times ("UTC", "Europe/Berlin", "+02:00").
+        device: where there is a device column, the one device to keep; else the name of the only device.
+            If None, each file without a device column is a device named like it.
+        channels: only these, which must be there; if None, all columns that hold numbers.
+
+    Raises:
+        RecordingError: with file and line where that is known.
+    """
+    files = find_files(path)
+    reader = _Reader(layout, zone)
+    for file, name in zip(files, _device_names(files, device), strict=True):
+        reader.read(file, name)
+    if reader.layout is None or not reader.event_ns:
+        raise RecordingError(f"{path}: expected rows, found none")
+    codes = np.concatenate(reader.device)
+    event_ns = np.concatenate(reader.event_ns)
+    if reader.layout.is_long:
+        codes, event_ns, names, values = pivot(
+            codes, event_ns, np.concatenate(reader.tag), np.concatenate(reader.value), tuple(reader.tags.number)
+        )
+        labels: dict[str, Float32Array] = {}
+    else:
+        names = tuple(sorted(reader.columns.parts))
+        values = _stack(reader.columns, names)
+        labels = {name: reader.labels.column(name) for name in reader.labels.parts}
+    whole = Recording(
+        devices=tuple(reader.devices.number),
+        device=codes,
+        event_ns=event_ns,
+        channels=names,
+        values=values,
+        labels=labels,
+        layout=reader.layout,
+        bad_cells=0,
+        time_basis=", ".join(reader.bases),
+        naive=any(reader.bases.values()),
+    )
+    kept, notes = _choose_channels(whole, channels, str(path))
+    bad = reader.bad.get(reader.layout.value, 0) if reader.layout.is_long else sum(reader.bad.get(n, 0) for n in kept)
+    if bad:
+        notes.append(f"{bad:,} cells hold no finite number and count as missing")
+    if reader.folded:
+        notes.append(
+            f"{reader.folded:,} times lie in an hour that a change of clocks repeats or skips: the first taken"
+        )
+    return _finish(whole, kept, device if reader.layout.device else None, bad, notes, str(path))
+
+
+def describe(recording: Recording) -> Description:
+    """Say what a recording is like.
+
+    Raises:
+        RecordingError: no device has two different times.
+    """
+    order = np.lexsort((recording.event_ns, recording.device))
+    device, event_ns = recording.device[order], recording.event_ns[order]
+    steps = np.diff(event_ns)[device[1:] == device[:-1]]
+    steps = steps[steps > 0]
+    if not len(steps):
+        raise RecordingError("expected a device with readings at two times at least, found none")
+    period = _round_period(int(np.median(steps)))
+    return Description(
+        rows=len(recording),
+        devices=len(recording.devices),
+        channels=recording.channels,
+        missing=tuple(float(share) for share in np.isnan(recording.values).mean(axis=0)),
+        labels=tuple(recording.labels),
+        period_ns=period,
+        irregular=float((np.abs(steps - period) > period / 2).mean()),
+        start_ns=int(recording.event_ns.min()),
+        end_ns=int(recording.event_ns.max()),
+        time_basis=recording.time_basis,
+    )
+
+
+def pivot(
+    device: Int32Array, event_ns: Int64Array, channel: Int32Array, value: Float32Array, names: Sequence[str]
+) -> tuple[Int32Array, Int64Array, tuple[str, ...], Float32Array]:
+    """Turn rows of one value into rows of one column a channel.
+
+    The k-th value of a channel at one device and time goes to that time's k-th row, so that repeated
+    times stay. O(m log m).
+
+    Args:
+        device: int32[m].
+        event_ns: int64[m].
+        channel: int32[m], index into `names`.
+        value: float32[m].
+        names: c names.
+
+    Returns:
+        device int32[n], event_ns int64[n], the names sorted, values float32[n, c]; by device, then time.
+    """
+    rank_of_name = np.argsort(np.argsort(np.array(names))) if names else np.zeros(0, np.int64)
+    order = np.lexsort((channel, event_ns, device))
+    device, event_ns, channel, value = device[order], event_ns[order], channel[order], value[order]
+    position = np.arange(len(order))
+    new_time = np.ones(len(order), bool)
+    new_time[1:] = (device[1:] != device[:-1]) | (event_ns[1:] != event_ns[:-1])
+    new_cell = new_time.copy()
+    new_cell[1:] |= channel[1:] != channel[:-1]
+    repeat = position - np.maximum.accumulate(np.where(new_cell, position, 0))
+    # Rows of a time: as many as its most repeated channel has values.
+    starts = np.flatnonzero(new_time)
+    rows = np.maximum.reduceat(repeat, starts) + 1 if len(starts) else np.zeros(0, np.int64)
+    first_row = np.cumsum(rows) - rows
+    values = np.full((int(rows.sum()), len(names)), np.nan, np.float32)
+    values[first_row[np.cumsum(new_time) - 1] + repeat, rank_of_name[channel]] = value
+    return np.repeat(device[starts], rows), np.repeat(event_ns[starts], rows), tuple(sorted(names)), values
+
+
+def _device_names(files: Sequence[Path], device: str | None) -> list[str]:
+    if device is not None:
+        return [device] * len(files)
+    names = [name_of(file) for file in files]
+    if len(set(names)) < len(names):
+        names = [f"{file.parent.name}-{name}" for file, name in zip(files, names, strict=True)]
+    return names
+
+
+def _stack(columns: _Columns, names: Sequence[str]) -> Float32Array:
+    values = np.empty((columns.rows, len(names)), np.float32)
+    for number, name in enumerate(names):
+        values[:, number] = columns.column(name)
+        columns.parts[name] = []  # hold each column once only
+    return values
+
+
+def _choose_channels(whole: Recording, wanted: Sequence[str] | None, origin: str) -> tuple[tuple[str, ...], list[str]]:
+    if wanted is not None:
+        lacking = sorted(set(wanted) - set(whole.channels))
+        if lacking:
+            raise RecordingError(f"{origin}: there is no channel {', '.join(map(repr, lacking))}")
+        return tuple(sorted(set(wanted))), []
+    has_values = np.flatnonzero(np.isfinite(whole.values).any(axis=0))
+    kept = tuple(whole.channels[number] for number in has_values)
+    dropped = [name for name in whole.channels if name not in kept]
+    if not kept or len(kept) > MAX_CHANNELS:
+        raise RecordingError(f"{origin}: expected 1 to {MAX_CHANNELS} columns of numbers, found {len(kept)}")
+    return kept, [f"columns without a number are left out: {', '.join(dropped)}"] if dropped else []
+
+
+def _finish(
+    whole: Recording, channels: tuple[str, ...], device: str | None, bad: int, notes: list[str], origin: str
+) -> Recording:
+    """Keep what was asked for, in order of time."""
+    rows = np.arange(len(whole))
+    devices, codes = whole.devices, whole.device
+    if device is not None:
+        if device not in devices:
+            raise RecordingError(f"{origin}: there is no device {device!r} among {', '.join(devices[:10])}")
+        rows = rows[codes == devices.index(device)]
+        devices, codes = (device,), np.zeros(len(codes), np.int32)
+    by_device = rows[np.argsort(codes[rows], kind="stable")]
+    same = codes[by_device][1:] == codes[by_device][:-1]
+    behind = int(np.count_nonzero(same & (np.diff(whole.event_ns[by_device]) < 0)))
+    if behind:
+        notes.append(f"{behind:,} rows were older than the one before: sorted")
+    rows = rows[np.argsort(whole.event_ns[rows], kind="stable")]
+    columns = [whole.channels.index(name) for name in channels]
+    return Recording(
+        devices=devices,
+        device=codes[rows],
+        event_ns=whole.event_ns[rows],
+        channels=channels,
+        values=np.ascontiguousarray(whole.values[rows][:, columns]),
+        labels={name: label[rows] for name, label in whole.labels.items()},
+        layout=whole.layout,
+        bad_cells=bad,
+        time_basis=whole.time_basis,
+        naive=whole.naive,
+        notes=tuple(notes),
+    )
+
+
+def _round_period(period_ns: int) -> int:
+    """Round to the shortest number within a thousandth; 86,400 s stay."""
+    for digits in range(1, 6):
+        unit = int(10 ** max(0, len(str(period_ns)) - digits))
+        rounded = round(period_ns / unit) * unit
+        if abs(rounded - period_ns) <= period_ns / 1000:
+            return rounded
+    return period_ns
