@@ -1,0 +1,256 @@
+"""Bytes -> readings: every record becomes readings, a refusal, or is skipped; nothing raises.
+
+Stateless: what a record means depends on its bytes and headers alone. Two short ways serve the
+common records: a single JSON reading, gathered into one array a batch, and a JSON series, whose
+numbers go from the parser's tape into float arrays without a Python object each. Whatever they do
+not take for certain goes through `io.wire_json`, which gives the same readings.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import orjson
+import simdjson
+
+from stream_ad.core.batches import Reason
+from stream_ad.errors import ContractError
+from stream_ad.io.transport import Headers, RawBatch
+from stream_ad.io.wire_encode import ARROW, CONTENT_TYPE, JSON
+from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, NUMBERS, Problem, Unreadable, decode_document, shown
+from stream_ad.io.wire_rows import Decoded, Gathered, Series, assemble, joined
+from stream_ad.io.wire_times import MAX_MS, MIN_MS, grid_fits, time_ns
+
+__all__ = ["Decoded", "Decoder", "content_type"]
+
+BRACKET = ord("[")
+MAX_CACHED_DEVICES = 200_000
+_FIELDS = itemgetter("device", "ts", "values")
+
+
+class Decoder:
+    """Decodes the readings of one stream. Not for use by two threads at once.
+
+    Args:
+        channels: the bundle's channels: sorted, distinct, at least one; the columns of `values`.
+        devices: shell pattern of the stream's device ids, case-sensitive.
+        max_bytes: larger records are refused, whatever they hold.
+
+    Raises:
+        ContractError: the channels are not sorted and distinct.
+    """
+
+    def __init__(self, channels: Sequence[str], devices: str = "*", max_bytes: int = 1_000_000) -> None:
+        if not channels or list(channels) != sorted(set(channels)):
+            raise ContractError(f"channels: expected sorted distinct names, found {list(channels)}")
+        self._channels = tuple(channels)
+        self._names = frozenset(channels)
+        self._max_bytes = max_bytes
+        self._matches: Callable[[str], object] = re.compile(fnmatch.translate(devices)).match
+        self._known: dict[str, bool] = {}
+        self._parser = simdjson.Parser()
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        """Decode all records of a batch.
+
+        A record is refused wholly where its structure is wrong; rows of a series or table with a bad
+        time or a value that is neither number nor null are refused, the others go on. Channels that
+        a record does not have are missing; a record without any known channel still gives readings,
+        of missing values. Integer and RFC 3339 times are exact; sample i of an even series is at its
+        start plus i * step_ms in float64, rounded to nanoseconds.
+        """
+        found = Gathered()
+        for record, (value, headers) in enumerate(zip(raw.values, raw.headers, strict=True)):
+            if len(value) > self._max_bytes:
+                detail = f"expected at most {self._max_bytes} bytes, found {len(value)}"
+                found.problems.append((record, Problem(Reason.TOO_LARGE, detail)))
+            elif headers and (kind := content_type(headers)) != JSON:
+                self._complete(found, record, value, kind)
+            elif not (self._series if BRACKET in value else self._single)(found, record, value):
+                self._complete(found, record, value, JSON)
+        self._check_singles(found, raw)
+        self._check_times(found, raw)
+        return assemble(found, raw, len(self._channels))
+
+    def _single(self, found: Gathered, record: int, value: bytes) -> bool:
+        """Take a well-formed single reading; False leaves the record to the complete way."""
+        try:
+            device, ts, values = _FIELDS(orjson.loads(value))
+            row = tuple(map(values.get, self._channels))
+            slot = found.slots.get(device)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return False
+        event_ns = ts * 1_000_000 if type(ts) is int and MIN_MS <= ts <= MAX_MS else time_ns(ts)
+        if slot is None:
+            if not _is_id(device):
+                return False
+            if not self._accepts(device):
+                found.unknown_devices += 1
+                return True
+        if event_ns is None:
+            return False
+        if len(values) != len(row) or None in row:
+            found.unknown_channels += len(values.keys() - self._names)
+        found.single_record.append(record)
+        found.single_slot.append(found.slot(device) if slot is None else slot)
+        found.single_ns.append(event_ns)
+        found.single_values += row
+        return True
+
+    def _series(self, found: Gathered, record: int, raw: bytes) -> bool:
+        """Take a well-formed series; False leaves the record to the complete way.
+
+        No object of the parser may outlive this call: it refuses the next document while one does.
+        """
+        if not raw.startswith(b"{"):  # a byte order mark, which the other parser refuses
+            return False
+        try:
+            document: Any = self._parser.parse(raw)
+            device, ts, values = document["device"], document["ts"], document["values"]
+            if (len(document) != 3 and _repeats(document)) or not _is_id(device):
+                return False
+            if not self._accepts(device):
+                found.unknown_devices += 1
+                return True
+            times, start_ns, step_ms = _series_times(ts)
+            columns, brackets, unknown = self._columns(values)
+            samples = len(ts) if times is not None else next((len(c) for c in columns if c is not None), 0)
+            missing = b"" if None not in columns else np.full(samples, np.nan).tobytes()
+            buffers = [
+                missing if column is None else column.as_buffer(of_type="d")
+                for column in columns
+                if column is None or len(column) == samples
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+            return False
+        if start_ns is not None and not grid_fits(start_ns, samples, step_ms):
+            return False
+        # The parser flattens nested arrays; where there are none, each array has one bracket.
+        brackets += times is not None
+        if len(buffers) != len(columns) or len(raw) - len(raw.replace(b"[", b"")) != brackets:
+            return False
+        found.unknown_channels += unknown
+        if samples:
+            series = Series(record, found.slot(device), start_ns or 0, float(step_ms), times, b"".join(buffers))
+            found.series.setdefault((samples, times is not None), []).append(series)
+        return True
+
+    def _columns(self, values: Any) -> tuple[list[Any], int, int]:
+        """Return the array of each channel or None, the number of arrays in all, and of unknown channels.
+
+        Raises:
+            ValueError: a channel occurs twice: this parser takes the first, the other the last.
+        """
+        if len(values) == len(self._channels):
+            try:
+                return [values[channel] for channel in self._channels], len(values), 0
+            except KeyError:
+                pass
+        names = list(values.keys())
+        if len(set(names)) != len(names):
+            raise ValueError("a channel occurs twice")
+        others = [name for name in names if name not in self._names]
+        arrays = sum(type(values[name]) is simdjson.Array for name in others)
+        columns = [values.get(channel) for channel in self._channels]
+        return columns, arrays + len(names) - len(others), len(others)
+
+    def _complete(self, found: Gathered, record: int, value: bytes, kind: str) -> None:
+        """Decode a record of any shape and keep what it holds."""
+        try:
+            if not value:
+                raise Unreadable(Reason.UNDECODABLE, "expected a payload, found an empty one")
+            if kind == JSON:
+                result = decode_document(value, self._channels, self._accepts)
+            elif kind == ARROW:
+                from stream_ad.io.wire_arrow import decode_table  # loaded on use: many streams are JSON only
+
+                result = decode_table(value, self._channels, self._accepts, self._max_bytes // 4)
+            else:
+                detail = f"{CONTENT_TYPE}: expected {JSON} or {ARROW}, found {shown(kind)}"
+                raise Unreadable(Reason.UNDECODABLE, detail)
+        except Unreadable as error:
+            found.problems.append((record, error.problem))
+            return
+        found.unknown_devices += result.unknown_devices
+        found.unknown_channels += result.unknown_channels
+        if result.problem is not None:
+            found.problems.append((record, result.problem))
+        if result.chunk is not None and len(result.chunk.event_ns):
+            found.chunks.append((record, result.chunk))
+
+    def _check_singles(self, found: Gathered, raw: RawBatch) -> None:
+        """Move single readings with a value that is neither number nor null to the complete way."""
+        if {*map(type, found.single_values)} <= NUMBERS:
+            return
+        width = len(self._channels)
+        kept: list[int] = []
+        for place, record in enumerate(found.single_record):
+            if {*map(type, found.single_values[place * width : (place + 1) * width])} <= NUMBERS:
+                kept.append(place)
+            else:
+                self._again(found, record, raw)
+        found.single_values = [v for place in kept for v in found.single_values[place * width : (place + 1) * width]]
+        found.single_record = [found.single_record[place] for place in kept]
+        found.single_slot = [found.single_slot[place] for place in kept]
+        found.single_ns = [found.single_ns[place] for place in kept]
+
+    def _check_times(self, found: Gathered, raw: RawBatch) -> None:
+        """Move series with a time out of range to the complete way."""
+        for (samples, has_times), group in found.series.items():
+            if not has_times:
+                continue
+            ms = joined([series.times or b"" for series in group]).reshape(len(group), samples)
+            fits = ((ms >= MIN_MS) & (ms <= MAX_MS)).all(axis=1)
+            if not fits.all():
+                for place in np.flatnonzero(~fits):
+                    self._again(found, group[place].record, raw)
+                found.series[samples, has_times] = [group[place] for place in np.flatnonzero(fits)]
+
+    def _again(self, found: Gathered, record: int, raw: RawBatch) -> None:
+        counted = found.unknown_channels
+        self._complete(found, record, raw.values[record], JSON)
+        found.unknown_channels = counted
+
+    def _accepts(self, device: str) -> bool:
+        known = self._known.get(device)
+        if known is None:
+            if len(self._known) >= MAX_CACHED_DEVICES:
+                self._known.clear()
+            known = self._known[device] = self._matches(device) is not None
+        return known
+
+
+def content_type(headers: Headers) -> str:
+    """Return the content type that the headers name, without parameters, or JSON where they name none."""
+    for name, value in headers:
+        if name.lower() == CONTENT_TYPE:
+            return value.decode("latin-1").partition(";")[0].strip().lower()
+    return JSON
+
+
+def _is_id(device: Any) -> bool:
+    return type(device) is str and 1 <= len(device) <= MAX_DEVICE_LENGTH
+
+
+def _series_times(ts: Any) -> tuple[bytes | None, int | None, Any]:
+    """Return the times of a series as bytes of float64, or its start and its step.
+
+    Raises:
+        ValueError, KeyError, TypeError: not one of the two.
+    """
+    if type(ts) is simdjson.Array:
+        return bytes(ts.as_buffer(of_type="d")), None, 0.0
+    start_ns, step_ms = time_ns(ts["start"]), ts["step_ms"]
+    if start_ns is None or (len(ts) != 2 and _repeats(ts)):
+        raise ValueError("no start")
+    return None, start_ns, step_ms
+
+
+def _repeats(document: Any) -> bool:
+    names = list(document.keys())
+    return len(set(names)) != len(names)
