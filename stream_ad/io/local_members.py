@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from stream_ad.errors import ContractError, FencedError, PositionError, TopicError
 from stream_ad.io import local_groups as groups
@@ -105,7 +106,8 @@ class LocalSource:
         """Renew the lease if a quarter of it is over; any use of the log by this process does."""
         if self._is_closed or time.monotonic_ns() - self._renewed_ns < self.member.lease_ns // 4:
             return
-        with self._file.writing() as cursor:
+        # While the lock is held, nobody can take our partitions either: reading goes on.
+        with suppress(LogBusyError), self._file.writing() as cursor:
             groups.renew(cursor, self.member)
         self._renewed_ns = time.monotonic_ns()
 
