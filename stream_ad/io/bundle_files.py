@@ -1,0 +1,209 @@
+"""The files of a bundle as bytes: bounded reads, plain arrays, a folder that appears whole or not at all.
+
+Nothing read here is trusted: no symlink leads out of the folder, no size is believed before it is
+measured, and no parser that could run code or allocate by a header's word is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import re
+import shutil
+import stat
+import uuid
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from stream_ad.core.batches import Arrays
+from stream_ad.errors import BundleError, BundleFormatError, StorageError
+
+MIB = 1 << 20
+NPY_MAGIC = b"\x93NUMPY\x01\x00"
+NPY_HEADER = re.compile(rb"\{'descr': '(<f4|<f8)', 'fortran_order': False, 'shape': \(([0-9, ]{1,80})\), \} *\n")
+ZIP_FLAW = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError)
+"""What `zipfile` raises on malformed input."""
+
+
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of the data in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_file(folder: Path, name: str, limit: int) -> bytes:
+    """Read a file of a bundle into memory.
+
+    Args:
+        folder: the bundle.
+        name: a plain file name.
+        limit: the largest size taken, bytes.
+
+    Raises:
+        BundleFormatError: the file is missing, is no regular file, leads out of the folder or is too large.
+    """
+    path = folder / name
+    try:
+        # A symlink inside the folder is how Kubernetes mounts files; one that leads out is refused.
+        real = path.resolve(strict=True)
+        if not real.is_relative_to(folder.resolve(strict=True)):
+            raise BundleFormatError(f"{path}: leads out of the bundle's folder")
+        # O_NONBLOCK: opening a pipe must not wait for a writer.
+        handle = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise BundleFormatError(f"{path}: missing") from error
+    except (OSError, RuntimeError) as error:
+        raise BundleFormatError(f"{path}: cannot be read: {error}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise BundleFormatError(f"{path}: expected a regular file")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise BundleFormatError(f"{path}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(handle)
+    if len(data) > limit:
+        raise BundleFormatError(f"{path}: larger than the {limit // MIB} MiB that are taken")
+    return data
+
+
+def pack_npz(arrays: Arrays) -> bytes:
+    """Return the arrays as an uncompressed `.npz` that `numpy.load` reads; equal arrays give equal bytes.
+
+    Args:
+        arrays: float32 or float64, of one to three axes.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            shape = ", ".join(str(size) for size in array.shape) + ("," if array.ndim == 1 else "")
+            header = f"{{'descr': '<f{array.itemsize}', 'fortran_order': False, 'shape': ({shape}), }}".encode()
+            # The format wants the data at a multiple of 64 bytes.
+            header += b" " * (-(len(NPY_MAGIC) + 3 + len(header)) % 64) + b"\n"
+            data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+            member = zipfile.ZipInfo(f"{name}.npy")  # carries a fixed date
+            archive.writestr(member, NPY_MAGIC + len(header).to_bytes(2, "little") + header + data)
+    return buffer.getvalue()
+
+
+def unpack_npz(data: bytes, names: Mapping[str, str], origin: str) -> Arrays:
+    """Read what `pack_npz` wrote.
+
+    Args:
+        data: the archive.
+        names: name of every array with its dtype, "<f4" or "<f8"; no other entry may be there.
+        origin: the file, for errors.
+
+    Returns:
+        writable C-contiguous arrays.
+
+    Raises:
+        BundleFormatError: no archive, other entries, a compressed or encrypted entry, an object array,
+            or a shape that does not fit the bytes.
+    """
+    arrays: Arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            found = sorted(member.filename for member in members)
+            if found != sorted(f"{name}.npy" for name in names):
+                raise BundleFormatError(f"{origin}: expected the arrays {sorted(names)}, found entries {found[:10]}")
+            for member in members:
+                # Stored entries cannot be bombs: none is larger than the file itself.
+                if member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data):
+                    raise BundleFormatError(f"{origin}: {member.filename[:80]}: expected an uncompressed entry")
+                name = member.filename.removesuffix(".npy")
+                arrays[name] = _read_npy(archive.read(member), names[name], f"{origin}: {name}")
+    except ZIP_FLAW as error:
+        raise BundleFormatError(f"{origin}: not a readable .npz archive: {error}") from error
+    return arrays
+
+
+def _read_npy(data: bytes, dtype: str, origin: str) -> np.ndarray[tuple[int, ...], np.dtype[np.floating]]:
+    """Read one array by a fixed pattern: numpy's own reader evaluates the header as Python literals."""
+    start = len(NPY_MAGIC) + 2
+    end = start + int.from_bytes(data[len(NPY_MAGIC) : start], "little")
+    match = NPY_HEADER.fullmatch(data[start:end])
+    if not data.startswith(NPY_MAGIC) or match is None:
+        raise BundleFormatError(
+            f"{origin}: expected a plain {dtype} array in C order, found header {data[start:end][:100]!r}"
+        )
+    if match[1].decode() != dtype:
+        raise BundleFormatError(f"{origin}: expected dtype {dtype}, found {match[1].decode()}")
+    shape = tuple(int(size) for size in match[2].replace(b" ", b"").split(b",") if size)
+    if not shape or math.prod(shape) * np.dtype(dtype).itemsize != len(data) - end:
+        raise BundleFormatError(f"{origin}: shape {shape} does not fit {len(data) - end} bytes of {dtype}")
+    array = np.frombuffer(data, dtype, offset=end).reshape(shape)
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def place_folder(folder: Path, files: Mapping[str, bytes], replace: bool, check: Callable[[Path], object]) -> None:
+    """Write files to a fresh folder beside the target, check it, and give it the target's name.
+
+    Whoever opens the target sees the old or the new content, never half of one; while an old folder
+    is being replaced there is an instant in which there is none.
+
+    Args:
+        folder: the target.
+        files: names and contents.
+        replace: take the place of an existing bundle.
+        check: called with the written folder before it is named; what it raises is passed on.
+
+    Raises:
+        BundleError: the target exists (and is no bundle, or `replace` is False).
+        StorageError: the disk refuses.
+    """
+    _refuse_target(folder, replace)
+    fresh = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
+    old = fresh.with_suffix(".old")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh.mkdir()
+        try:
+            for name, data in files.items():
+                with (fresh / name).open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            _sync_folder(fresh)
+            check(fresh)
+            if replace and folder.exists():
+                folder.rename(old)
+            try:
+                fresh.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+            _sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _refuse_target(folder: Path, replace: bool) -> None:
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise BundleError(f"{folder}: expected a free name or a bundle's folder, found something else")
+    if any(folder.iterdir()):
+        if not (folder / "manifest.json").is_file():
+            raise BundleError(f"{folder}: is a folder with other content, which a bundle must not replace")
+        if not replace:
+            raise BundleError(f"{folder}: a bundle is already there; replace it only on purpose")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
