@@ -174,6 +174,8 @@ class StoreSettings(Section):
     checkpoints: Path
     checkpoint_every_s: PositiveFloat = 10.0
     checkpoints_kept: Annotated[int, Field(ge=2)] = 3
+    warm_up_records: PositiveInt = 100_000
+    """Input read again before the committed offset where no checkpoint can be used: some ten seconds' work."""
     part_max_age_s: PositiveFloat = 10.0
     """A Parquet part is closed when its first row is this old."""
     part_max_rows: PositiveInt = 1_000_000

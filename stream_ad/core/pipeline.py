@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -121,7 +122,7 @@ class PartitionPipeline:
         log = np.maximum(np.maximum.accumulate(batch.record_log_ns), self.log_ns)
         ticks = np.flatnonzero(np.diff(log // self._tick_ns, prepend=self.log_ns // self._tick_ns))
         edges = sorted({0, *ticks.tolist(), len(log)})
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             if start in ticks:
                 evicted += self._evict(int(log[start]), int(batch.record_offset[start]), judged, alerts)
             piece, piece_bad = (batch, bad) if len(edges) == 2 else _cut(batch, bad, start, stop)
@@ -166,7 +167,8 @@ class PartitionPipeline:
         if len(slots) == 0:
             return 0
         self._judge(self._windowing.close_idle(log_ns, offset), judged, alerts)
-        alerts += self._deciding.resolve(slots, self._windowing.final_ns(slots), offset, self._table())
+        final_ns = self._windowing.final_ns(slots)
+        alerts += self._deciding.resolve(slots, final_ns, offset, self._table(), self._scoring.model.model_id)
         self._windowing.reset(slots)
         self._deciding.reset(slots)
         self._devices.release(slots)
@@ -179,7 +181,7 @@ class PartitionPipeline:
         parts = {
             "devices": self._devices.snapshot(),
             "windowing": self._windowing.snapshot(slots),
-            "deciding": self._deciding.snapshot(slots),
+            "deciding": self._deciding.snapshot(),
         }
         return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 

@@ -25,6 +25,8 @@ class Scoring:
         self._center = model.normaliser.center
         self._inverse = (1.0 / model.normaliser.scale.astype(np.float64)).astype(np.float32)
         self._clip = np.float32(model.normaliser.clip)
+        blank = np.zeros((chunk, model.window.samples, len(model.channels)), np.float32)
+        self._explains = model.detector.score(blank).contribution is not None
         self._moves = np.array([channel.always_moves for channel in model.channels], np.bool_)
 
     def score(self, windows: WindowBatch) -> ScoreBatch:
@@ -34,15 +36,13 @@ class Scoring:
         quality = windows.quality | flags
         quality[self._stuck(windows.values)] |= np.uint32(Quality.CHANNEL_STUCK)
         score: Float64Array = np.full(n, np.nan)
-        contribution: Float32Array = np.zeros((n, channels), np.float32)
-        explained = n == 0
+        contribution: Float32Array = np.full((n, channels), np.nan, np.float32)
         rows = np.flatnonzero(scorable)
         if len(rows):
             values = windows.values if len(rows) == n else windows.values[rows]
             found, clipped = self._chunks(values)
             score[rows] = found.score
             quality[rows[clipped]] |= np.uint32(Quality.CLIPPED)
-            explained = found.contribution is not None
             if found.contribution is not None:
                 contribution[rows] = found.contribution
         return ScoreBatch(
@@ -50,7 +50,7 @@ class Scoring:
             quality=quality,
             coverage=windows.coverage,
             score=score,
-            contribution=contribution if explained else None,
+            contribution=contribution if self._explains else None,
             model_id=self.model.model_id,
         )
 

@@ -10,6 +10,23 @@ import numpy as np
 
 from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
 
+SCORE_FLOOR = 1e-12
+SCORE_CEILING = 1e300
+
+
+def log_scores(score: Float64Array) -> Float64Array:
+    """Return the natural logarithm, of 1e-12 for lower scores and of 1e300 for higher ones; NaN stays."""
+    logs: Float64Array = np.log(np.clip(score, SCORE_FLOOR, SCORE_CEILING))
+    return logs
+
+
+def spread_of(logs: Float64Array) -> float:
+    """Return the standard deviation of log scores, held in 0.05..3.
+
+    Constant scores, or scores of which some are 0, would otherwise give a useless unit.
+    """
+    return float(np.clip(logs.std(), 0.05, 3.0))
+
 
 class Phase(IntEnum):
     """How a row stands to incidents when its score is offered for learning."""

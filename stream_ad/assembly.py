@@ -1,0 +1,138 @@
+"""Settings to objects: the only place that wires."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from importlib.metadata import version
+
+from stream_ad import __version__
+from stream_ad.config import KafkaTransport, Settings
+from stream_ad.core.deciding import Deciding
+from stream_ad.core.incidents import IncidentRules
+from stream_ad.core.model import Model
+from stream_ad.core.pipeline import PartitionPipeline
+from stream_ad.core.scoring import Scoring
+from stream_ad.core.thresholds.catalog import make_threshold
+from stream_ad.core.windowing import TimeRules, Windowing
+from stream_ad.io import bundles
+from stream_ad.io.transport import Transport
+from stream_ad.io.wire import Decoder
+
+GROUP = "stream-ad"
+
+
+def open_transport(settings: Settings) -> Transport:
+    """Open the log that the settings name.
+
+    Raises:
+        UnreachableError: the file cannot be opened, or no broker answers.
+        AccessError: the broker refused us.
+    """
+    transport = settings.transport
+    if isinstance(transport, KafkaTransport):
+        from stream_ad.io.kafka_log import KafkaLog  # only streams on Kafka load the client
+
+        return KafkaLog(
+            transport.servers,
+            session_timeout_s=transport.session_timeout_s,
+            transaction_timeout_s=transport.transaction_timeout_s,
+            request_timeout_s=transport.request_timeout_s,
+            commit_deadline_s=settings.commit.deadline_s,
+            max_record_bytes=transport.max_record_bytes,
+            client_options=transport.client_options,
+        )
+    from stream_ad.io.local_log import LocalLog
+
+    return LocalLog(transport.path)
+
+
+def load_model(settings: Settings) -> Model:
+    """Load the stream's bundle and run its probe.
+
+    Raises:
+        BundleError: it cannot be used; the class says why.
+    """
+    return bundles.load(settings.stream.bundle)
+
+
+def build_decoder(settings: Settings, model: Model) -> Decoder:
+    """Return the decoder for the stream's readings."""
+    return Decoder([channel.name for channel in model.channels], settings.stream.devices)
+
+
+def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
+    """Return an empty pipe for one partition."""
+    names = [channel.name for channel in model.channels]
+    threshold = settings.threshold.model_dump()
+    kind = threshold.pop("kind")
+    incident = settings.incident
+    rules = IncidentRules(
+        open_after_windows=incident.open_after_windows,
+        close_after_ns=nanoseconds(incident.close_after_s),
+        exit_ratio=incident.exit_ratio,
+        update_factor=incident.update_factor,
+        relearn_after_ns=nanoseconds(incident.relearn_after_s),
+        sensor_windows=incident.sensor_windows,
+    )
+    time = settings.time
+    return PartitionPipeline(
+        windowing=Windowing(
+            model.window,
+            model.channels,
+            TimeRules(nanoseconds(time.lateness_s), nanoseconds(time.idle_close_s), nanoseconds(time.max_ahead_s)),
+        ),
+        scoring=Scoring(model),
+        deciding=Deciding(
+            settings.stream.name,
+            names,
+            model.smoothing,
+            make_threshold(kind, model.calibration, threshold),
+            rules,
+        ),
+        evict_after_ns=nanoseconds(time.evict_after_s),
+    )
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a duration in nanoseconds."""
+    return round(seconds * 1e9)
+
+
+def group(settings: Settings, role: str) -> str:
+    """Return the consumer group of a role."""
+    return f"{GROUP}.{settings.stream.name}.{role}"
+
+
+def member(settings: Settings, role: str, index: int = 0) -> str:
+    """Return the static member id of a process, the same over its restarts."""
+    return f"{settings.service.instance}-{role}-{index}"
+
+
+def config_digest(settings: Settings) -> str:
+    """Return a digest of the settings that change results, 16 hex digits."""
+    relevant = {
+        "stream": settings.stream.model_dump(mode="json", include={"name", "devices", "readings_topic"}),
+        "time": settings.time.model_dump(mode="json", exclude={"trust_producer_clocks"}),
+        "threshold": settings.threshold.model_dump(mode="json"),
+        "incident": settings.incident.model_dump(mode="json"),
+    }
+    return hashlib.blake2b(json.dumps(relevant, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def fingerprint(settings: Settings, model: Model) -> str:
+    """Return what a checkpoint's results depend on besides the input, as one line.
+
+    State made under another fingerprint is not used: it could give other results.
+    """
+    parts = {
+        "stream_ad": __version__,
+        "config": config_digest(settings),
+        "bundle": model.model_id,
+        "processor": platform.machine(),
+        "python": ".".join(map(str, sys.version_info[:2])),
+        "numpy": version("numpy"),
+    }
+    return " ".join(f"{name}={value}" for name, value in parts.items())

@@ -1,0 +1,298 @@
+"""When trouble opens and ends: one state machine a device, stepped for all rows of a round at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from stream_ad.core.batches import Arrays, BoolArray, Float64Array, Int32Array, Int64Array, UInt8Array
+from stream_ad.core.slot_state import SlotState
+from stream_ad.core.thresholds.base import Phase
+from stream_ad.errors import ConfigError
+
+
+class Open(IntEnum):
+    """What a device's open incident is about."""
+
+    NONE = 0
+    PROCESS = 1
+    SENSOR = 2
+
+
+class Event(IntEnum):
+    """What a row did to its device's incident."""
+
+    NONE = 0
+    OPENED = 1
+    UPDATED = 2
+    """The peak has grown by `update_factor` since the last message."""
+    REGIME = 3
+    """The incident has lasted `relearn_after_ns`: its level is learned from now on."""
+    RESOLVED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRules:
+    """When incidents open and end.
+
+    Attributes:
+        open_after_windows: scored windows in a row over the limit that open a process incident, >= 1.
+        close_after_ns: event time under the exit level that ends an incident, >= 0.
+        exit_ratio: the exit level is max(limit, this share of the incident's peak), 0 <= r < 1.
+        update_factor: growth of the peak since the last message that sends another, > 1.
+        relearn_after_ns: age in event time from which an incident's rows are learned, > 0.
+        sensor_windows: windows in a row with a sensor fault that open a sensor incident, >= 1.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    open_after_windows: int = 1
+    close_after_ns: int = 30_000_000_000
+    exit_ratio: float = 0.5
+    update_factor: float = 2.0
+    relearn_after_ns: int = 3_600_000_000_000
+    sensor_windows: int = 3
+
+    def __post_init__(self) -> None:
+        if self.open_after_windows < 1 or self.sensor_windows < 1:
+            raise ConfigError(f"incidents: expected at least one window, found {self}")
+        if self.close_after_ns < 0 or self.relearn_after_ns < 1:
+            raise ConfigError(f"incidents: expected close_after_ns >= 0 and relearn_after_ns > 0, found {self}")
+        if not 0 <= self.exit_ratio < 1 or not self.update_factor > 1:
+            raise ConfigError(f"incidents: expected 0 <= exit_ratio < 1 and update_factor > 1, found {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a round did, one row per device of the round.
+
+    Attributes:
+        is_open: bool[m], an incident is open after the row.
+        opened_ns: int64[m], window end at which the row's incident opened, also on the row that
+            ends it; 0 without one.
+        kind: uint8[m], value of `Open` of that incident.
+        event: uint8[m], values of `Event`.
+        version: int64[m], number of the message for the event, from 0; undefined without an event.
+        peak: float64[m], highest smoothed score of the incident; NaN without one, or if none was scored.
+        phase: uint8[m], `Phase` for the threshold.
+    """
+
+    is_open: BoolArray
+    opened_ns: Int64Array
+    kind: UInt8Array
+    event: UInt8Array
+    version: Int64Array
+    peak: Float64Array
+    phase: UInt8Array
+
+
+NONE, PROCESS, SENSOR = (np.uint8(kind) for kind in Open)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    device: Int32Array
+    end_ns: Int64Array
+    smoothed: Float64Array
+    limit: Float64Array
+    is_fault: BoolArray
+
+
+SEED: Arrays = {
+    "kind": np.array(Open.NONE, np.uint8),
+    "relearning": np.array(False),
+    "opened_ns": np.array(0, np.int64),
+    "trouble_ns": np.array(0, np.int64),
+    "seen_ns": np.array(0, np.int64),
+    "peak": np.array(np.nan),
+    "told": np.array(np.nan),
+    "version": np.array(0, np.int64),
+    "over_run": np.array(0, np.int32),
+    "fault_run": np.array(0, np.int32),
+}
+
+
+class Incidents:
+    """The incidents of all devices.
+
+    A device has at most one incident at a time. A process incident opens after
+    `open_after_windows` windows in a row over the limit, a sensor incident after `sensor_windows`
+    windows in a row with a sensor fault; if both are due, the sensor incident opens. It ends at the
+    first row that lies `close_after_ns` of event time after the last troubled one. Troubled is, in
+    a process incident, a score over max(limit, `exit_ratio` x peak), and in a sensor incident the
+    fault. An unscored row without a fault says nothing: it changes no run and ends nothing, and
+    the time up to it does not count towards the end.
+
+    From `relearn_after_ns` on, rows of the incident are learned as quiet ones, and the exit level
+    is the limit alone, because the level that is learned lies near the peak.
+
+    Args:
+        rules: when incidents open and end.
+    """
+
+    def __init__(self, rules: IncidentRules) -> None:
+        self._rules = rules
+        self._state = SlotState(SEED)
+
+    def grow(self, slots: int) -> None:
+        """Make room for slots 0..slots-1."""
+        self._state.grow(slots)
+
+    def reset(self, device: Int32Array) -> None:
+        """Forget these slots' incidents without a word; see `resolve`."""
+        self._state.reset(device)
+
+    def snapshot(self) -> Arrays:
+        """Return the state; the first axis is the slot."""
+        return self._state.snapshot()
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take back a snapshot.
+
+        Raises:
+            ContractError: the arrays are not a snapshot of incidents.
+        """
+        self._state.restore(arrays)
+
+    def step(
+        self, device: Int32Array, end_ns: Int64Array, smoothed: Float64Array, limit: Float64Array, is_fault: BoolArray
+    ) -> Step:
+        """Take one row of each given device.
+
+        Args:
+            device: int32[m], each slot at most once.
+            end_ns: int64[m], window ends, event time.
+            smoothed: float64[m], NaN where unscored.
+            limit: float64[m], limits in force.
+            is_fault: bool[m], a channel is stuck or missing.
+        """
+        state, rules = self._state, self._rules
+        is_over = smoothed > limit
+        is_unscored = np.isnan(smoothed)
+        over_run = _run(state["over_run"][device], is_over, is_unscored)
+        fault_run = _run(state["fault_run"][device], is_fault, is_unscored)
+        state["over_run"][device] = over_run
+        state["fault_run"][device] = fault_run
+
+        was_open = state["kind"][device] != NONE
+        opens_sensor = fault_run >= rules.sensor_windows
+        is_due = is_fault & opens_sensor | is_over & (over_run >= rules.open_after_windows)
+        active = np.flatnonzero(was_open | is_due)
+        step = _idle_step(len(device))
+        if len(active):
+            row = _Row(device[active], end_ns[active], smoothed[active], limit[active], is_fault[active])
+            opens = np.where(was_open, NONE, np.where(is_fault & opens_sensor, SENSOR, PROCESS))[active]
+            self._advance(row, opens, step, active)
+        return step
+
+    def resolve(self, device: Int32Array) -> tuple[Int32Array, Step]:
+        """End the open incidents among these slots and forget them.
+
+        Args:
+            device: int32[k], each slot at most once.
+
+        Returns:
+            int32[m], the slots that had an incident, in the order given, and one row for each.
+        """
+        state = self._state
+        device = device[state["kind"][device] != NONE]
+        step = Step(
+            is_open=np.zeros(len(device), np.bool_),
+            opened_ns=state["opened_ns"][device],
+            kind=state["kind"][device],
+            event=np.full(len(device), Event.RESOLVED, np.uint8),
+            version=state["version"][device],
+            peak=state["peak"][device],
+            phase=np.full(len(device), Phase.QUIET, np.uint8),
+        )
+        state.reset(device)
+        return device, step
+
+    def _advance(self, row: _Row, opens: UInt8Array, step: Step, active: Int64Array) -> None:
+        """Step the rows whose device has an incident or opens one, the few; fill them into `step`.
+
+        Args:
+            row: the k rows.
+            opens: uint8[k], the kind of incident that the row opens; NONE where one is open.
+            step: gets the results.
+            active: int64[k], the rows' places in `step`.
+        """
+        state, rules = self._state, self._rules
+        is_new = opens != NONE
+        kind = np.where(is_new, opens, state["kind"][row.device])
+        opened_ns = np.where(is_new, row.end_ns, state["opened_ns"][row.device])
+        peak = np.where(is_new, row.smoothed, np.fmax(state["peak"][row.device], row.smoothed))
+        was_learning = state["relearning"][row.device]
+        is_learning = was_learning | (~is_new & (row.end_ns - opened_ns >= rules.relearn_after_ns))
+        exit_level = np.where(is_learning, row.limit, np.fmax(row.limit, rules.exit_ratio * peak))
+        trouble_ns, closes = self._judge(row, kind, is_new, exit_level)
+
+        told = state["told"][row.device]
+        # Until a sensor incident's first score there is no peak to compare with: told is NaN.
+        has_grown = ~is_new & (row.smoothed > row.limit) & ~(peak < rules.update_factor * told)
+        event = np.select(
+            [is_new, closes, is_learning & ~was_learning, has_grown],
+            [np.uint8(Event.OPENED), np.uint8(Event.RESOLVED), np.uint8(Event.REGIME), np.uint8(Event.UPDATED)],
+            np.uint8(Event.NONE),
+        )
+        is_told = event != Event.NONE
+        version = state["version"][row.device]
+        columns: Arrays = {
+            "kind": kind,
+            "relearning": is_learning,
+            "opened_ns": opened_ns,
+            "trouble_ns": trouble_ns,
+            "seen_ns": row.end_ns,
+            "peak": peak,
+            "told": np.where(is_told, peak, told),
+            "version": version + is_told,
+        }
+        for name, column in columns.items():
+            state[name][row.device] = np.where(closes, SEED[name], column)
+        step.is_open[active] = ~closes
+        step.opened_ns[active] = opened_ns
+        step.kind[active] = kind
+        step.event[active] = event
+        step.version[active] = version
+        step.peak[active] = peak
+        step.phase[active] = _phase(kind, is_new, is_learning | closes)
+
+    def _judge(
+        self, row: _Row, kind: UInt8Array, is_new: BoolArray, exit_level: Float64Array
+    ) -> tuple[Int64Array, BoolArray]:
+        """Return when the last trouble was, and which incidents end at this row."""
+        is_troubled = is_new | np.where(kind == SENSOR, row.is_fault, row.smoothed > exit_level)
+        is_unknown = np.isnan(row.smoothed) & ~is_troubled
+        before, seen = self._state["trouble_ns"][row.device], self._state["seen_ns"][row.device]
+        # The quiet time stands still over rows that say nothing.
+        waited = before + np.where(is_unknown, row.end_ns - seen, 0)
+        trouble_ns = np.where(is_troubled, row.end_ns, waited)
+        is_quiet = ~is_troubled & ~is_unknown
+        return trouble_ns, is_quiet & (row.end_ns - trouble_ns >= self._rules.close_after_ns)
+
+
+def _idle_step(rows: int) -> Step:
+    return Step(
+        is_open=np.zeros(rows, np.bool_),
+        opened_ns=np.zeros(rows, np.int64),
+        kind=np.zeros(rows, np.uint8),
+        event=np.zeros(rows, np.uint8),
+        version=np.zeros(rows, np.int64),
+        peak=np.full(rows, np.nan),
+        phase=np.zeros(rows, np.uint8),
+    )
+
+
+def _phase(kind: UInt8Array, is_new: BoolArray, is_learned: BoolArray) -> UInt8Array:
+    """Return what the threshold does with rows; a sensor's fault is no false alarm of the limit."""
+    opened = np.where(is_new & (kind == PROCESS), np.uint8(Phase.OPENED), np.uint8(Phase.IN_INCIDENT))
+    return np.where(is_learned, np.uint8(Phase.QUIET), opened)
+
+
+def _run(run: Int32Array, is_hit: BoolArray, is_unknown: BoolArray) -> Int32Array:
+    """Return the lengths of runs after a row: one longer, the same where unknown, else 0."""
+    longer = np.minimum(run, np.int32(2**31 - 2)) + np.int32(1)
+    return np.where(is_hit, longer, np.where(is_unknown, run, np.int32(0)))
