@@ -1,0 +1,135 @@
+"""How many incidents open on streams where nothing is wrong, as a multiple of the stated budget.
+
+Six kinds of null streams, each as many devices, run through the real deciding loop (smoothing off,
+so that the thresholds alone are judged). Printed is openings per quiet row divided by the target.
+The calibration is the first stretch of one device of the kind; all other devices start from it.
+
+    python -m benchmarks.budget [--devices 50] [--rows 10000] [--target 1e-3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from stream_ad.core.batches import Float64Array, Keys, ScoreBatch
+from stream_ad.core.deciding import Deciding
+from stream_ad.core.incidents import IncidentRules
+from stream_ad.core.thresholds.base import Calibration
+from stream_ad.core.thresholds.catalog import make_threshold
+
+SECOND_NS = 1_000_000_000
+CALIBRATION_ROWS = 2_000
+RULES = IncidentRules(close_after_ns=5 * SECOND_NS, exit_ratio=0.5, relearn_after_ns=500 * SECOND_NS)
+Maker = Callable[[np.random.Generator, int, int], Float64Array]
+
+
+def white(rng: np.random.Generator, rows: int, devices: int) -> Float64Array:
+    return rng.standard_normal((rows, devices))
+
+
+def autoregressive(rng: np.random.Generator, rows: int, devices: int) -> Float64Array:
+    noise = rng.standard_normal((rows, devices)) * np.sqrt(1 - 0.9**2)
+    out = np.empty_like(noise)
+    level = rng.standard_normal(devices)
+    for at in range(rows):
+        level = 0.9 * level + noise[at]
+        out[at] = level
+    return out
+
+
+def seasonal(rng: np.random.Generator, rows: int, devices: int) -> Float64Array:
+    phase = rng.uniform(0, 2 * np.pi, devices)
+    return np.asarray(np.sin(2 * np.pi * np.arange(rows)[:, None] / 200 + phase) + 0.5 * white(rng, rows, devices))
+
+
+def heavy(rng: np.random.Generator, rows: int, devices: int) -> Float64Array:
+    return rng.standard_t(3, (rows, devices))
+
+
+def regime(rng: np.random.Generator, rows: int, devices: int) -> Float64Array:
+    flips = np.cumsum(rng.random((rows, devices)) < 1 / 1_000, axis=0)
+    return np.asarray(1.5 * (flips % 2) + white(rng, rows, devices))
+
+
+def drift(rng: np.random.Generator, rows: int, devices: int) -> Float64Array:
+    return np.asarray(3.0 * np.linspace(0, 1, rows)[:, None] + white(rng, rows, devices))
+
+
+STREAMS: Mapping[str, Maker] = {
+    "white": white,
+    "AR(1) .9": autoregressive,
+    "seasonal": seasonal,
+    "t3": heavy,
+    "regime": regime,
+    "drift": drift,
+}
+
+
+def thresholds(target: float) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """The thresholds to compare, by the name printed."""
+    q = 1 - target
+    return {
+        "fixed": ("fixed", {"quantile": q}),
+        "quantile": ("quantile", {"quantile": q, "feedback": 0.0}),
+        "quantile + feedback": ("quantile", {"quantile": q}),
+        "spot": ("spot", {"risk": target}),
+    }
+
+
+def realised(kind: str, settings: Mapping[str, Any], logs: Float64Array) -> Float64Array:
+    """Return openings and quiet rows of one stream, device 0 being the calibration's.
+
+    Args:
+        kind: the threshold's name.
+        settings: its arguments.
+        logs: float64[rows, devices], standardised; the log score is 0.3 times this.
+    """
+    rows, devices = logs.shape
+    scores = np.exp(0.3 * logs)
+    threshold = make_threshold(kind, Calibration(np.ascontiguousarray(scores[:CALIBRATION_ROWS, 0])), settings)
+    deciding = Deciding("null", ("x",), 1.0, threshold, RULES)
+    deciding.grow(devices)
+    slots = np.arange(devices, dtype=np.int32)
+    opened = quiet = 0
+    block = 500
+    for start in range(0, rows, block):
+        part = scores[start : start + block]
+        end = np.repeat(np.arange(start, start + len(part), dtype=np.int64), devices)
+        keys = Keys(np.tile(slots, len(part)), (end + 1) * SECOND_NS, end, end, np.zeros(len(end), np.uint16))
+        coverage = np.ones((len(end), 1), np.float32)
+        batch = ScoreBatch(keys, np.zeros(len(end), np.uint32), coverage, part.reshape(-1), None, "null")
+        verdicts, _ = deciding.decide(batch, str)
+        first = verdicts.incident == keys.end_ns
+        opened += int(first.sum())
+        quiet += int((~verdicts.is_anomaly).sum() + first.sum())
+    return np.array([opened, quiet], np.float64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--devices", type=int, default=50)
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--target", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    print(f"{asked.devices} devices x {asked.rows} rows, target {asked.target:g}; realised / target\n")
+    print(f"{'':20}" + "".join(f"{name:>10}" for name in STREAMS) + f"{'worst':>10}")
+    for name, (kind, settings) in thresholds(asked.target).items():
+        ratios = []
+        for number, make in enumerate(STREAMS.values()):
+            logs = make(np.random.default_rng([asked.seed, number]), asked.rows, asked.devices)
+            opened, quiet = realised(kind, settings, logs)
+            ratios.append(opened / quiet / asked.target)
+        worst = max(max(ratio, 1 / max(ratio, 1e-9)) for ratio in ratios)
+        print(f"{name:20}" + "".join(f"{ratio:10.2f}" for ratio in ratios) + f"{worst:10.2f}")
+    print(f"\n{time.perf_counter() - began:.0f} s; worst: the larger of ratio and 1 / ratio")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""One limit for all devices and for ever."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
+from stream_ad.core.slot_state import SlotState
+from stream_ad.core.thresholds.base import Calibration
+from stream_ad.errors import ConfigError
+
+
+class Fixed:
+    """A limit that never learns.
+
+    Args:
+        calibration: scores that give the limit where none is set.
+        limit: the limit in units of the score, > 0; None takes `factor` times the `quantile` of
+            the calibration.
+        quantile: 0..1, exclusive; unused with a limit.
+        factor: > 0; unused with a limit.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+
+    def __init__(
+        self, calibration: Calibration, limit: float | None = None, quantile: float = 0.999, factor: float = 1.0
+    ) -> None:
+        if not 0 < quantile < 1 or not 0 < factor < np.inf:
+            raise ConfigError(f"fixed threshold: expected 0 < quantile < 1 and factor > 0, found {quantile}, {factor}")
+        if limit is not None and not 0 < limit < np.inf:
+            raise ConfigError(f"fixed threshold: expected a finite limit > 0, found {limit}")
+        self.limit = calibration.quantile(quantile) * factor if limit is None else limit
+        # The limit is part of a snapshot so that the record of what was in force is complete.
+        self._state = SlotState({"limit": np.float64(self.limit)})
+
+    def grow(self, slots: int) -> None:
+        """Make room for slots 0..slots-1."""
+        self._state.grow(slots)
+
+    def reset(self, device: Int32Array) -> None:
+        """Put slots back to the configured limit."""
+        self._state.reset(device)
+
+    def limits(self, device: Int32Array) -> Float64Array:
+        """Return float64[k], the same limit for every slot."""
+        limits: Float64Array = self._state["limit"][device]
+        return limits
+
+    def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
+        """Learn nothing."""
+
+    def snapshot(self) -> Arrays:
+        """Return the limits as an array whose first axis is the slot."""
+        return self._state.snapshot()
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take back a snapshot.
+
+        Raises:
+            ContractError: the arrays are not a snapshot of this threshold.
+        """
+        self._state.restore(arrays)

@@ -1,0 +1,272 @@
+"""Sliding quantile of a device's quiet scores, held to its budget by feedback from incidents."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream_ad.core.batches import Arrays, Float64Array, Int32Array, Int64Array, UInt8Array, UInt16Array
+from stream_ad.core.slot_state import SlotState
+from stream_ad.core.thresholds.base import SCORE_FLOOR, Calibration, Phase, log_scores, spread_of
+from stream_ad.errors import ConfigError
+
+BINS = 256
+OUTER = 64
+"""Bins on each side of the finely divided range."""
+ABOVE_MAXIMUM = np.log(1e9)
+"""How far the bins reach above the calibration's maximum, in log score."""
+SPARE = 10.0
+"""Feedback may lower the limit at most to where this many budgets of the quiet rows lie over it."""
+LIFT = 4.0
+"""Feedback may lift the limit by at most this many spreads of the log score."""
+YOUNG_ROWS = 100
+"""A histogram with fewer rows says nothing about a tail; the calibration's quantile is used."""
+
+
+class Quantile:
+    """Limit = factor x exp(offset) x the quantile of a device's quiet smoothed scores.
+
+    The scores of a device are counted in 256 bins over the log score: 128 equal bins around the
+    calibration, 64 on each side that widen towards 1e-12 and 1e9 times the calibration's maximum.
+    When `memory_rows` are counted, all counts are halved, so a row has lost at least half of its
+    weight after that many more. The quantile is interpolated inside its bin.
+
+    `1 - quantile` is the budget, the wanted share of quiet windows that open an incident. Each
+    opening lifts the offset by `feedback` spreads (standard deviation of the calibration's log
+    scores), each quiet row lowers it by `feedback (1 - quantile)` spreads: in the long run the
+    two balance, whatever the scores' distribution and memory are. The offset is held between a
+    lift of 4 spreads and the level over which ten budgets of the quiet rows lie, so that a device
+    whose scores hardly vary raises no alerts only to spend its budget.
+
+    Rows inside an incident are not learned. A budget far below `1 / memory_rows` makes the
+    histogram's quantile the maximum of what is remembered: use `Spot` there.
+
+    Args:
+        calibration: seed of the histogram, of the bins and of the spread.
+        quantile: 0..1, exclusive.
+        memory_rows: 100..60000.
+        seed_rows: rows that the calibration counts for in a new slot, 0..60000; cut to
+            `memory_rows - 1`.
+        factor: > 0.
+        feedback: >= 0; 0 turns it off.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        quantile: float = 0.999,
+        memory_rows: int = 5_000,
+        seed_rows: int = 1_000,
+        factor: float = 1.0,
+        feedback: float = 0.05,
+    ) -> None:
+        if not 0 < quantile < 1 or not 0 < factor < np.inf or not 0 <= feedback < np.inf:
+            raise ConfigError(
+                "quantile threshold: expected 0 < quantile < 1, factor > 0 and feedback >= 0, "
+                f"found {quantile}, {factor}, {feedback}"
+            )
+        if not 100 <= memory_rows <= 60_000 or not 0 <= seed_rows <= 60_000:
+            raise ConfigError(
+                "quantile threshold: expected memory_rows in 100..60000 and seed_rows in 0..60000, "
+                f"found {memory_rows}, {seed_rows}"
+            )
+        logs = log_scores(calibration.score)
+        self._budget = 1.0 - quantile
+        self._memory = memory_rows
+        self._log_factor = float(np.log(factor))
+        self._spread = spread_of(logs)
+        self._step = feedback * self._spread
+        self._edges = bin_edges(logs, self._spread)
+        self._young_level = float(np.quantile(logs, quantile))
+        self._shares = np.array([self._budget, min(SPARE * self._budget, 0.5)])
+        counts = seed_counts(self._bin(logs), min(seed_rows, memory_rows - 1))
+        # `at` is the bin where each share of the rows is reached, counted from the top, and `over`
+        # the rows in the bins above it: kept up to date, they spare a sum over 256 bins a row.
+        self._state = SlotState(
+            {
+                "counts": counts,
+                "at": np.full(2, BINS - 1, np.int16),
+                "over": np.zeros(2, np.int32),
+                "total": np.int32(counts.sum()),
+                "odd": np.uint8(0),
+                "offset": np.float64(0),
+                "limit": np.float64(0),
+            }
+        )
+        self._state.grow(1)
+        self._refresh(np.zeros(1, np.int32))
+        first = {name: array[0] for name, array in self._state.snapshot().items()}
+        self._state = SlotState(first)
+
+    def grow(self, slots: int) -> None:
+        """Make room for slots 0..slots-1; new slots start from the calibration."""
+        self._state.grow(slots)
+
+    def reset(self, device: Int32Array) -> None:
+        """Put slots back to the calibration."""
+        self._state.reset(device)
+
+    def limits(self, device: Int32Array) -> Float64Array:
+        """Return float64[k], the limits in force, finite and > 0."""
+        limits: Float64Array = self._state["limit"][device]
+        return limits
+
+    def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
+        """Count quiet and opening rows, move the offset, and renew these slots' limits.
+
+        The opening row is counted: without it the tail would be cut at the limit and the quantile
+        would sink.
+
+        Args:
+            device: int32[k], each slot at most once.
+            score: float64[k], smoothed, finite, >= 0.
+            phase: uint8[k], values of `Phase`.
+        """
+        used = phase != Phase.IN_INCIDENT
+        if not used.all():
+            device, score, phase = device[used], score[used], phase[used]
+        if len(device) == 0:
+            return
+        state = self._state
+        cell = self._bin(log_scores(score))
+        state["counts"][device, cell] += np.uint16(1)
+        state["over"][device] += cell[:, None] > state["at"][device]
+        total = state["total"][device] + np.int32(1)
+        state["total"][device] = total
+        full = total >= self._memory
+        if full.any():
+            self._age(device[full])
+        state["offset"][device] += np.where(phase == Phase.OPENED, self._step, -self._step * self._budget)
+        self._refresh(device)
+
+    def snapshot(self) -> Arrays:
+        """Return the histograms, offsets and limits; the first axis is the slot."""
+        return self._state.snapshot()
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take back a snapshot.
+
+        Raises:
+            ContractError: the arrays are not a snapshot of this threshold.
+        """
+        self._state.restore(arrays)
+
+    def _bin(self, logs: Float64Array) -> Int64Array:
+        inner = self._edges[1:-1]
+        return np.searchsorted(inner, logs, side="right").astype(np.int64)
+
+    def _age(self, device: Int32Array) -> None:
+        """Halve the counts without a bias against rare ones.
+
+        What is halved is the number of rows at or above each bin, rounded up and down in turn;
+        the counts are its differences. Halving bin by bin would wipe (or keep for ever) the
+        counts of 1 of which the tail consists.
+        """
+        state = self._state
+        odd = state["odd"][device]
+        above = np.cumsum(state["counts"][device, ::-1], axis=1, dtype=np.int32)
+        halved = (above + odd[:, None]) >> 1
+        counts = np.diff(halved, axis=1, prepend=np.int32(0))[:, ::-1].astype(np.uint16)
+        state["counts"][device] = counts
+        state["total"][device] = halved[:, -1]
+        below = (halved[:, None, :] < (halved[:, -1:] * self._shares)[:, :, None]).sum(axis=2)
+        state["at"][device] = BINS - 1 - below
+        row = np.arange(len(device))[:, None]
+        state["over"][device] = halved[row, below] - counts[row, BINS - 1 - below]
+        state["odd"][device] = odd ^ np.uint8(1)
+
+    def _refresh(self, device: Int32Array) -> None:
+        """Clamp the offsets and renew the limits of these slots."""
+        state = self._state
+        total = state["total"][device]
+        want = total[:, None] * self._shares
+        self._follow(device, want)
+        at, over = state["at"][device], state["over"][device]
+        low, high = self._edges[at[:, 0]], self._edges[at[:, 0] + 1]
+        inside = (want[:, 0] - over[:, 0]) / np.maximum(state["counts"][device, at[:, 0]], 1)
+        level = high - np.clip(inside, 0.0, 1.0) * (high - low)
+        # The upper edge, so that a device whose scores all fall into one bin stays under its limit.
+        least = np.minimum(self._edges[at[:, 1] + 1] - level, 0.0)
+        if (young := total < YOUNG_ROWS).any():
+            level = np.where(young, self._young_level, level)
+            least = np.where(young, 0.0, least)
+        offset = np.clip(state["offset"][device], least, LIFT * self._spread)
+        state["offset"][device] = offset
+        state["limit"][device] = np.exp(np.minimum(level + offset + self._log_factor, 690.0))
+
+    def _follow(self, device: Int32Array, want: Float64Array) -> None:
+        """Move `at` and `over` until `over < want <= over + counts[at]`.
+
+        Args:
+            device: int32[k].
+            want: float64[k, 2], rows that shall lie over each level. An empty slot (0 wanted)
+                ends at the top bin.
+        """
+        state = self._state
+        counts = state["counts"]
+        slot = np.repeat(device, 2)
+        at, over, goal = state["at"][device].reshape(-1), state["over"][device].reshape(-1), want.reshape(-1)
+        moving = np.flatnonzero((over >= goal) & (at < BINS - 1))
+        while len(moving):
+            at[moving] += 1
+            over[moving] -= counts[slot[moving], at[moving]]
+            moving = moving[(over[moving] >= goal[moving]) & (at[moving] < BINS - 1)]
+        moving = np.flatnonzero(over + counts[slot, at] < goal)
+        while len(moving):
+            over[moving] += counts[slot[moving], at[moving]]
+            at[moving] -= 1
+            moving = moving[over[moving] + counts[slot[moving], at[moving]] < goal[moving]]
+        state["at"][device] = at.reshape(-1, 2)
+        state["over"][device] = over.reshape(-1, 2)
+
+
+def bin_edges(logs: Float64Array, spread: float) -> Float64Array:
+    """Lay out the bins over the log score.
+
+    Args:
+        logs: float64[m], log scores of the calibration.
+        spread: > 0, their standard deviation.
+
+    Returns:
+        float64[257], rising.
+    """
+    median, top = float(np.median(logs)), float(logs.max())
+    reach = max(top - median, spread)
+    fine = np.linspace(median - reach, top + reach, BINS - 2 * OUTER + 1)
+    width = fine[1] - fine[0]
+    low_end = min(float(np.log(SCORE_FLOOR)), fine[0]) - 1.0
+    below = fine[0] - _widening(width, fine[0] - low_end)
+    above = fine[-1] + _widening(width, max(ABOVE_MAXIMUM - reach, OUTER * width))
+    return np.concatenate([below[::-1], fine, above])
+
+
+def _widening(first: float, total: float) -> Float64Array:
+    """Return OUTER rising distances that end at `total`, the steps growing by a constant ratio."""
+    low, high = 1e-6, 1.0
+    powers = np.arange(1, OUTER + 1)
+    for _ in range(60):
+        middle = (low + high) / 2
+        too_far = first * np.expm1(OUTER * np.log1p(middle)) / middle > total
+        low, high = (low, middle) if too_far else (middle, high)
+    steps = np.expm1(powers * np.log1p(low))
+    return np.asarray(steps / steps[-1] * total, np.float64)
+
+
+def seed_counts(cell: Int64Array, rows: int) -> UInt16Array:
+    """Scale the calibration's histogram to so many rows.
+
+    The number of rows at or above each bin is scaled and rounded, so the tail keeps its share.
+
+    Args:
+        cell: int64[m], the bin of each calibration score.
+        rows: what the counts add up to.
+
+    Returns:
+        uint16[256].
+    """
+    above = np.cumsum(np.bincount(cell, minlength=BINS)[::-1])
+    scaled = np.rint(above * (rows / len(cell))).astype(np.int64)
+    counts: UInt16Array = np.diff(scaled, prepend=0)[::-1].astype(np.uint16)
+    return counts

@@ -1,0 +1,184 @@
+"""Peaks over threshold: a generalised Pareto tail fitted to a device's quiet scores.
+
+Siffer, Fouque, Termier, Largouët: Anomaly detection in streams with extreme value theory, KDD 2017.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
+from stream_ad.core.slot_state import SlotState
+from stream_ad.core.thresholds.base import Calibration, Phase, log_scores, spread_of
+from stream_ad.errors import ConfigError
+
+SHAPE_LIMIT = 0.5
+"""Probability-weighted moments exist for shapes below it; the fit is cut at it on both sides."""
+PRIOR_PEAKS = 10.0
+"""The fitted shape is drawn towards 0, an exponential tail, as if by so many peaks."""
+TRACKING = 0.05
+"""The tail's start rises by this share of the spread at each row over it."""
+LEAST_GAP = 0.1
+"""The limit lies over the tail's start by at least this share of the spread."""
+
+
+class Spot:
+    """Limit = the score that a quiet row exceeds with probability `risk` (Siffer et al., eq. 1).
+
+    It works on the log of the smoothed score, where tails are close to exponential and the shape
+    is easy to estimate: `log limit = t + sigma / gamma ((risk n / n_t)^-gamma - 1)`, `n` rows of which
+    `n_t` exceeded the tail's start `t`. Shape and scale come from the probability-weighted moments
+    of the youngest `peaks` excesses (Hosking and Wallis 1987, eqs. 5 and 6), a closed form, in
+    place of the paper's numerical likelihood.
+
+    Unlike the paper's SPOT, rows over the limit belong to the tail if they are quiet or open an
+    incident: leaving them out cuts the tail at the limit, which then sinks. Rows inside an
+    incident are not learned. And `t` follows a level that changes: it rises by
+    `0.05 (1 - tail_share)` spreads at a row over it and falls by `0.05 tail_share` spreads at any
+    other. `n` and `n_t` are halved when `n_t` reaches twice `peaks`.
+
+    The risk is per row: where excesses come in clusters, fewer incidents open.
+
+    Args:
+        calibration: gives the first `t`, excesses and counts.
+        risk: 0 < risk < tail_share.
+        tail_share: share of rows over `t`, 0..1, exclusive.
+        peaks: 20..200.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+
+    def __init__(
+        self, calibration: Calibration, risk: float = 1e-4, tail_share: float = 0.02, peaks: int = 100
+    ) -> None:
+        if not 0 < risk < tail_share < 1 or not 20 <= peaks <= 200:
+            raise ConfigError(
+                "spot threshold: expected 0 < risk < tail_share < 1 and peaks in 20..200, "
+                f"found {risk}, {tail_share}, {peaks}"
+            )
+        logs = log_scores(calibration.score)
+        self._risk = risk
+        self._tail_share = tail_share
+        self._peaks = peaks
+        self._spread = spread_of(logs)
+        start = float(np.quantile(logs, 1 - tail_share))
+        over = logs[logs > start]
+        kept = over[-peaks:]
+        ring = np.full(peaks, -np.inf, np.float32)
+        ring[: len(kept)] = kept
+        scale = min(1.0, 2 * peaks / (len(over) + 1))
+        self._state = SlotState(
+            {
+                "ring": ring,
+                "next": np.uint16(len(kept) % peaks),
+                "start": np.float64(start),
+                "rows": np.float64(len(logs) * scale),
+                "over": np.float64(len(over) * scale),
+                "shape": np.float64(0),
+                "scale": np.float64(0),
+                "limit": np.float64(0),
+            }
+        )
+        self._state.grow(1)
+        first = np.zeros(1, np.int32)
+        self._fit(first)
+        self._refresh(first)
+        self._state = SlotState({name: array[0] for name, array in self._state.snapshot().items()})
+
+    def grow(self, slots: int) -> None:
+        """Make room for slots 0..slots-1; new slots start from the calibration."""
+        self._state.grow(slots)
+
+    def reset(self, device: Int32Array) -> None:
+        """Put slots back to the calibration."""
+        self._state.reset(device)
+
+    def limits(self, device: Int32Array) -> Float64Array:
+        """Return float64[k], the limits in force, finite and > 0."""
+        limits: Float64Array = self._state["limit"][device]
+        return limits
+
+    def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
+        """Count quiet and opening rows, keep their excesses, and renew these slots' limits.
+
+        Args:
+            device: int32[k], each slot at most once.
+            score: float64[k], smoothed, finite, >= 0.
+            phase: uint8[k], values of `Phase`.
+        """
+        used = phase != Phase.IN_INCIDENT
+        if not used.all():
+            device, score = device[used], score[used]
+        if len(device) == 0:
+            return
+        state = self._state
+        logs = log_scores(score)
+        start = state["start"][device]
+        is_over = logs > start
+        state["rows"][device] += 1.0
+        state["start"][device] = start + TRACKING * self._spread * (is_over - self._tail_share)
+        if is_over.any():
+            self._keep(device[is_over], logs[is_over])
+        self._refresh(device)
+
+    def snapshot(self) -> Arrays:
+        """Return tails, counts and limits; the first axis is the slot."""
+        return self._state.snapshot()
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take back a snapshot.
+
+        Raises:
+            ContractError: the arrays are not a snapshot of this threshold.
+        """
+        self._state.restore(arrays)
+
+    def _keep(self, device: Int32Array, logs: Float64Array) -> None:
+        """Put peaks into the rings, count them, and fit these slots' tails anew."""
+        state = self._state
+        at = state["next"][device]
+        state["ring"][device, at] = logs
+        state["next"][device] = (at + np.uint16(1)) % np.uint16(self._peaks)
+        over = state["over"][device] + 1.0
+        halve = np.where(over >= 2 * self._peaks, 0.5, 1.0)
+        state["over"][device] = over * halve
+        state["rows"][device] *= halve
+        self._fit(device)
+
+    def _fit(self, device: Int32Array) -> None:
+        """Fit shape and scale from the probability-weighted moments of the excesses.
+
+        Hosking and Wallis 1987, with plotting positions (i - 0.35) / m. The shape is drawn
+        towards 0 where peaks are few; the scale is then the one that keeps their mean.
+        """
+        state = self._state
+        excess = state["ring"][device].astype(np.float64) - state["start"][device, None]
+        # Peaks that the moving start has passed sort to the front and weigh nothing.
+        excess = np.sort(np.where(excess > 0, excess, 0.0), axis=1)
+        live = excess > 0
+        count = live.sum(axis=1)
+        rank = np.arange(1, self._peaks + 1) - (self._peaks - count)[:, None]
+        some = np.maximum(count, 1)
+        rest = np.where(live, 1.0 - (rank - 0.35) / some[:, None], 0.0)
+        mean = excess.sum(axis=1) / some
+        weighted = (excess * rest).sum(axis=1) / some
+        below = mean - 2.0 * weighted
+        # One or two equal excesses leave no spread to fit: they take the cut shape.
+        raw = 2.0 - mean / np.where(below > 0, below, np.inf)
+        shape = np.clip(raw, -SHAPE_LIMIT, SHAPE_LIMIT) * count / (count + PRIOR_PEAKS)
+        state["shape"][device] = shape
+        state["scale"][device] = mean * (1.0 - shape)
+
+    def _refresh(self, device: Int32Array) -> None:
+        """Renew the limits of these slots (eq. 1; the logarithm is its limit for shape 0)."""
+        state = self._state
+        share = np.maximum(state["over"][device], 1.0) / np.maximum(state["rows"][device], 1.0)
+        # Where even the tail's start is rarer than the risk, the limit is the least one.
+        log_ratio = np.maximum(np.log(share / self._risk), 0.0)
+        shape = state["shape"][device]
+        is_flat = np.abs(shape) < 1e-6
+        shape = np.where(is_flat, 1.0, shape)
+        reach = np.where(is_flat, log_ratio, np.expm1(shape * log_ratio) / shape)
+        gap = np.maximum(state["scale"][device] * reach, LEAST_GAP * self._spread)
+        state["limit"][device] = np.exp(np.minimum(state["start"][device] + gap, 690.0))
