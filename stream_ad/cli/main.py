@@ -99,6 +99,8 @@ def _with_nested(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 def _needed(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return the verbs whose modules are needed: the one that is called, else all (help, a wrong verb)."""
+    if "--version" in arguments:
+        return ()
     skip = False
     for argument in arguments:
         if skip:

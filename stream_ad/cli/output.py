@@ -72,11 +72,13 @@ def duration_s(text: str) -> float:
 
 
 def moment_ns(text: str, now_ns: int) -> int:
-    """Read a moment: RFC 3339 with a zone, or a duration before now (`1h`); return UTC nanoseconds.
+    """Read a moment: `now`, a duration before now (`1h`) or RFC 3339 with a zone; return UTC nanoseconds.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is none of these.
     """
+    if text == "now":
+        return now_ns
     try:
         return now_ns - round(duration_s(text) * NS)
     except ValueError:

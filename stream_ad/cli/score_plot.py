@@ -1,0 +1,320 @@
+"""A picture of one device: score, limit and incidents over time, and the channels behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int64Array
+from stream_ad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg", ".pdf")
+COLUMNS = 1_600
+"""Most points along the time axis; more do not show, and make a vector file huge."""
+CHANNELS = 12
+
+INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+SCORE, RAW, RAW_TEXT, LIMIT, INCIDENT = "#0b5394", "#9fc5e8", "#6fa8dc", "#e69138", "#cc2936"
+HEAT = ("#ffffff", "#fde5d4", "#f7a072", "#d7263d", "#5b0f1a")
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One stretch of trouble.
+
+    Attributes:
+        opened_ns: end of the window that opened it; its id in the score log.
+        end_ns: end of its last window so far.
+        is_open: it goes on in the newest row.
+        windows: its rows. peak: highest smoothed score. limit: in force where it opened.
+        channels: names and shares of the channels behind it, largest first.
+    """
+
+    opened_ns: int
+    end_ns: int
+    is_open: bool
+    windows: int
+    peak: float
+    limit: float
+    channels: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceScores:
+    """Rows of one device from the score log, by time.
+
+    Attributes:
+        device: its id. channels: c names.
+        end_ns: int64[n], end of each window, UTC.
+        score, smoothed, limit: float64[n]; NaN where unscored.
+        is_anomaly: bool[n]. incident: int64[n], `opened_ns` of the incident or 0.
+        contribution: float32[n, c], or None where the detector gives none.
+        incidents: of these rows, oldest first.
+    """
+
+    device: str
+    channels: tuple[str, ...]
+    end_ns: Int64Array
+    score: Float64Array
+    smoothed: Float64Array
+    limit: Float64Array
+    is_anomaly: BoolArray
+    incident: Int64Array
+    contribution: Float32Array | None
+    incidents: tuple[Incident, ...]
+
+    def __len__(self) -> int:
+        return len(self.end_ns)
+
+
+def save(scores: DeviceScores, path: Path, title: str) -> None:
+    """Draw to a PNG, SVG or PDF file.
+
+    Args:
+        scores: at least one row.
+        path: the file; its ending tells the format.
+        title: what stands right above the picture.
+
+    Raises:
+        ConfigError: matplotlib is not installed, the ending is unknown or the file cannot be written.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--plot {path}: expected a file name that ends in {', '.join(FORMATS)}")
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ConfigError("--plot needs matplotlib: pip install 'stream-ad[plot]'") from error
+    matplotlib.use("Agg")
+    style: dict[Any, Any] = {
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": GRID,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "stream-ad",
+    }
+    with matplotlib.rc_context(style):
+        figure = draw(scores, title)
+        try:
+            figure.savefig(path, dpi=160, facecolor="white")
+        except OSError as error:
+            raise ConfigError(f"--plot {path}: cannot be written: {error.strerror}") from error
+
+
+def draw(scores: DeviceScores, title: str) -> Figure:
+    """Return the figure."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    shown = 0 if scores.contribution is None else min(len(scores.channels), CHANNELS)
+    heat_inches = 0.55 + 0.24 * shown
+    height = 4.3 + (heat_inches if shown else 0)
+    figure = Figure(figsize=(12, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+    ratios = [4.3, heat_inches] if shown else [1]
+    axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
+    binned = _binned(scores)
+    _draw_scores(axes[0], scores, binned)
+    axes[0].set_title(scores.device, loc="left", fontsize=15, fontweight="bold", pad=12)
+    axes[0].set_title(title, loc="right", fontsize=9.5, color=MUTED, pad=12)
+    if shown:
+        _draw_channels(figure, axes[1], scores, binned)
+    _time_axis(axes[-1])
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Binned:
+    """At most `COLUMNS` columns of equal width: what is drawn of n rows."""
+
+    edges: Any
+    centers: Any
+    score: Float64Array
+    smoothed: Float64Array
+    limit: Float64Array
+    heat: Float64Array | None
+
+
+def _binned(scores: DeviceScores) -> _Binned:
+    """Cut time into columns that keep each column's highest row, so that no peak is lost."""
+    first, last = int(scores.end_ns[0]), int(scores.end_ns[-1])
+    step = int(np.median(np.diff(scores.end_ns))) if len(scores) > 1 else 1
+    step = max(step, 1)
+    columns = min(COLUMNS, (last - first) // step + 1)
+    width = (last - first + step) / columns
+    column = np.minimum(((scores.end_ns - first) / width).astype(np.int64), columns - 1)
+    start = first - step / 2
+
+    def peak(values: Float64Array) -> Float64Array:
+        out = np.full(columns, np.nan)
+        np.fmax.at(out, column, values)
+        return out
+
+    heat = None
+    if scores.contribution is not None:
+        part = np.nan_to_num(scores.contribution.astype(np.float64))
+        total = part.sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            strength = np.minimum(scores.smoothed / scores.limit, 1e6)[:, None]
+            rows = np.where(total > 0, part / total, 0.0) * strength
+        heat = np.stack([peak(rows[:, k]) for k in range(rows.shape[1])])
+    edges = _moments(start + width * np.arange(columns + 1))
+    centers = _moments(start + width * (np.arange(columns) + 0.5))
+    return _Binned(edges, centers, peak(scores.score), peak(scores.smoothed), peak(scores.limit), heat)
+
+
+def _moments(ns: Any) -> Any:
+    return np.asarray(ns, np.int64).astype("datetime64[ns]")
+
+
+def _draw_scores(axes: Axes, scores: DeviceScores, binned: _Binned) -> None:
+    """Draw the upper panel."""
+    low, high = _levels(scores)
+    with np.errstate(invalid="ignore"):
+        raw, smoothed = np.maximum(binned.score, low), np.maximum(binned.smoothed, low)
+    for incident in scores.incidents:
+        span = _moments([incident.opened_ns, incident.end_ns])
+        axes.axvspan(span[0], span[1], color=INCIDENT, alpha=0.10, linewidth=0)
+        axes.axvline(span[0], color=INCIDENT, linewidth=1.0, alpha=0.8)
+    _label_incidents(axes, scores, high)
+    dots = "." if len(binned.centers) < 120 else ""
+    axes.plot(binned.centers, raw, color=RAW, linewidth=0.9, zorder=2)
+    axes.plot(binned.centers, smoothed, color=SCORE, linewidth=1.5, marker=dots, markersize=4, zorder=3)
+    axes.plot(binned.centers, binned.limit, color=LIMIT, linewidth=1.6, linestyle=(0, (5, 2)), zorder=4)
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.set_xlim(binned.edges[0], binned.edges[-1])
+    axes.set_ylabel("score")
+    axes.grid(axis="y", which="major", color=GRID, linewidth=0.8)
+    axes.tick_params(which="both", length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    _label_lines(axes, binned, raw, smoothed, in_layout=scores.contribution is None)
+
+
+def _label_lines(axes: Axes, binned: _Binned, raw: Float64Array, smoothed: Float64Array, in_layout: bool) -> None:
+    """Write what each line is beside its end, in its colour: nobody has to look up a legend.
+
+    Above a colour bar there is room already, which the layout need not make again.
+    """
+    ends = []
+    for text, color, values in (
+        ("limit", LIMIT, binned.limit),
+        ("smoothed", SCORE, smoothed),
+        ("score", RAW_TEXT, raw),
+    ):
+        known = values[np.isfinite(values)]
+        if len(known):
+            ends.append((float(np.log10(known[-1])), text, color))
+    low, high = (float(np.log10(level)) for level in axes.get_ylim())
+    gap = (high - low) * 0.055
+    ends.sort()
+    place = low - gap
+    for level, text, color in ends:
+        place = max(level, place + gap)
+        label = axes.annotate(
+            text,
+            (1.0, (place - low) / (high - low)),
+            xycoords="axes fraction",
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=color,
+            va="center",
+            fontsize=9.5,
+            fontweight="bold",
+            annotation_clip=False,
+        )
+        label.set_in_layout(in_layout)
+
+
+def _levels(scores: DeviceScores) -> tuple[float, float]:
+    """Return the ends of the score axis: quiet scores fill a third of it at most, peaks have room above."""
+    levels = np.concatenate([scores.smoothed, scores.limit, scores.score])
+    levels = levels[np.isfinite(levels) & (levels > 0)]
+    if not len(levels):
+        return 0.1, 10.0
+    high = float(levels.max())
+    low = float(np.quantile(levels, 0.01))
+    low = max(low, high * 1e-6)
+    return low / 1.5, high * (high / low) ** 0.16 * 1.1
+
+
+def _label_incidents(axes: Axes, scores: DeviceScores, high: float) -> None:
+    """Name the worst channel over each incident, as long as the names do not run into each other."""
+    from stream_ad.cli.output import duration_text
+
+    width_ns = max(1, int(scores.end_ns[-1] - scores.end_ns[0]))
+    free_from = -1.0
+    for incident in scores.incidents:
+        at = (incident.opened_ns - int(scores.end_ns[0])) / width_ns
+        channel = incident.channels[0][0] if incident.channels else "incident"
+        length = "still open" if incident.is_open else duration_text((incident.end_ns - incident.opened_ns) / 1e9)
+        room = 0.0085 * max(len(channel), len(length)) + 0.01
+        leftwards = at + room > 1
+        if (at - room if leftwards else at) < free_from:
+            continue
+        axes.annotate(
+            f"{channel}\n{length}",
+            (_moments([incident.opened_ns])[0], high),
+            xytext=(-4 if leftwards else 4, -5),
+            textcoords="offset points",
+            color=INCIDENT,
+            fontsize=9,
+            ha="right" if leftwards else "left",
+            va="top",
+            linespacing=1.25,
+            zorder=5,
+        )
+        free_from = at if leftwards else at + room
+
+
+def _draw_channels(figure: Figure, axes: Axes, scores: DeviceScores, binned: _Binned) -> None:
+    """Draw the lower panel: a row a channel, the darker the more of the score is its doing."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.dates import date2num
+
+    heat = np.zeros((len(scores.channels), 0)) if binned.heat is None else binned.heat
+    weight = np.nan_to_num(np.clip(heat, 0, 2)).sum(axis=1)
+    order = np.argsort(-weight, kind="stable")[:CHANNELS]
+    colors = LinearSegmentedColormap.from_list("heat", list(HEAT))
+    colors.set_bad(GRID)
+    rows = np.arange(len(order) + 1)
+    mesh = axes.pcolormesh(
+        date2num(binned.edges),  # type: ignore[no-untyped-call]
+        rows,
+        np.ma.masked_invalid(heat[order]),
+        cmap=colors,
+        vmin=0,
+        vmax=1.5,
+        rasterized=True,
+        shading="flat",
+    )
+    axes.set_yticks(rows[:-1] + 0.5, [scores.channels[k] for k in order], color=INK, fontsize=9.5)
+    axes.set_ylim(len(order), 0)
+    axes.hlines(rows[1:-1], *axes.get_xlim(), color="white", linewidth=1.5)
+    axes.tick_params(axis="y", length=0)
+    for spine in axes.spines.values():
+        spine.set_color(GRID)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.008, aspect=14, fraction=0.05, extend="max", ticks=[0, 0.5, 1, 1.5])
+    bar.set_label("part of the score\n(1 = the limit)", fontsize=8.5, color=MUTED)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8.5)
+
+
+def _time_axis(axes: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=5, maxticks=11)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.tick_params(axis="x", length=3)
+    axes.set_xlabel("end of the window, UTC", color=MUTED, fontsize=9)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from stream_ad import __version__
+from stream_ad.cli.main import VERBS, build_parser, main
+
+CONFIG = """
+[stream]
+name = "pumps"
+bundle = "bundle"
+[transport]
+kind = "local"
+path = "log.sqlite"
+[store]
+scores = "scores"
+checkpoints = "checkpoints"
+"""
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"stream-ad {__version__}\n"
+
+
+def test_the_frame_is_light() -> None:
+    heavy = "torch kafka pyarrow numpy sklearn rich matplotlib pydantic prometheus_client"
+    code = f"import sys, stream_ad.cli.main; print([n for n in '{heavy}'.split() if n in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_there_and_light(verb: str) -> None:
+    code = (
+        "import sys; from stream_ad.cli.main import main; "
+        f"code = main(['{verb}', '--help']); "
+        "heavy = {'torch', 'kafka', 'pyarrow', 'sklearn', 'matplotlib'} & set(sys.modules); "
+        "print('HEAVY', heavy) if heavy else None; sys.exit(code)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    assert f"usage: stream-ad {verb}" in out.stdout
+    assert "--config" in out.stdout
+    assert "HEAVY" not in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([], [], "stream.toml"),
+        (["-c", "a.toml"], [], "a.toml"),
+        ([], ["-c", "a.toml"], "a.toml"),
+        (["--config=b.toml"], ["--config", "a.toml"], "a.toml"),
+        (["--log-format", "text", "-c", "a.toml"], [], "a.toml"),
+    ],
+)
+def test_the_settings_file_may_stand_on_both_sides(before: list[str], after: list[str], expected: str) -> None:
+    parser = build_parser({"run": import_module("stream_ad.cli.run")})
+    args = parser.parse_args([*before, "run", "scorer", *after])
+    assert args.config == Path(expected)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["run", "nobody"], ["run", "--scorers", "0"]])
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "usage: stream-ad" in capsys.readouterr().err
+
+
+def test_wrong_settings_are_2_with_their_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "stream.toml"
+    path.write_text(CONFIG + "retention = 3\n[stram]\nname = 'x'\n")
+    assert main(["run", "-c", str(path)]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert err == [
+        f"stream-ad: {path}: store.retention: unknown key",
+        f"stream-ad: {path}: stram: unknown key",
+    ]
+
+
+def test_a_missing_file_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-c", str(tmp_path / "none.toml"), "run"]) == 2
+    assert "none.toml: cannot be read" in capsys.readouterr().err
