@@ -27,7 +27,7 @@ OFFSET_BITS = 44  # rowid of a record = pid << 44 | offset: a partition is one s
 SCHEMA = """
 CREATE TABLE topics (
     key INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, id TEXT NOT NULL,
-    append_time INTEGER NOT NULL, max_bytes INTEGER NOT NULL, settings TEXT NOT NULL);
+    append_time INTEGER NOT NULL, max_bytes INTEGER NOT NULL, retention_ns INTEGER, settings TEXT NOT NULL);
 CREATE TABLE partitions (
     pid INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL, number INTEGER NOT NULL,
     earliest INTEGER NOT NULL, next INTEGER NOT NULL, last_ns INTEGER NOT NULL, UNIQUE (topic, number));

@@ -31,6 +31,7 @@ from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record,
 
 CHUNK_RECORDS = 1_000
 CHUNK_BYTES = 4_000_000
+CHUNK_S = 0.05
 READ_RECORDS = 2_000
 MAX_RECORD_BYTES = 1_000_000
 NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -42,8 +43,8 @@ class LocalLog:
 
     Settings of a topic that mean something here: `message.timestamp.type` (`LogAppendTime` by
     default: append times never decrease within a partition; `CreateTime`: the writer's clock as it
-    is), `max.message.bytes` (1,000,000 by default). Others are kept and ignored. Records stay
-    until `trim` or `delete_topic`.
+    is), `max.message.bytes` (1,000,000 by default), `retention.ms` (older records go as new ones
+    come; -1, the default: never). Others are kept and ignored.
 
     Args:
         path: the file; made with its folder where missing.
@@ -80,13 +81,13 @@ class LocalLog:
                 not valid.
         """
         settings = dict(settings or {})
-        append_time, max_bytes = _checked(name, partitions, settings)
+        append_time, max_bytes, retention_ns = _checked(name, partitions, settings)
         with self._file.writing() as cursor:
             topic = records.find_topic(cursor, name)
             if topic is None:
                 cursor.execute(
-                    "INSERT INTO topics (name, id, append_time, max_bytes, settings) VALUES (?, ?, ?, ?, ?)",
-                    (name, str(uuid.uuid4()), append_time, max_bytes, json.dumps(settings, sort_keys=True)),
+                    "INSERT INTO topics VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+                    (name, str(uuid.uuid4()), append_time, max_bytes, retention_ns, json.dumps(settings)),
                 )
                 key = cursor.lastrowid
                 cursor.executemany(
@@ -140,9 +141,7 @@ class LocalLog:
                 stop = min(before_offset, end, earliest + CHUNK_RECORDS)
                 if stop <= earliest:
                     return
-                base = pid << OFFSET_BITS
-                cursor.execute("DELETE FROM records WHERE at >= ? AND at < ?", (base + earliest, base + stop))
-                cursor.execute("UPDATE partitions SET earliest = ? WHERE pid = ?", (stop, pid))
+                records.drop(cursor, pid, earliest, stop)
 
     def append(self, topic: str, records_: Iterable[Record]) -> None:
         """Append records durably, a transaction a chunk; see `transport.Transport.append`.
@@ -228,7 +227,8 @@ class LocalLog:
             source.renew()
 
 
-def _checked(name: str, partitions: int, settings: Mapping[str, str]) -> tuple[bool, int]:
+def _checked(name: str, partitions: int, settings: Mapping[str, str]) -> tuple[bool, int, int | None]:
+    """Return append_time, max_bytes and retention_ns."""
     if not NAME.fullmatch(name):
         raise TopicError(f"{name!r}: expected a name of letters, digits, '.', '_' and '-'")
     if partitions < 1:
@@ -239,17 +239,23 @@ def _checked(name: str, partitions: int, settings: Mapping[str, str]) -> tuple[b
     size = settings.get("max.message.bytes", str(MAX_RECORD_BYTES))
     if not size.isdecimal():
         raise TopicError(f"{name}: max.message.bytes: expected a number, found {size!r}")
-    return TIMESTAMPS[stamp], int(size)
+    kept_ms = settings.get("retention.ms", "-1")
+    if kept_ms != "-1" and not kept_ms.isdecimal():
+        raise TopicError(f"{name}: retention.ms: expected a number, or -1 for ever, found {kept_ms!r}")
+    return TIMESTAMPS[stamp], int(size), None if kept_ms == "-1" else int(kept_ms) * 1_000_000
 
 
 def _chunks(records_: Iterable[Record]) -> Iterator[list[Record]]:
+    """Cut a stream; one that comes slowly is not held back until a chunk is full."""
     chunk: list[Record] = []
     size = 0
+    until = time.monotonic() + CHUNK_S
     for record in records_:
         chunk.append(record)
         size += len(record.value)
-        if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
+        if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES or time.monotonic() > until:
             yield chunk
             chunk, size = [], 0
+            until = time.monotonic() + CHUNK_S
     if chunk:
         yield chunk

@@ -31,11 +31,13 @@ class LocalTopic:
         key: row key, never used again for another topic.
         info: what the transport says of it.
         pids: row key of each partition, by number.
+        retention_ns: age at which records go, or None for never.
     """
 
     key: int
     info: TopicInfo
     pids: tuple[int, ...]
+    retention_ns: int | None
 
     def partition(self, number: int) -> Partition:
         """Name a partition of this topic."""
@@ -54,14 +56,14 @@ class LocalTopic:
 
 def find_topic(cursor: Cursor, name: str) -> LocalTopic | None:
     """Look a topic up by name."""
-    cursor.execute("SELECT key, id, append_time, max_bytes FROM topics WHERE name = ?", (name,))
+    cursor.execute("SELECT key, id, append_time, max_bytes, retention_ns FROM topics WHERE name = ?", (name,))
     row = cursor.fetchone()
     if row is None:
         return None
-    key, topic_id, append_time, max_bytes = row
+    key, topic_id, append_time, max_bytes, retention_ns = row
     pids = cursor.execute("SELECT pid FROM partitions WHERE topic = ? ORDER BY number", (key,)).fetchall()
     info = TopicInfo(name, topic_id, len(pids), bool(append_time), max_bytes)
-    return LocalTopic(key, info, tuple(pid for (pid,) in pids))
+    return LocalTopic(key, info, tuple(pid for (pid,) in pids), retention_ns)
 
 
 def get_topic(cursor: Cursor, name: str) -> LocalTopic:
@@ -166,10 +168,10 @@ def insert(
     """
     now_ns = clock()
     for pid, packed in rows.items():
-        head = cursor.execute("SELECT next, last_ns FROM partitions WHERE pid = ?", (pid,)).fetchone()
+        head = cursor.execute("SELECT earliest, next, last_ns FROM partitions WHERE pid = ?", (pid,)).fetchone()
         if head is None:
             raise TopicError(f"{topic.info.name}: the topic was deleted")
-        start, last_ns = head
+        earliest, start, last_ns = head
         log_ns = max(now_ns, last_ns) if topic.info.append_time else now_ns
         base = (pid << OFFSET_BITS) + start
         cursor.executemany(
@@ -178,6 +180,37 @@ def insert(
         )
         end = start + len(packed) + spent
         cursor.execute("UPDATE partitions SET next = ?, last_ns = ? WHERE pid = ?", (end, log_ns, pid))
+        if topic.retention_ns is not None:
+            drop_old(cursor, pid, earliest, log_ns - topic.retention_ns, 2 * len(packed))
+
+
+def drop_old(cursor: Cursor, pid: int, earliest: int, before_ns: int, count: int) -> None:
+    """Drop the oldest `count` records of a partition if the one after them is old too.
+
+    Twice as many as were appended: a write stays short, and retention still keeps up.
+
+    Args:
+        cursor: of an open write transaction.
+        pid: row key of the partition.
+        earliest: its earliest retained offset.
+        before_ns: what was appended before this is old.
+        count: how many at once.
+    """
+    base = pid << OFFSET_BITS
+    cursor.execute(
+        "SELECT at, log_ns FROM records WHERE at >= ? AND at < ? ORDER BY at LIMIT 1 OFFSET ?",
+        (base + earliest, base + (1 << OFFSET_BITS), count),
+    )
+    row = cursor.fetchone()
+    if row is not None and row[1] < before_ns:
+        drop(cursor, pid, earliest, row[0] - base)
+
+
+def drop(cursor: Cursor, pid: int, earliest: int, stop: int) -> None:
+    """Drop records with earliest <= offset < stop and make `stop` the earliest retained offset."""
+    base = pid << OFFSET_BITS
+    cursor.execute("DELETE FROM records WHERE at >= ? AND at < ?", (base + earliest, base + stop))
+    cursor.execute("UPDATE partitions SET earliest = ? WHERE pid = ?", (stop, pid))
 
 
 def bounds(cursor: Cursor, partition: Partition, pid: int) -> tuple[int, int]:

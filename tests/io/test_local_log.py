@@ -170,6 +170,7 @@ def test_partitions_are_spread_evenly_and_seldom_moved(targets: dict[int, str | 
         ("t", 0, {}),
         ("t", 1, {"message.timestamp.type": "Whenever"}),
         ("t", 1, {"max.message.bytes": "much"}),
+        ("t", 1, {"retention.ms": "-2"}),
     ],
 )
 def test_topics_that_make_no_sense_are_refused(
@@ -235,6 +236,34 @@ def test_trim_gives_the_space_back(log: LocalLog, path: Path) -> None:
     assert log.bounds(IN) == (18_000, 18_000)
     log.trim(IN, 99_999)
     assert log.bounds(IN) == (18_000, 18_000)
+
+
+def test_old_records_go_as_new_ones_come(tmp_path: Path) -> None:
+    now_ns = 0
+    log = LocalLog(tmp_path / "log.sqlite", clock=lambda: now_ns)
+    log.ensure_topic("in", 1, {"retention.ms": "10"})
+    for tick in range(100):
+        now_ns = tick * 1_000_000
+        log.append("in", [Record(b"%d" % tick)] * 3)
+        earliest, end = log.bounds(IN)
+        (batch,) = log.read(IN, earliest, end)
+        old = now_ns - batch.log_ns > 10_000_000
+        assert end == 3 * (tick + 1)
+        assert old.sum() <= 6  # dropped in steps
+        assert tick < 10 or len(batch) >= 30  # none too early
+    log.close()
+
+
+def test_a_slow_iterable_is_not_held_back(log: LocalLog) -> None:
+    def slowly() -> Iterator[Record]:
+        yield Record(b"0", partition=0)
+        time.sleep(0.1)
+        yield Record(b"1", partition=0)
+        assert log.bounds(IN) == (0, 2)
+        yield Record(b"2", partition=0)
+
+    log.append("in", slowly())
+    assert log.bounds(IN) == (0, 3)
 
 
 def test_a_poll_of_large_records_is_bounded_in_bytes(log: LocalLog) -> None:
