@@ -1,0 +1,237 @@
+"""`stream-ad send`: a recording sent as its devices would have sent it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from stream_ad.cli.output import NS, duration_text, print_json
+from stream_ad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stream_ad.config import Settings
+    from stream_ad.io.producing import Message
+    from stream_ad.io.recordings import Recording
+    from stream_ad.io.transport import Transport
+
+PARTITIONS = 4
+"""For a topic that is made here: a few, so that scorers can be added later."""
+BATCH = 500
+"""Records appended at once when there is no waiting."""
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "send",
+        help="send a recording to the readings topic",
+        description="Send a recording (CSV, Parquet or JSONL; a file, folder or pattern) to the stream's readings "
+        "topic, as fast as possible or in its own time. The topic is made if it is missing.",
+    )
+    add_recording(parser)
+    parser.add_argument(
+        "--speed",
+        type=read_speed,
+        default=None,
+        metavar="max|1|N",
+        help="as fast as possible (max, the default), in its own time (1), or N times as fast",
+    )
+    parser.add_argument(
+        "--shift-to-now",
+        action="store_true",
+        help="move all times by one amount so that none is ahead of the clock when it is sent: at --speed 1 the "
+        "first reading is now, at max the last one is",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("json", "series", "arrow"),
+        help="one reading a record (json: the default with --speed), or several (series: the default at max; arrow)",
+    )
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="readings a series or Arrow record (64)")
+    parser.add_argument("--loop", action="store_true", help="begin again at the end, in later times, until stopped")
+    parser.add_argument("--partitions", type=int, default=PARTITIONS, help=f"of a topic that is made ({PARTITIONS})")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(run=run)
+
+
+def add_recording(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which recording is meant and how it is to be read."""
+    parser.add_argument("recording", metavar="RECORDING", help="file, folder or pattern such as 'runs/*.csv'")
+    parser.add_argument("--zone", help="zone of times without one: UTC, Europe/Berlin, +02:00")
+    parser.add_argument(
+        "--layout", metavar="NAME[,KEY=COLUMN]", help="wide, long, skab or nab; for example long,time=stamp,channel=tag"
+    )
+    parser.add_argument("--device", metavar="NAME", help="name of the device, or the one device to take of several")
+
+
+def read_recording(args: argparse.Namespace, zone: str | None = None) -> Recording:
+    """Read the recording that the arguments name; `zone` where they state none.
+
+    Raises:
+        RecordingError: it cannot be read.
+    """
+    from stream_ad.io.layouts import Layout
+    from stream_ad.io.recordings import read
+
+    layout = Layout.parse(args.layout) if args.layout else None
+    return read(args.recording, layout, args.zone or zone, args.device)
+
+
+def read_speed(text: str) -> float | None:
+    """Return the factor, or None for `max`.
+
+    Raises:
+        ArgumentTypeError: it is neither `max` nor a number above 0.
+    """
+    try:
+        speed = None if text == "max" else float(text)
+    except ValueError:
+        speed = 0.0
+    if speed is not None and not 0 < speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected max or a number above 0, found {text!r}")
+    return speed
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send; return 0.
+
+    Raises:
+        ConfigError: the settings are wrong, or options exclude each other.
+        RecordingError: the recording cannot be read.
+        TransportError: the log does not take it.
+    """
+    from stream_ad.assembly import open_transport
+    from stream_ad.config import load
+
+    if args.loop and args.shift_to_now and (args.speed is None or args.speed > 1):
+        raise ConfigError(
+            "--loop with --shift-to-now: needs --speed of at most 1, or times would run ahead of the clock"
+        )
+    if args.samples < 1 or args.partitions < 1:
+        raise ConfigError("--samples and --partitions: expected at least 1")
+    settings = load(args.config)
+    recording = read_recording(args)
+    for line in notes(settings, recording):
+        print(f"note: {line}", file=sys.stderr)
+    transport = open_transport(settings)
+    try:
+        topic = settings.stream.readings_topic
+        make_topic(transport, topic, args.partitions)
+        return send(transport, topic, recording, args)
+    finally:
+        transport.close()
+
+
+def notes(settings: Settings, recording: Recording) -> Iterator[str]:
+    """Yield what a person should know before the recording is sent."""
+    yield from recording.notes
+    pattern = settings.stream.devices
+    strange = [device for device in recording.devices if not fnmatchcase(device, pattern)]
+    if strange:
+        shown = ", ".join(strange[:5]) + (", …" if len(strange) > 5 else "")
+        yield f"devices that do not match {pattern!r} will be skipped by the scorer: {shown}"
+
+
+def make_topic(transport: Transport, topic: str, partitions: int) -> None:
+    """Make the topic if there is none; one that exists stays as it is."""
+    from stream_ad.errors import TopicError
+
+    try:
+        transport.topic(topic)
+    except TopicError:
+        made = transport.ensure_topic(topic, partitions)
+        print(f"made topic {topic} with {made.partitions} partitions", file=sys.stderr)
+
+
+def send(transport: Transport, topic: str, recording: Recording, args: argparse.Namespace) -> int:
+    """Send all messages when they are due, show progress, and sum up."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    start = time.monotonic()
+    rows = records = 0
+    interrupted = False
+    total = None if args.loop else len(recording)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    show = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+    with show:
+        task = show.add_task("rows", total=total)
+        try:
+            for batch in paced(planned(recording, args), args.speed):
+                transport.append(topic, [message.record for message in batch])
+                rows += sum(message.rows for message in batch)
+                records += len(batch)
+                show.update(task, completed=rows)
+        except KeyboardInterrupt:
+            interrupted = True
+    took_s = time.monotonic() - start
+    summary = {"topic": topic, "rows": rows, "records": records, "devices": len(recording.devices)}
+    if args.json:
+        print_json(summary | {"seconds": round(took_s, 3), "complete": not interrupted})
+    print(
+        f"sent {rows:,} rows of {len(recording.devices):,} devices in {records:,} records to {topic} "
+        f"in {duration_text(took_s)} ({rows / max(took_s, 1e-9):,.0f} rows/s)",
+        file=sys.stderr,
+    )
+    if interrupted and not args.loop:
+        raise KeyboardInterrupt
+    return 0
+
+
+def planned(recording: Recording, args: argparse.Namespace) -> Iterator[Message]:
+    """Yield the messages in order, again and again with --loop."""
+    from stream_ad.io.producing import Form, messages
+    from stream_ad.io.recordings import describe
+
+    form = Form(args.format or ("series" if args.speed is None else "json"))
+    first_ns, last_ns = int(recording.event_ns[0]), int(recording.event_ns[-1])
+    shift_ns = shift_to(time.time_ns(), first_ns, last_ns, args.speed) if args.shift_to_now else 0
+    yield from messages(recording, form, args.samples, shift_ns)
+    while args.loop:
+        shift_ns += last_ns - first_ns + describe(recording).period_ns
+        yield from messages(recording, form, args.samples, shift_ns)
+
+
+def shift_to(now_ns: int, first_ns: int, last_ns: int, speed: float | None) -> int:
+    """Return the shift, in whole seconds, after which no reading is ahead of the clock when it is sent.
+
+    Args:
+        now_ns: the clock.
+        first_ns: first event time.
+        last_ns: last event time.
+        speed: factor, or None for as fast as possible.
+    """
+    if speed is not None and speed <= 1:
+        shift_ns = now_ns - first_ns
+    else:
+        shift_ns = now_ns - last_ns + (0 if speed is None else round((last_ns - first_ns) / speed))
+    return shift_ns // NS * NS
+
+
+def paced(messages: Iterator[Message], speed: float | None) -> Iterator[Sequence[Message]]:
+    """Yield messages in batches, each when its last one is due; sleeps in between.
+
+    Args:
+        messages: in order of `due_ns`.
+        speed: factor, or None for no waiting.
+    """
+    start_s = time.monotonic()
+    first_ns: int | None = None
+    batch: list[Message] = []
+    for message in messages:
+        first_ns = message.due_ns if first_ns is None else first_ns
+        wait_s = 0.0
+        if speed is not None:
+            wait_s = start_s + (message.due_ns - first_ns) / NS / speed - time.monotonic()
+        if batch and (wait_s > 0 or len(batch) >= BATCH):
+            yield batch
+            batch = []
+        if wait_s > 0:
+            time.sleep(wait_s)
+        batch.append(message)
+    if batch:
+        yield batch

@@ -1,0 +1,120 @@
+"""A recording as the records that its devices would have sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_ad.core.batches import Int64Array
+from stream_ad.errors import RecordingError
+from stream_ad.io.recordings import Recording
+from stream_ad.io.transport import Record
+from stream_ad.io.wire_encode import (
+    ARROW_HEADERS,
+    JSON_HEADERS,
+    encode_arrow,
+    encode_reading,
+    encode_series,
+    encode_series_at,
+)
+
+MS = 1_000_000
+
+
+class Form(StrEnum):
+    """How readings are put into records."""
+
+    JSON = "json"
+    """One reading a record."""
+    SERIES = "series"
+    """Consecutive readings of a device as one JSON series."""
+    ARROW = "arrow"
+    """Consecutive readings of a device as one Arrow stream."""
+
+
+class Message(NamedTuple):
+    """A record with the moment at which a device would send it.
+
+    Attributes:
+        due_ns: event time of its last reading, UTC nanoseconds.
+        rows: number of readings.
+        record: key is the device.
+    """
+
+    due_ns: int
+    rows: int
+    record: Record
+
+
+def messages(recording: Recording, form: Form, samples: int = 64, shift_ns: int = 0) -> Iterator[Message]:
+    """Yield a recording's records in the order in which they would be sent.
+
+    Times keep their microseconds; finer parts are subject to the rounding of float64.
+
+    Args:
+        recording: what to send; labels are left out.
+        form: the wire format.
+        samples: readings a record, for series and Arrow.
+        shift_ns: added to every time.
+
+    Raises:
+        RecordingError: `samples` is below 1.
+    """
+    if samples < 1:
+        raise RecordingError(f"samples: expected at least 1 a record, found {samples}")
+    rows, starts = _cut(recording, 1 if form is Form.JSON else samples)
+    stops = np.append(starts[1:], len(rows))
+    due_ns = recording.event_ns[rows[stops - 1]] if len(starts) else np.zeros(0, np.int64)
+    for number in np.argsort(due_ns, kind="stable").tolist():
+        taken = rows[starts[number] : stops[number]]
+        device = recording.devices[recording.device[taken[0]]]
+        value = _encode(recording, device, taken, form, shift_ns)
+        headers = ARROW_HEADERS if form is Form.ARROW else JSON_HEADERS
+        record = Record(value, device.encode(), headers)
+        yield Message(int(due_ns[number]) + shift_ns, len(taken), record)
+
+
+def _cut(recording: Recording, samples: int) -> tuple[Int64Array, Int64Array]:
+    """Return the rows by device and time, and where in them each record starts."""
+    rows = np.argsort(recording.device, kind="stable")
+    device = recording.device[rows]
+    position = np.arange(len(rows))
+    new = np.ones(len(rows), bool)
+    new[1:] = device[1:] != device[:-1]
+    since = position - np.maximum.accumulate(np.where(new, position, 0)) if len(rows) else position
+    return rows, np.flatnonzero(since % samples == 0)
+
+
+def _encode(recording: Recording, device: str, rows: Int64Array, form: Form, shift_ns: int) -> bytes:
+    event_ns = recording.event_ns[rows] + shift_ns
+    values = _values(recording, rows)
+    if form is Form.JSON:
+        ts_ms = _milliseconds(event_ns).tolist()[0]
+        return encode_reading(device, ts_ms, {name: _or_none(float(cells[0])) for name, cells in values.items()})
+    if form is Form.ARROW:
+        return encode_arrow([device] * len(rows), _milliseconds(event_ns), values)
+    steps = np.diff(event_ns)
+    if len(steps) and steps[0] > 0 and (steps == steps[0]).all():
+        start, step = _milliseconds(event_ns[:1]).tolist()[0], _milliseconds(steps[:1]).tolist()[0]
+        return encode_series(device, start, step, values)
+    return encode_series_at(device, _milliseconds(event_ns), values)
+
+
+def _values(recording: Recording, rows: Int64Array) -> Mapping[str, npt.NDArray[np.float32]]:
+    """Return the channels with any value in the rows; all of them where no channel has one."""
+    block = recording.values[rows]
+    present = np.flatnonzero((~np.isnan(block)).any(axis=0)).tolist() or range(len(recording.channels))
+    return {recording.channels[number]: np.ascontiguousarray(block[:, number]) for number in present}
+
+
+def _milliseconds(time_ns: Int64Array) -> npt.NDArray[Any]:
+    """Return whole milliseconds as integers where all are whole, else fractions."""
+    return time_ns // MS if not (time_ns % MS).any() else time_ns / MS
+
+
+def _or_none(value: float) -> float | None:
+    return None if value != value else value
