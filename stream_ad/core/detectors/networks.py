@@ -1,0 +1,164 @@
+"""Multi-layer perceptrons: trained with torch, scored with numpy.
+
+Only what training calls imports torch, so that a scorer never does: the import takes
+seconds and hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.core.batches import Arrays, Float32Array
+from stream_ad.core.detectors.windows import stored
+
+if TYPE_CHECKING:
+    import torch
+
+    Layers = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Activation(StrEnum):
+    """What a hidden layer applies; the last layer is always linear."""
+
+    RELU = "relu"
+    TANH = "tanh"
+
+
+@dataclass(frozen=True, slots=True)
+class Mlp:
+    """A fitted perceptron.
+
+    Attributes:
+        weights: float32[in, out] of each layer.
+        biases: float32[out] of each layer.
+        activation: of the hidden layers.
+    """
+
+    weights: tuple[Float32Array, ...]
+    biases: tuple[Float32Array, ...]
+    activation: Activation
+
+    def forward(self, rows: Float32Array) -> Float32Array:
+        """Run the network.
+
+        Every row of a chunk of one size comes out with the same bits wherever it stands.
+
+        Args:
+            rows: float32[n, in], not written to.
+
+        Returns:
+            float32[n, out].
+        """
+        last = len(self.weights) - 1
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            rows = rows @ weight
+            rows += bias
+            if number == last:
+                break
+            if self.activation is Activation.RELU:
+                np.maximum(rows, 0.0, out=rows)
+            else:
+                np.tanh(rows, out=rows)
+        return rows
+
+    def arrays(self, name: str) -> Arrays:
+        """Return `<name>.<layer>.weight` and `<name>.<layer>.bias` of each layer."""
+        found: Arrays = {}
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            found[f"{name}.{number}.weight"] = weight
+            found[f"{name}.{number}.bias"] = bias
+        return found
+
+
+def initial(sizes: Sequence[int], activation: Activation, rng: np.random.Generator) -> Mlp:
+    """Make an untrained perceptron, weights uniform in +-sqrt(6 / (in + out)), biases 0.
+
+    Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    AISTATS 2010, eq. 16.
+
+    Args:
+        sizes: values in, of each hidden layer, and out.
+        activation: of the hidden layers.
+        rng: source of the weights.
+    """
+    weights = []
+    for wide, narrow in pairwise(sizes):
+        bound = np.sqrt(6.0 / (wide + narrow))
+        weights.append(rng.uniform(-bound, bound, (wide, narrow)).astype(np.float32))
+    return Mlp(tuple(weights), tuple(np.zeros(size, dtype=np.float32) for size in sizes[1:]), activation)
+
+
+def read(arrays: Arrays, name: str, sizes: Sequence[int], activation: Activation) -> Mlp:
+    """Read what `Mlp.arrays` gave.
+
+    Raises:
+        BundleFormatError: an array is missing or malformed.
+    """
+    weights, biases = [], []
+    for number, (wide, narrow) in enumerate(pairwise(sizes)):
+        weights.append(stored(arrays, f"{name}.{number}.weight", np.float32, (wide, narrow)))
+        biases.append(stored(arrays, f"{name}.{number}.bias", np.float32, (narrow,)))
+    return Mlp(tuple(weights), tuple(biases), activation)
+
+
+@contextmanager
+def one_deterministic_thread() -> Iterator[None]:
+    """Hold torch to one thread and deterministic algorithms, and put both back afterwards."""
+    import torch
+
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_num_threads(threads)
+
+
+def to_torch(network: Mlp) -> Layers:
+    """Copy the layers into trainable tensors."""
+    import torch
+
+    return [
+        (torch.tensor(weight, requires_grad=True), torch.tensor(bias, requires_grad=True))
+        for weight, bias in zip(network.weights, network.biases, strict=True)
+    ]
+
+
+def from_torch(layers: Layers, activation: Activation) -> Mlp:
+    """Copy trained tensors back."""
+    return Mlp(
+        tuple(np.ascontiguousarray(weight.detach().numpy()) for weight, _ in layers),
+        tuple(np.ascontiguousarray(bias.detach().numpy()) for _, bias in layers),
+        activation,
+    )
+
+
+def torch_forward(
+    layers: Layers, activation: Activation, rows: torch.Tensor, keep: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Run trainable layers: the same sums as `Mlp.forward`.
+
+    Args:
+        layers: as `to_torch` gave them.
+        activation: of the hidden layers.
+        rows: float32[n, in].
+        keep: float32, broadcast over the last hidden layer and multiplied with it (dropout).
+    """
+    for weight, bias in layers[:-1]:
+        rows = rows @ weight + bias
+        rows = rows.relu() if activation is Activation.RELU else rows.tanh()
+    if keep is not None:
+        rows = rows * keep
+    weight, bias = layers[-1]
+    return rows @ weight + bias
