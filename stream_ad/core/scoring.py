@@ -10,7 +10,7 @@ import numpy as np
 
 from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, ScoreBatch, WindowBatch
 from stream_ad.core.detectors.base import Scores, check_scores
-from stream_ad.core.model import Model
+from stream_ad.core.model import Model, Normaliser
 from stream_ad.core.quality import Quality, coverage_flags
 
 CHUNK = 256
@@ -58,12 +58,6 @@ class Scoring:
         """Score raw windows, float32[n, t, c] with NaN for missing samples, whatever their coverage."""
         return self._chunks(values)[0]
 
-    def normalise(self, values: Float32Array) -> Float32Array:
-        """Return float32[n, t, c] as the detector sees them: scaled, filled, cut, finite."""
-        out = (values - self._center) * self._inverse
-        fill_gaps(out)
-        return np.clip(out, -self._clip, self._clip, out=out)
-
     def _chunks(self, values: Float32Array) -> tuple[Scores, BoolArray]:
         n, samples, channels = values.shape
         chunk = np.zeros((self._chunk, samples, channels), np.float32)
@@ -103,6 +97,14 @@ class Scoring:
             still = (values[rows] == first[rows, None]).all(axis=1) & self._moves
             stuck[rows] = still.any(axis=1)
         return stuck
+
+
+def normalise(values: Float32Array, normaliser: Normaliser) -> Float32Array:
+    """Return raw windows, float32[n, t, c], as a detector sees them: scaled, filled, cut, finite."""
+    inverse = (1.0 / normaliser.scale.astype(np.float64)).astype(np.float32)
+    out = (values - normaliser.center) * inverse
+    fill_gaps(out)
+    return np.clip(out, -normaliser.clip, normaliser.clip, out=out)
 
 
 def fill_gaps(values: Float32Array) -> None:

@@ -1,0 +1,205 @@
+"""`stream-ad train`: a recording of normal running -> a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream_ad.cli.output import NS, console, duration_s, duration_text, print_json
+from stream_ad.cli.send import add_recording, read_recording
+from stream_ad.errors import ConfigError, RecordingError
+
+if TYPE_CHECKING:
+    from stream_ad.core.model import Channel, WindowShape
+    from stream_ad.io.recordings import Recording
+
+SAMPLES = 64
+DETECTOR = "pca"
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "train",
+        help="make a bundle from a recording of normal running",
+        description="Fit a detector on a recording of normal running (CSV, Parquet or JSONL), calibrate it "
+        "leave-block-out, and write the bundle that the settings name. A linear baseline is trained beside it.",
+    )
+    add_recording(parser)
+    parser.add_argument("--detector", default=DETECTOR, help=f"autoencoder, dagmm, pca, mahalanobis, … ({DETECTOR})")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="a setting of the detector"
+    )
+    parser.add_argument("--channels", metavar="A,B", help="only these channels, names or patterns (all)")
+    parser.add_argument("--unit", action="append", default=[], metavar="CHANNEL=UNIT", help="unit of a channel")
+    parser.add_argument(
+        "--hold",
+        action="append",
+        default=[],
+        metavar="CHANNEL=AGE",
+        help="a channel (or pattern) that reports on change: its last value counts for AGE (90s, 1h)",
+    )
+    parser.add_argument("--period", metavar="TIME", help="step of the grid (the recording's median: 250ms, 1s)")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"samples a window ({SAMPLES})")
+    parser.add_argument("--stride", type=int, help="samples between two windows (a quarter of a window)")
+    parser.add_argument("--smoothing", type=float, default=0.3, help="weight of the newest log score, 1 for none (0.3)")
+    parser.add_argument("--folds", type=int, default=5, help="blocks of the calibration (5)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed and data give the same bundle (0)")
+    parser.add_argument("--no-baseline", action="store_true", help="do not train the linear baseline beside it")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the bundle (the settings' stream.bundle)")
+    parser.add_argument("--name", help="the bundle's name (the folder's)")
+    parser.add_argument("--replace", action="store_true", help="take the place of a bundle that is there")
+    parser.add_argument("--json", action="store_true", help="print the training card as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and write the bundle; return 0.
+
+    Raises:
+        ConfigError: options or settings are wrong.
+        RecordingError: the recording cannot be read or lacks a channel.
+        TrainingError: too little data.
+        BundleError: the target is taken.
+    """
+    from stream_ad.config import load
+    from stream_ad.io import bundles
+    from stream_ad.lab.training import TrainingPlan, train
+
+    folder: Path = args.out or load(args.config).stream.bundle
+    if folder.exists() and not args.replace:
+        raise ConfigError(f"{folder}: is there already; --replace takes its place, --out names another")
+    recording = read_recording(args)
+    plan = TrainingPlan(
+        name=args.name or folder.name,
+        kind=args.detector,
+        shape=window_shape(args, recording),
+        channels=choose_channels(args, recording),
+        settings=dict(map(read_setting, args.settings)),
+        smoothing=args.smoothing,
+        folds=args.folds,
+        seed=args.seed,
+        baseline="" if args.no_baseline else "pca",
+    )
+    check(args)
+    with progress_bar() as progress:
+        trained = train(recording, plan, progress)
+    model_id = bundles.save(trained.model, folder, trained.probe, replace=args.replace)
+    if args.json:
+        print_json({"bundle": str(folder), "model_id": model_id, **trained.card})
+    else:
+        tell(folder, model_id, plan.shape, trained.card)
+    return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse numbers that cannot be meant."""
+    if args.samples < 1 or (args.stride is not None and args.stride < 1):
+        raise ConfigError("--samples and --stride: expected at least 1")
+    if not 0 < args.smoothing <= 1:
+        raise ConfigError(f"--smoothing: expected more than 0 and at most 1, found {args.smoothing}")
+    if args.folds < 2:
+        raise ConfigError(f"--folds: expected at least 2, found {args.folds}")
+
+
+def window_shape(args: argparse.Namespace, recording: Recording) -> WindowShape:
+    """Return the grid: as stated, else the recording's period, 64 samples, a quarter of it as stride."""
+    from stream_ad.core.model import WindowShape
+    from stream_ad.io.recordings import describe
+
+    check(args)
+    period_ns = _duration_ns("--period", args.period) if args.period else describe(recording).period_ns
+    return WindowShape(period_ns, args.samples, args.stride or max(1, args.samples // 4))
+
+
+def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Channel, ...]:
+    """Return the channels to use with units and fill rules."""
+    from stream_ad.core.model import Channel, Fill
+
+    names = list(recording.channels)
+    if args.channels:
+        names = [name for pattern in args.channels.split(",") for name in _matching(pattern, recording.channels)]
+    units = dict(_pair("--unit", text) for text in args.unit)
+    unknown = sorted(units.keys() - set(names))
+    if unknown:
+        raise ConfigError(f"--unit: expected one of {', '.join(names)}, found {unknown[0]}")
+    ages: dict[str, int] = {}
+    for text in args.hold:
+        pattern, age = _pair("--hold", text)
+        ages.update(dict.fromkeys(_matching(pattern, names), _duration_ns("--hold", age)))
+    return tuple(
+        Channel(name, units.get(name, ""), Fill.HOLD if name in ages else Fill.NAN, ages.get(name, 0))
+        for name in sorted(set(names))
+    )
+
+
+def _matching(pattern: str, names: list[str] | tuple[str, ...]) -> list[str]:
+    found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise RecordingError(f"expected a channel like {pattern!r}, found {', '.join(names)}")
+    return found
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals or not value:
+        raise ConfigError(f"{option}: expected NAME=VALUE, found {text!r}")
+    return key, value
+
+
+def _duration_ns(option: str, text: str) -> int:
+    try:
+        return round(duration_s(text) * NS)
+    except ValueError as error:
+        raise ConfigError(f"{option}: expected a time such as 250ms, 1s or 5m, found {text!r}") from error
+
+
+def read_setting(text: str) -> tuple[str, Any]:
+    """Read `epochs=20`, `hidden=[64,8,64]`: JSON where it is some, else text."""
+    key, value = _pair("--set", text)
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show what training does, on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def tell(folder: Path, model_id: str, shape: WindowShape, card: dict[str, Any]) -> None:
+    """Print what was made."""
+    from rich.table import Table
+
+    out = console()
+    recording = card["recording"]
+    seconds = shape.samples * shape.period_ns / NS
+    out.print(
+        f"{recording['windows']:,} windows of {duration_text(seconds)} ({shape.samples} samples, stride "
+        f"{shape.stride}) from {recording['rows']:,} rows of {recording['devices']:,} device(s), "
+        f"{len(recording['channels'])} channels"
+    )
+    table = Table(title="held-out windows, leave-block-out; share of injected one-channel shifts over the limit")
+    sizes = list(next(iter(card["held_out"].values()))["shift_found"])
+    columns = ("detector", "median score", "99 % limit", *(f"{size} σ" for size in sizes))
+    for column in columns:
+        table.add_column(column, justify="left" if column == "detector" else "right")
+    for kind, report in card["held_out"].items():
+        shares = [f"{share:.1%}" for share in report["shift_found"].values()]
+        table.add_row(kind, f"{report['score_median']:.4g}", f"{report['limit']:.4g}", *shares)
+    out.print(table)
+    out.print(f"Wrote {folder} ({card['detector']}, {model_id[:16]}, {card['seconds']:g} s)")

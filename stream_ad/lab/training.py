@@ -1,0 +1,262 @@
+"""Recording -> model: windows, normaliser, detector, leave-block-out calibration, training card."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from stream_ad import __version__
+from stream_ad.core.batches import Float32Array, Float64Array, Int64Array, Keys, ScoreBatch
+from stream_ad.core.deciding import Deciding
+from stream_ad.core.detectors import catalog
+from stream_ad.core.detectors.base import Progress, no_progress
+from stream_ad.core.incidents import IncidentRules
+from stream_ad.core.model import Channel, Model, Normaliser, WindowShape
+from stream_ad.core.scoring import Scoring, normalise
+from stream_ad.core.thresholds.base import Calibration
+from stream_ad.core.thresholds.fixed import Fixed
+from stream_ad.errors import TrainingError
+from stream_ad.io.recordings import Recording
+from stream_ad.lab.sensitivity import sensitivity
+from stream_ad.lab.windows import Windows, cut_windows
+
+MIN_CALIBRATION = 50
+MAX_CALIBRATION = 20_000
+MAX_TRAINING_BYTES = 2 << 30
+PROBE_WINDOWS = 16
+REPORT_QUANTILE = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """What to train.
+
+    Attributes:
+        name: the bundle's name.
+        kind: the detector's name in the catalogue.
+        shape: window, stride and period.
+        channels: the channels to use, any order; `always_moves` is found by training.
+        settings: overrides of the detector's defaults.
+        smoothing: weight of the newest log score, 0 < a <= 1.
+        min_coverage: share of filled cells below which a channel counts as missing.
+        clip: cut of normalised values.
+        folds: contiguous blocks of the leave-block-out calibration, >= 2.
+        seed: the same seed and data give the same model on the same machine.
+        baseline: detector that is trained beside it and told in the card, or "" for none.
+    """
+
+    name: str
+    kind: str
+    shape: WindowShape
+    channels: Sequence[Channel]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    smoothing: float = 0.3
+    min_coverage: float = 0.5
+    clip: float = 10.0
+    folds: int = 5
+    seed: int = 0
+    baseline: str = "pca"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model and what was found while making it.
+
+    Attributes:
+        model: without an id; `bundles.save` gives it one.
+        probe: float32[k, t, c], raw windows for the bundle's probe.
+        card: the training card.
+    """
+
+    model: Model
+    probe: Float32Array
+    card: dict[str, Any]
+
+
+def train(recording: Recording, plan: TrainingPlan, progress: Progress = no_progress) -> Trained:
+    """Make a model from a recording of normal running.
+
+    Scores that calibrate the thresholds come from models that have not seen the window: the
+    recording is cut into contiguous blocks, each scored by a model fitted on the others.
+
+    Raises:
+        ConfigError: unknown detector or setting.
+        RecordingError: a channel is missing.
+        TrainingError: too few usable windows.
+    """
+    channels = sorted(plan.channels, key=lambda channel: channel.name)
+    windows = _usable(cut_windows(recording, channels, plan.shape), plan)
+    begun = time.monotonic()
+    model, held_out = _fit(windows, channels, plan, progress)
+    report = {plan.kind: _report(model, windows, held_out)}
+    if plan.baseline and plan.baseline != plan.kind:
+        baseline, scores = _fit(windows, channels, replace(plan, kind=plan.baseline, settings={}), progress)
+        report[plan.baseline] = _report(baseline, windows, scores)
+    card = {
+        "name": plan.name,
+        "detector": plan.kind,
+        "seed": plan.seed,
+        "folds": plan.folds,
+        "recording": _describe(recording, windows, channels),
+        "held_out": report,
+        "held_out_note": "leave-block-out on the training recording; a limit at a quantile of these scores",
+        "seconds": round(time.monotonic() - begun, 1),
+        "versions": {"stream_ad": __version__, "numpy": version("numpy"), "python": platform.python_version()},
+        "limits": "fitted on one recording of normal running; scores mean nothing outside of its operating range",
+    }
+    probe = windows.values[np.linspace(0, len(windows) - 1, min(PROBE_WINDOWS, len(windows))).astype(int)]
+    return Trained(replace(model, card=card), np.ascontiguousarray(probe), card)
+
+
+def _usable(windows: Windows, plan: TrainingPlan) -> Windows:
+    """Keep windows with enough samples, evenly thinned to what fits into memory."""
+    windows = windows.take(np.flatnonzero((windows.coverage >= plan.min_coverage).all(axis=1)))
+    if len(windows) < MIN_CALIBRATION:
+        raise TrainingError(
+            f"expected at least {MIN_CALIBRATION} windows of {plan.shape.samples} samples with enough data, "
+            f"found {len(windows)}: record longer, or take a shorter window or stride"
+        )
+    most = max(MAX_TRAINING_BYTES // max(windows.values[0].nbytes, 1), MIN_CALIBRATION)
+    if len(windows) > most:
+        windows = windows.take(np.linspace(0, len(windows) - 1, most).astype(np.int64))
+    return windows
+
+
+def _fit(
+    windows: Windows, channels: Sequence[Channel], plan: TrainingPlan, progress: Progress
+) -> tuple[Model, Float64Array]:
+    """Return the model fitted on all windows, and the held-out smoothed score of each window."""
+    kind = catalog.get(plan.kind)
+    moves = _moves(windows.values)
+    known = tuple(replace(channel, always_moves=bool(m)) for channel, m in zip(channels, moves, strict=True))
+
+    def fitted(rows: Int64Array, step: int) -> Model:
+        normaliser = fit_normaliser(windows.values[rows], plan.clip)
+        label = f"{plan.kind} {step}/{plan.folds + 1}"
+        detector = kind.fit(
+            normalise(windows.values[rows], normaliser),
+            plan.settings,
+            plan.seed,
+            lambda what, done, total: progress(f"{label}: {what}", done, total),
+        )
+        return Model(
+            name=plan.name,
+            model_id="",
+            channels=known,
+            window=plan.shape,
+            min_coverage=plan.min_coverage,
+            normaliser=normaliser,
+            detector=detector,
+            kind=plan.kind,
+            settings={**kind.defaults(), **plan.settings},
+            smoothing=plan.smoothing,
+            calibration=Calibration(np.ones(1)),
+        )
+
+    held_out = np.full(len(windows), np.nan)
+    for fold, (inside, outside) in enumerate(blocks(windows, plan)):
+        held_out[inside] = smoothed_scores(fitted(outside, fold + 1), windows.take(inside))
+    model = fitted(np.arange(len(windows)), plan.folds + 1)
+    sample = held_out[np.linspace(0, len(held_out) - 1, min(len(held_out), MAX_CALIBRATION)).astype(np.int64)]
+    return replace(model, calibration=Calibration(sample)), held_out
+
+
+def smoothed_scores(model: Model, windows: Windows) -> Float64Array:
+    """Return float64[n], the smoothed scores that the live pipe would give windows in order of time."""
+    n = len(windows)
+    scored = Scoring(model).score_values(windows.values)
+    deciding = Deciding(
+        model.name,
+        [channel.name for channel in model.channels],
+        model.smoothing,
+        Fixed(model.calibration, limit=1e300),
+        IncidentRules(),
+    )
+    deciding.grow(int(windows.device.max(initial=0)) + 1)
+    row = np.arange(n)
+    batch = ScoreBatch(
+        keys=Keys(windows.device, windows.end_ns, row, row, np.zeros(n, np.uint16)),
+        quality=np.zeros(n, np.uint32),
+        coverage=windows.coverage,
+        score=scored.score,
+        contribution=None,
+        model_id="",
+    )
+    return deciding.decide(batch, lambda slot: str(slot))[0].smoothed
+
+
+def blocks(windows: Windows, plan: TrainingPlan) -> list[tuple[Int64Array, Int64Array]]:
+    """Return the rows inside each contiguous block, and those outside that share no sample with it."""
+    found = []
+    length_ns = plan.shape.samples * plan.shape.period_ns
+    for inside in np.array_split(np.arange(len(windows)), plan.folds):
+        first, last = windows.end_ns[inside[0]], windows.end_ns[inside[-1]]
+        apart = (windows.end_ns <= first - length_ns) | (windows.end_ns >= last + length_ns)
+        outside = np.flatnonzero(apart)
+        if len(outside) < MIN_CALIBRATION // 2:
+            raise TrainingError(f"too few windows outside of a calibration block: {len(outside)}; record longer")
+        found.append((inside, outside))
+    return found
+
+
+def fit_normaliser(values: Float32Array, clip: float) -> Normaliser:
+    """Return mean and standard deviation of each channel over all samples.
+
+    A channel that never moved gets a hundredth of its level as scale (1 where the level is 0), so
+    that a change from it is seen and no score is infinite.
+
+    Args:
+        values: float32[n, t, c], raw.
+        clip: cut of normalised values.
+    """
+    flat = values.reshape(-1, values.shape[2]).astype(np.float64)
+    known = np.isfinite(flat)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, flat, 0.0).sum(axis=0) / count
+    std = np.sqrt(np.where(known, (flat - mean) ** 2, 0.0).sum(axis=0) / count)
+    level = np.abs(mean)
+    still = std <= 1e-6 * np.maximum(level, 1e-6)
+    scale = np.where(still, np.where(level > 0, 0.01 * level, 1.0), std)
+    return Normaliser(mean.astype(np.float32), np.maximum(scale, 1e-12).astype(np.float32), clip)
+
+
+def _moves(values: Float32Array) -> list[bool]:
+    """Return per channel whether it had more than one value in every window."""
+    with np.errstate(invalid="ignore"):
+        still = (values == values[:, :1]).all(axis=1)
+    return (~still.any(axis=0)).tolist() if values.shape[1] > 1 else [False] * values.shape[2]
+
+
+def _report(model: Model, windows: Windows, held_out: Float64Array) -> dict[str, Any]:
+    """Say how the held-out scores lie, and which injected shifts the model sees at their limit."""
+    limit = float(np.quantile(held_out, REPORT_QUANTILE))
+    return {
+        "score_median": float(np.median(held_out)),
+        "limit": limit,
+        "limit_quantile": REPORT_QUANTILE,
+        "shift_found": sensitivity(model, windows, limit),
+    }
+
+
+def _describe(recording: Recording, windows: Windows, channels: Sequence[Channel]) -> dict[str, Any]:
+    """Say what the model was fitted on."""
+    ranges = {}
+    for channel in channels:
+        column = recording.values[:, recording.channels.index(channel.name)]
+        known = column[np.isfinite(column)]
+        low, high = (float(known.min()), float(known.max())) if len(known) else (None, None)
+        ranges[channel.name] = {"unit": channel.unit, "min": low, "max": high}
+    return {
+        "rows": len(recording),
+        "devices": len(recording.devices),
+        "windows": len(windows),
+        "start_ns": int(recording.event_ns[0]),
+        "end_ns": int(recording.event_ns[-1]),
+        "channels": ranges,
+    }

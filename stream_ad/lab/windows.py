@@ -1,0 +1,84 @@
+"""Recording -> windows, through the same windowing as the live pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_ad.core.batches import Float32Array, Int32Array, Int64Array, ReadingBatch
+from stream_ad.core.model import Channel, WindowShape
+from stream_ad.core.windowing import TimeRules, Windowing
+from stream_ad.errors import RecordingError
+from stream_ad.io.recordings import Recording
+
+BATCH_ROWS = 262_144
+FOREVER_NS = 2**60
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows of a recording, in order of their end.
+
+    Attributes:
+        values: float32[n, t, c], raw, NaN where a sample is missing.
+        device: int32[n], index into the recording's devices.
+        end_ns: int64[n], exclusive end, event time.
+        coverage: float32[n, c].
+    """
+
+    values: Float32Array
+    device: Int32Array
+    end_ns: Int64Array
+    coverage: Float32Array
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Int64Array) -> Windows:
+        """Return the given windows, in the given order."""
+        return Windows(self.values[rows], self.device[rows], self.end_ns[rows], self.coverage[rows])
+
+
+def cut_windows(recording: Recording, channels: Sequence[Channel], shape: WindowShape) -> Windows:
+    """Cut a recording into windows on the live grid.
+
+    Args:
+        recording: rows in order of time; all of `channels` are there.
+        channels: the model's channels, sorted by name.
+        shape: the grid.
+
+    Raises:
+        RecordingError: a channel is missing.
+    """
+    at = []
+    for channel in channels:
+        if channel.name not in recording.channels:
+            raise RecordingError(f"recording: expected a channel {channel.name!r}, found {list(recording.channels)}")
+        at.append(recording.channels.index(channel.name))
+    windowing = Windowing(shape, channels, TimeRules(0, FOREVER_NS, FOREVER_NS))
+    windowing.grow(len(recording.devices))
+    found = []
+    for start in range(0, len(recording), BATCH_ROWS):
+        rows = slice(start, start + BATCH_ROWS)
+        event = recording.event_ns[rows]
+        batch = ReadingBatch(
+            ids=recording.devices,
+            device=recording.device[rows],
+            event_ns=event,
+            log_ns=event,
+            offset=np.full(len(event), start, np.int64),
+            values=np.ascontiguousarray(recording.values[rows][:, at]),
+            record_offset=np.array([start], np.int64),
+            record_log_ns=event[:1],
+        )
+        found.append(windowing.add(batch.device, batch)[0])
+    found.append(windowing.close_idle(2 * FOREVER_NS, len(recording)))
+    joined = Windows(
+        np.concatenate([windows.values for windows in found]),
+        np.concatenate([windows.keys.device for windows in found]),
+        np.concatenate([windows.keys.end_ns for windows in found]),
+        np.concatenate([windows.coverage for windows in found]),
+    )
+    return joined.take(np.lexsort((joined.device, joined.end_ns)))
