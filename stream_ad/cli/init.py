@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 TEMPLATE = """\
 # A stream: one topic of readings, one kind of device, one bundle.
 # Written for {origin}:
-#   {devices} device(s), {channels_count} channels, a reading every {period}
-#   channels: {channels}
+#   devices: {devices}, channels: {channels_count}, a reading every {period}
+#   {channels}
 # Environment variables STREAM_AD__SECTION__KEY replace a key. Relative paths count from this file.
 
 [stream]
@@ -163,8 +163,10 @@ def summary(out: Path, name: str, found: Description, recording: Recording) -> d
 def tell(args: argparse.Namespace, out: Path, found: Description, recording: Recording) -> None:
     """Print what was found and what comes next."""
     layout = recording.layout.name if recording.layout else "?"
-    print(f"{args.recording}: {found.rows:,} rows of {found.devices:,} devices ({layout} layout)")
-    print(f"  time      {time_text(found.start_ns)} to {time_text(found.end_ns)}, {found.time_basis}")
+    print(f"{args.recording}: {found.rows:,} rows, devices: {found.devices:,} ({layout} layout)")
+    guessed = recording.naive and not args.zone
+    basis = "no zone in the data, shown as if UTC" if guessed else found.time_basis
+    print(f"  time      {time_text(found.start_ns)} to {time_text(found.end_ns)} ({basis})")
     uneven = f", {found.irregular:.0%} of the steps differ" if found.irregular >= 0.005 else ""
     print(f"  period    {duration_text(found.period_ns / NS)}{uneven}")
     print(f"  channels  {len(found.channels)}")
@@ -176,7 +178,7 @@ def tell(args: argparse.Namespace, out: Path, found: Description, recording: Rec
         print(f"  note      {note}")
     print(f"\nWrote {out}. Next:")
     zone = []
-    if recording.naive and not args.zone:
+    if guessed:
         print("  (the recording's times have no zone: say which it is; UTC below is a guess)")
         zone = ["--zone", "UTC"]
     for verb, needs_recording in (("train", True), ("send", True), ("run", False), ("alerts", False)):

@@ -96,8 +96,9 @@ class _Columns:
         self.parts: dict[str, list[Float32Array]] = {}
 
     def add(self, rows: int, columns: Mapping[str, Float32Array]) -> None:
-        for name in columns.keys() - self.parts.keys():
-            self.parts[name] = [np.full(self.rows, np.nan, np.float32)]
+        for name in columns:
+            if name not in self.parts:
+                self.parts[name] = [np.full(self.rows, np.nan, np.float32)]
         for name, parts in self.parts.items():
             parts.append(columns[name] if name in columns else np.full(rows, np.nan, np.float32))
         self.rows += rows

@@ -24,7 +24,6 @@ from stream_ad.errors import RecordingError
 KINDS = {
     ".csv": "csv",
     ".tsv": "csv",
-    ".txt": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".jsonl": "jsonl",

@@ -48,7 +48,7 @@ def test_settings_are_written_and_the_next_commands_said(here: Path, capsys: pyt
     assert "stream-ad run\n" in out
     text = (here / "stream.toml").read_text()
     assert "a reading every 1 s" in text
-    assert "channels: flow, pressure" in text
+    assert "#   flow, pressure\n" in text
 
 
 def test_slow_recordings_get_longer_times(here: Path) -> None:
@@ -69,7 +69,9 @@ def test_times_without_a_zone_can_be_looked_at(here: Path, capsys: pytest.Captur
     assert main(["init", "r.csv", "--name", "pumps", "--out", "conf/pumps.toml"]) == 0
 
     assert load(here / "conf" / "pumps.toml", {}).stream.name == "pumps"
-    assert "stream-ad train r.csv --zone UTC -c conf/pumps.toml\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no zone in the data" in out
+    assert "stream-ad train r.csv --zone UTC -c conf/pumps.toml\n" in out
 
 
 def test_json_for_programs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
