@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
 
 def show(path: Path, as_json: bool) -> None:
     """Print what a bundle says of itself."""
-    from stream_ad.io.bundle_manifest import CARD, read_checked, read_json, read_manifest
+    from stream_ad.io.bundle_manifest import read_card, read_manifest
 
     manifest = read_manifest(path)
-    card = read_json(read_checked(path, CARD, manifest), path / CARD)
+    card = read_card(path)
     content: dict[str, Any] = manifest.model_dump(mode="json")
     if as_json:
         print_json(content | {"card": card})

@@ -139,6 +139,16 @@ def read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
     return data
 
 
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read the training card; loads no model.
+
+    Raises:
+        BundleFormatError: manifest or card cannot be read.
+        BundleDigestError: one of them differs from its digest.
+    """
+    return read_json(read_checked(folder, CARD, read_manifest(folder)), folder / CARD)
+
+
 def pack_json(content: dict[str, Any], what: str) -> bytes:
     """Return readable JSON; ContractError where a value is no plain JSON."""
     try:

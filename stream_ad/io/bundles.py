@@ -183,15 +183,6 @@ def verify(folder: Path) -> list[str]:
     return lines
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """Read the training card, held against its digest.
-
-    Raises:
-        BundleError: as `load`.
-    """
-    return read_json(read_checked(folder, CARD, read_manifest(folder)), folder / CARD)
-
-
 def check_fits(model: Model, channels: Mapping[str, str]) -> None:
     """Hold a model against what a stream's devices send.
 
