@@ -128,24 +128,20 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
     start = networks.initial([size, *settings["hidden"], size], Activation.RELU, rng)
     with networks.one_deterministic_thread():
         layers = networks.to_torch(start)
-        weights = [tensor for layer in layers for tensor in layer]
-        rate = settings["learning_rate"]
-        optimiser = torch.optim.Adam(weights, lr=rate, weight_decay=settings["weight_decay"])
+        optimiser = networks.Adam(layers, settings["weight_decay"])
         for epoch in range(settings["epochs"]):
-            optimiser.param_groups[0]["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * epoch / settings["epochs"]))
+            rate = settings["learning_rate"] * 0.5 * (1.0 + math.cos(math.pi * epoch / settings["epochs"]))
             order = rng.permutation(n)
             for first in range(0, n, settings["batch_size"]):
                 clean = rows[order[first : first + settings["batch_size"]]]
                 noise = rng.standard_normal(clean.shape, dtype=np.float32) * np.float32(settings["noise"])
                 rebuilt = networks.torch_forward(layers, Activation.RELU, torch.from_numpy(clean + noise))
                 loss = (rebuilt - torch.from_numpy(clean)).square().mean()
-                optimiser.zero_grad()
-                torch.autograd.backward(loss)
-                optimiser.step()
+                optimiser.step(loss, rate)
             progress("epochs", epoch + 1, settings["epochs"])
         trained = networks.from_torch(layers, Activation.RELU)
     if not all(np.isfinite(weight).all() for weight in trained.weights + trained.biases):
-        raise TrainingError(f"autoencoder: the weights diverged, lower learning_rate ({rate:g})")
+        raise TrainingError(f"autoencoder: the weights diverged, lower learning_rate ({settings['learning_rate']:g})")
     return trained
 
 

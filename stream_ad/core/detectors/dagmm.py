@@ -266,18 +266,14 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
         parts = [
             networks.to_torch(networks.initial(sizes, Activation.RELU, rng)) for sizes in (inner, inner[::-1], outer)
         ]
-        weights = [tensor for layers in parts for layer in layers for tensor in layer]
-        optimiser = torch.optim.Adam(weights, lr=settings["learning_rate"])
+        optimiser = networks.Adam([layer for layers in parts for layer in layers])
         for step in range(steps):
             drawn = torch.from_numpy(rows[rng.choice(len(rows), batch, replace=False)])
             kept = rng.random((batch, settings["estimation_hidden"])) < keep_share
             keep = torch.from_numpy(kept.astype(np.float32) / np.float32(keep_share))
             loss = objective(parts, drawn, keep, settings)
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
             # A component that nearly dies has steep gradients; one such step must not undo the rest.
-            torch.nn.utils.clip_grad_norm_(weights, 5.0)
-            optimiser.step()
+            optimiser.step(loss, settings["learning_rate"], longest=5.0)
             if (step + 1) % PROGRESS_STEPS == 0 or step + 1 == steps:
                 progress("steps", step + 1, steps)
         encoder, decoder, estimator = (networks.from_torch(layers, Activation.RELU) for layers in parts)

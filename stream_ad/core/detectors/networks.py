@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 
+BETA_1, BETA_2 = 0.9, 0.999
+"""Decay of Adam's moments, as in the paper."""
+
+
 class Activation(StrEnum):
     """What a hidden layer applies; the last layer is always linear."""
 
@@ -162,3 +166,48 @@ def torch_forward(
         rows = rows * keep
     weight, bias = layers[-1]
     return rows @ weight + bias
+
+
+class Adam:
+    """Kingma & Ba, "Adam: A method for stochastic optimization", ICLR 2015, algorithm 1.
+
+    `torch.optim` gives the same steps but imports torch's compiler first: as long as torch itself.
+    """
+
+    def __init__(self, layers: Layers, weight_decay: float = 0.0) -> None:
+        """Start with moments of 0.
+
+        Args:
+            layers: what is trained, in place.
+            weight_decay: times the weights, added to the gradient.
+        """
+        import torch
+
+        self.tensors = [tensor for layer in layers for tensor in layer]
+        self._moments = [(torch.zeros_like(tensor), torch.zeros_like(tensor)) for tensor in self.tensors]
+        self._weight_decay = weight_decay
+        self._steps = 0
+
+    def step(self, loss: torch.Tensor, rate: float, longest: float | None = None) -> None:
+        """Move down the gradient of a loss.
+
+        Args:
+            loss: a scalar that depends on every trained tensor.
+            rate: step size.
+            longest: a gradient of all tensors together with a larger norm is cut to it.
+        """
+        import torch
+
+        gradients = list(torch.autograd.grad(loss, self.tensors))
+        self._steps += 1
+        first_bias, second_bias = 1.0 - BETA_1**self._steps, 1.0 - BETA_2**self._steps
+        with torch.no_grad():
+            if longest is not None:
+                norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+                gradients = [gradient * (longest / (norm + 1e-6)).clamp(max=1.0) for gradient in gradients]
+            for tensor, gradient, (first, second) in zip(self.tensors, gradients, self._moments, strict=True):
+                if self._weight_decay:
+                    gradient = gradient + self._weight_decay * tensor
+                first.lerp_(gradient, 1.0 - BETA_1)
+                second.mul_(BETA_2).addcmul_(gradient, gradient, value=1.0 - BETA_2)
+                tensor.addcdiv_(first, (second / second_bias).sqrt_().add_(1e-8), value=-rate / first_bias)

@@ -40,6 +40,25 @@ def test_a_network_survives_torch_and_storage() -> None:
         assert all((a == b).all() for a, b in zip(other.biases, network.biases, strict=True))
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adam_steps_as_torchs_own(weight_decay: float) -> None:
+    network = networks.initial((5, 4, 2), Activation.RELU, np.random.default_rng(3))
+    rows = torch.from_numpy(np.random.default_rng(4).standard_normal((30, 5), dtype=np.float32))
+    ours, theirs = networks.to_torch(network), networks.to_torch(network)
+    mine = networks.Adam(ours, weight_decay)
+    tensors = [tensor for layer in theirs for tensor in layer]
+    reference = torch.optim.Adam(tensors, lr=0.01, weight_decay=weight_decay)
+    for _ in range(20):
+        mine.step(networks.torch_forward(ours, Activation.RELU, rows).square().sum(), 0.01, longest=1.0)
+        loss = networks.torch_forward(theirs, Activation.RELU, rows).square().sum()
+        reference.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(tensors, 1.0)
+        reference.step()
+    for found, expected in zip(mine.tensors, tensors, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_training_leaves_torch_as_it_was() -> None:
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(2)
