@@ -1,0 +1,47 @@
+# make demo              the whole pipe on the embedded log, about a minute
+# make demo BROKER=kafka the same on a real Apache Kafka that this command starts (KAFKA=host:port: a running one)
+# make test              everything that CI runs
+# make bench             the benchmarks of docs/benchmarks.md
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BROKER ?= local
+KAFKA ?=
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint unit bench lock pretrained clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
+
+test: lint unit
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+unit: $(VENV)/installed
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.pipeline
+
+pretrained: $(VENV)/installed
+	$(BIN)/python -m simulators.pretrain
+
+# One command sets everything up; uv installs the gigabytes of torch in seconds.
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps -e .
+	touch $@
+
+lock:
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" -o requirements.lock
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
