@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from stream_ad.io.local_log import LocalLog
 from stream_ad.io.transport import Partition, Transport
+
+if TYPE_CHECKING:
+    from stream_ad.io.kafka_log import KafkaLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Backend:
     session_timeout_s: float
     deadline_s: float
 
-    def open(self) -> Transport:
+    def open(self) -> LocalLog | KafkaLog:
         if self.kind == "local":
             return LocalLog(Path(self.address), session_timeout_s=self.session_timeout_s, timeout_s=5.0)
         from stream_ad.io.kafka_log import KafkaLog
@@ -45,18 +48,11 @@ class Backend:
 
     def trim(self, partition: Partition, before_offset: int) -> None:
         """Do what retention does."""
-        if self.kind == "local":
-            log = LocalLog(Path(self.address))
-            log.trim(partition, before_offset)
-            log.close()
-            return
-        from kafka import KafkaAdminClient, TopicPartition
-
-        admin = KafkaAdminClient(bootstrap_servers=self.address.split(","))
+        log = self.open()
         try:
-            admin.delete_records({TopicPartition(partition.topic, partition.number): before_offset})
+            log.trim(partition, before_offset)
         finally:
-            admin.close()
+            log.close()
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.broker)])

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -318,7 +319,6 @@ def test_poll_keeps_to_its_wait_and_wakes_for_a_record(transport: Transport, nam
     assert reader.poll(wait_s=0.3) == 0
     assert 0.2 < time.monotonic() - begin < 5
     transport.append(name, [Record(b"v")])
-    begin = time.monotonic()
     poll_until([reader], lambda: reader.values() == [b"v"], backend.deadline_s)
 
 
@@ -600,6 +600,6 @@ def test_a_member_stopped_beyond_its_session_cannot_commit(transport: Transport,
 
 def test_a_log_that_does_not_answer_is_unreachable(backend: Backend, name: str) -> None:
     begin = time.monotonic()
-    with pytest.raises(UnreachableError):
-        backend.unreachable().open().topic(name)
+    with pytest.raises(UnreachableError), closing(backend.unreachable().open()) as transport:
+        transport.topic(name)
     assert time.monotonic() - begin < 30
