@@ -1,0 +1,230 @@
+"""Verdicts <-> messages of the scores topic: Arrow IPC, split by bytes, each naming its input span.
+
+The spans of the messages of a partition chain: one starts where the one before it ended, so a reader sees a
+hole. A span that closed no window needs no message; the next span then starts where the last published ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from stream_ad.core.batches import Int32Array, VerdictBatch
+from stream_ad.errors import ContractError, RecordTooLargeError
+from stream_ad.io.transport import Headers, Partition, Record
+from stream_ad.io.wire_encode import ARROW, CONTENT_TYPE
+
+FORMAT = 1
+PREFIX = "stream-ad-"
+TIME = pa.timestamp("us", "UTC")
+DeviceNames: TypeAlias = Sequence[str] | Callable[[Int32Array], Sequence[str]]
+"""Ids by slot, or what returns the id of each of some slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Input offsets start <= offset < end.
+
+    Raises:
+        ContractError: it is empty or begins below 0.
+    """
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ContractError(f"span: expected 0 <= start < end, found {self.start}, {self.end}")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreMessage:
+    """A decoded score message.
+
+    Attributes:
+        table: one row per window; see `schema`.
+        span: input offsets whose windows the parts of this span hold together.
+        part: this message's number among the span's, from 0.
+        parts: how many messages carry the span.
+        input: the partition of the readings.
+        model_id: digest of the bundle.
+        config_digest: digest of the settings.
+    """
+
+    table: pa.Table
+    span: Span
+    part: int
+    parts: int
+    input: Partition
+    model_id: str
+    config_digest: str
+
+
+def schema(channels: Sequence[str]) -> pa.Schema:
+    """Return the columns of a score message, which are those of the score log.
+
+    `start`, `end` and `incident` (the end of the opening window, null outside) are event time in
+    microseconds: finer periods are cut. `score` and `smoothed` are null where unscored; `coverage` is the
+    mean over the channels; `offset` is that of the input record that closed the window.
+    """
+    return pa.schema(
+        [
+            ("device", pa.dictionary(pa.int32(), pa.string())),
+            ("start", TIME),
+            ("end", TIME),
+            ("score", pa.float64()),
+            ("smoothed", pa.float64()),
+            ("limit", pa.float64()),
+            ("is_anomaly", pa.bool_()),
+            ("incident", TIME),
+            ("quality", pa.uint32()),
+            ("coverage", pa.float32()),
+            ("contribution", pa.struct([(channel, pa.float32()) for channel in channels])),
+            ("model_id", pa.dictionary(pa.int32(), pa.string())),
+            ("revision", pa.uint16()),
+            ("sequence", pa.int64()),
+            ("partition", pa.int32()),
+            ("offset", pa.int64()),
+        ]
+    )
+
+
+def encode(
+    verdicts: VerdictBatch,
+    ids: DeviceNames,
+    channels: Sequence[str],
+    window_ns: int,
+    span: Span,
+    source: Partition,
+    config_digest: str,
+    max_bytes: int = 900_000,
+) -> list[Record]:
+    """Return the messages of one span; none where no window closed.
+
+    Args:
+        verdicts: n rows, all of `source`.
+        ids: the devices' ids by slot.
+        channels: c names, in the order of the columns of coverage and contribution.
+        window_ns: length of a window.
+        span: the input offsets read since the last published span.
+        source: the partition of the readings; the messages go to the same number.
+        config_digest: digest of the settings.
+        max_bytes: largest payload; more rows make more messages.
+
+    Raises:
+        ContractError: the columns do not fit the channels.
+        RecordTooLargeError: a single row exceeds `max_bytes`.
+    """
+    if verdicts.scores.coverage.shape[1] != len(channels):
+        raise ContractError(f"verdicts: expected {len(channels)} channels, found {verdicts.scores.coverage.shape[1]}")
+    if len(verdicts) == 0:
+        return []
+    table = _batch(verdicts, ids, channels, window_ns, source.number)
+    pieces = _split(table, max_bytes)
+    common: Headers = (
+        (CONTENT_TYPE, ARROW.encode()),
+        (PREFIX + "format", str(FORMAT).encode()),
+        (PREFIX + "input-topic", source.topic.encode()),
+        (PREFIX + "input-partition", str(source.number).encode()),
+        (PREFIX + "span", f"{span.start}-{span.end}".encode()),
+        (PREFIX + "model", verdicts.scores.model_id.encode()),
+        (PREFIX + "config", config_digest.encode()),
+    )
+    return [
+        Record(
+            value=piece,
+            headers=(*common, (PREFIX + "part", f"{number}/{len(pieces)}".encode())),
+            partition=source.number,
+        )
+        for number, piece in enumerate(pieces)
+    ]
+
+
+def decode(value: bytes, headers: Headers) -> ScoreMessage:
+    """Read a score message.
+
+    Raises:
+        ContractError: a header is missing, the format unknown, or the payload no table of scores.
+    """
+    texts = {name: content.decode("utf-8", "replace") for name, content in headers}
+    try:
+        if texts[PREFIX + "format"] != str(FORMAT):
+            raise ValueError(f"format {texts[PREFIX + 'format']}")
+        start, _, end = texts[PREFIX + "span"].partition("-")
+        part, _, parts = texts[PREFIX + "part"].partition("/")
+        source = Partition(texts[PREFIX + "input-topic"], int(texts[PREFIX + "input-partition"]))
+        model_id, config_digest = texts[PREFIX + "model"], texts[PREFIX + "config"]
+        span, numbers = Span(int(start), int(end)), (int(part), int(parts))
+        with pa.ipc.open_stream(value) as reader:
+            table = reader.read_all()
+        table.validate(full=True)
+        channels = [field.name for field in table.schema.field("contribution").type]
+        if table.schema != schema(channels):
+            raise ValueError(f"columns {table.schema.names}")
+    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
+        raise ContractError(
+            f"score message: expected format {FORMAT}, found: {type(error).__name__} {error}"
+        ) from error
+    return ScoreMessage(table, span, numbers[0], numbers[1], source, model_id, config_digest)
+
+
+def _split(batch: Any, max_bytes: int) -> list[bytes]:
+    """Serialise rows in messages of at most `max_bytes`, halving what is too large."""
+    payload = _serialised(batch)
+    if len(payload) <= max_bytes:
+        return [payload]
+    if batch.num_rows == 1:
+        raise RecordTooLargeError(f"score message: expected at most {max_bytes} bytes, found {len(payload)} for a row")
+    count = min(batch.num_rows, max(2, -(-len(payload) // max_bytes)))
+    edges = np.linspace(0, batch.num_rows, count + 1).astype(int).tolist()
+    pieces = [batch.slice(low, high - low) for low, high in pairwise(edges)]
+    return [payload for piece in pieces for payload in _split(piece, max_bytes)]
+
+
+def _serialised(batch: Any) -> bytes:
+    device = batch["device"]
+    used, codes = np.unique(np.asarray(device.indices), return_inverse=True)
+    if len(used) < len(device.dictionary):  # a part names only its own devices
+        columns = list(batch.columns)
+        columns[0] = pa.DictionaryArray.from_arrays(codes.astype(np.int32), device.dictionary.take(pa.array(used)))
+        batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _batch(verdicts: VerdictBatch, ids: DeviceNames, channels: Sequence[str], window_ns: int, partition: int) -> Any:
+    scores, keys, n = verdicts.scores, verdicts.keys, len(verdicts)
+    slots, codes = np.unique(keys.device, return_inverse=True)
+    names = ids(slots) if callable(ids) else [ids[slot] for slot in slots.tolist()]
+    outside = verdicts.incident == 0
+    unscored = np.isnan(scores.score)
+    wanted = schema(channels)
+    shares = np.full(scores.coverage.shape, np.nan, np.float32) if scores.contribution is None else scores.contribution
+    absent = unscored if scores.contribution is not None else np.ones(n, np.bool_)
+    fields = [pa.array(column) for column in np.ascontiguousarray(shares.T)]
+    columns = [
+        pa.DictionaryArray.from_arrays(codes.astype(np.int32), pa.array(names, pa.string())),
+        pa.array((keys.end_ns - window_ns) // 1_000).view(TIME),
+        pa.array(keys.end_ns // 1_000).view(TIME),
+        pa.array(scores.score, mask=unscored),
+        pa.array(verdicts.smoothed, from_pandas=True),
+        pa.array(verdicts.limit, from_pandas=True),
+        pa.array(verdicts.is_anomaly),
+        pa.array(verdicts.incident // 1_000, mask=outside).view(TIME),
+        pa.array(scores.quality),
+        pa.array(scores.coverage.mean(axis=1, dtype=np.float32)),
+        pa.StructArray.from_arrays(fields, fields=list(wanted.field("contribution").type), mask=pa.array(absent)),
+        pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), pa.array([scores.model_id], pa.string())),
+        pa.array(keys.revision),
+        pa.array(keys.sequence),
+        pa.array(np.full(n, partition, np.int32)),
+        pa.array(keys.offset),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)
