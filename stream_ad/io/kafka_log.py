@@ -1,0 +1,521 @@
+"""The log on Apache Kafka, through kafka-python 3; implements `transport.Transport`.
+
+With `kafka_source`, `kafka_commit`, `kafka_records` and `kafka_errors` this is all that sees kafka-python. Imported
+only where Kafka is chosen.
+"""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.net.compat import KafkaNetClient
+
+from stream_ad.errors import ConfigError, ContractError, PositionError, TopicError, UnreachableError
+from stream_ad.io.kafka_commit import KafkaCommitter
+from stream_ad.io.kafka_errors import translated, translating
+from stream_ad.io.kafka_records import close_producer, raw_batch, send_all
+from stream_ad.io.kafka_source import KafkaSource
+from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, TopicInfo
+
+T = TypeVar("T")
+Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
+Option = str | int | float | bool
+
+READ_RECORDS = 2_000
+CHUNK_RECORDS = 5_000
+CHUNK_BYTES = 16_000_000
+"""kafka-python buffers without a bound, so `append` waits for its records after this many."""
+RETRY_S = 0.05
+
+DECIDED_HERE = frozenset(
+    {
+        "acks",
+        "allow_auto_create_topics",
+        "auto_offset_reset",
+        "bootstrap_servers",
+        "delivery_timeout_ms",
+        "enable_auto_commit",
+        "enable_idempotence",
+        "group_id",
+        "group_instance_id",
+        "isolation_level",
+        "kafka_client",
+        "key_deserializer",
+        "key_serializer",
+        "partition_assignment_strategy",
+        "partitioner",
+        "session_timeout_ms",
+        "transaction_timeout_ms",
+        "transactional_id",
+        "value_deserializer",
+        "value_serializer",
+    }
+)
+"""Client options that exactly-once hangs on."""
+
+
+class KafkaLog:
+    """A log on Apache Kafka (2.5 or later); implements `transport.Transport`.
+
+    Topics are made with `message.timestamp.type=LogAppendTime`, so append times are the broker's, in milliseconds.
+    Nothing is connected before it is needed.
+
+    Args:
+        servers: `host:port` of one or more brokers.
+        session_timeout_s: a member silent for longer loses its partitions.
+        transaction_timeout_s: a killed committer's open transaction holds readers back at most this long, plus
+            the broker's own interval of looking for such (10 s by default).
+        request_timeout_s: how long a broker may take to answer; calls without an answer raise after about
+            twice this time.
+        commit_deadline_s: how long a commit may take.
+        max_record_bytes: largest record sent; at most the topic's `max.message.bytes`.
+        client_options: handed to kafka-python as they are (for example `security_protocol`); those that
+            exactly-once hangs on (`DECIDED_HERE`) are refused.
+
+    Raises:
+        ConfigError: the `crc32c` package is missing, or a client option is unknown or not to be chosen.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        session_timeout_s: float = 10.0,
+        transaction_timeout_s: float = 10.0,
+        request_timeout_s: float = 15.0,
+        commit_deadline_s: float = 30.0,
+        max_record_bytes: int = 1_000_000,
+        client_options: Mapping[str, Option] | None = None,
+    ) -> None:
+        try:
+            importlib.import_module("crc32c")
+        except ImportError as error:
+            # kafka-python would fall back to checksums in Python, twenty times slower, without a word.
+            raise ConfigError("the package `crc32c` is missing: install `kafka-python[crc32c]`") from error
+        self.servers = tuple(servers)
+        self.session_timeout_s = session_timeout_s
+        self.transaction_timeout_s = transaction_timeout_s
+        self.request_timeout_s = request_timeout_s
+        self.commit_deadline_s = commit_deadline_s
+        self.max_record_bytes = max_record_bytes
+        self._options = _checked(client_options or {})
+        # Reentrant: an owner's callback inside a call may call the log again.
+        self._lock = threading.RLock()
+        self._admin: KafkaAdminClient | None = None
+        self._producer: KafkaProducer | None = None
+        self._queries: dict[str | None, KafkaConsumer] = {}
+        self._partitions: dict[str, int] = {}
+        self._open: set[KafkaSource | KafkaCommitter] = set()
+
+    # Topics
+
+    def ensure_topic(self, name: str, partitions: int, settings: Mapping[str, str] | None = None) -> TopicInfo:
+        """Make the topic with append times if it is missing; return what it is.
+
+        Args:
+            name: of the topic.
+            partitions: how many; replicas are the broker's default.
+            settings: Kafka's topic settings, over `message.timestamp.type=LogAppendTime`.
+
+        Raises:
+            TopicError: it exists with another number of partitions, or name or a setting is not valid.
+            AccessError, UnreachableError.
+        """
+        try:
+            found = self.topic(name)
+        except TopicError:
+            configs = {"message.timestamp.type": "LogAppendTime", **(settings or {})}
+            topics = {name: {"num_partitions": partitions, "configs": configs}}
+            try:
+                self._ask(f"topic {name}", lambda admin: admin.create_topics(topics, wait_for_metadata=True))
+            except TopicError as error:
+                if not isinstance(error.__cause__, kafka_errors.TopicAlreadyExistsError):
+                    raise
+            found = self._await_topic(name)
+        if found.partitions != partitions:
+            raise TopicError(f"{name}: has {found.partitions} partitions, expected {partitions}")
+        return found
+
+    def topic(self, name: str) -> TopicInfo:
+        """Describe a topic.
+
+        Raises:
+            TopicError: there is no such topic.
+            AccessError, UnreachableError.
+        """
+
+        def describe(admin: KafkaAdminClient) -> tuple[dict[str, Any], dict[str, Any]]:
+            (found,) = admin.describe_topics([name])
+            kind = kafka_errors.for_code(found["error_code"])
+            if kind is not kafka_errors.NoError:
+                raise kind(name)
+            # A topic that is being made shows partitions before they have leaders.
+            if not found["partitions"] or any(entry["leader_id"] < 0 for entry in found["partitions"]):
+                raise kafka_errors.LeaderNotAvailableError(name)
+            resource = ConfigResource(ConfigResourceType.TOPIC, name)
+            answer = admin.describe_configs([resource], config_filter="all")
+            return found, next(iter(answer.values()))[name]
+
+        found, configs = self._ask(f"topic {name}", describe)
+        count = len(found["partitions"])
+        self._partitions[name] = count
+        size = configs.get("max.message.bytes", {}).get("value")
+        return TopicInfo(
+            name=name,
+            topic_id=str(found["topic_id"]),
+            partitions=count,
+            append_time=configs.get("message.timestamp.type", {}).get("value") == "LogAppendTime",
+            max_record_bytes=None if size is None else int(size),
+        )
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with its records and committed positions.
+
+        Raises:
+            TopicError: there is no such topic.
+        """
+        self._ask(f"topic {name}", lambda admin: admin.delete_topics([name]))
+        self._partitions.pop(name, None)
+
+    def trim(self, partition: Partition, before_offset: int) -> None:
+        """Drop records below an offset; reading there raises PositionError from now on."""
+        target = {self._known(partition): before_offset}
+        self._ask(f"{partition}", lambda admin: admin.delete_records(target))
+
+    # Records
+
+    def append(self, topic: str, records: Iterable[Record]) -> None:
+        """Append records, acknowledged by all replicas in sync, outside any transaction.
+
+        An error leaves records before the failed one in the log, perhaps also some behind it.
+
+        Raises:
+            TopicError, RecordTooLargeError, AccessError, UnreachableError.
+        """
+        where = f"{topic} on {self._where}"
+        count = self._count(topic)
+        with self._lock:
+            try:
+                with translating(where):
+                    if self._producer is None:
+                        self._producer = self.open_producer(self.request_timeout_s, retry_backoff_ms=50)
+                    for chunk in _chunks(records):
+                        send_all(self._producer, {topic: chunk}, {topic: count})
+            except Exception:
+                # An idempotent producer that failed a batch may be out of sequence with the broker for good.
+                producer, self._producer = self._producer, None
+                if producer is not None:
+                    close_producer(producer, 1.0)
+                raise
+
+    def read(self, partition: Partition, start: int, stop: int) -> Iterator[RawBatch]:
+        """Read committed records with start <= offset < stop, or to the end of the log if that comes first.
+
+        Raises:
+            PositionError: `start` is no longer retained, or beyond the end.
+            TopicError, AccessError, UnreachableError.
+        """
+        earliest, end = self.bounds(partition)
+        if start < earliest:
+            raise PositionError(f"{partition}: offset {start} is no longer retained, the earliest is {earliest}")
+        if start > end and start > self._end(partition):
+            raise PositionError(f"{partition}: offset {start} is beyond the end {end}")
+        stop = min(stop, end)
+        if start >= stop:
+            return
+        tp = TopicPartition(partition.topic, partition.number)
+        consumer = self.open_consumer(None)
+        try:
+            with translating(f"{partition} on {self._where}"):
+                consumer.assign([tp])
+                consumer.seek(tp, start)
+            yield from self._read_on(consumer, partition, start, stop)
+        finally:
+            consumer.close(autocommit=False)
+
+    def _read_on(self, consumer: KafkaConsumer, partition: Partition, start: int, stop: int) -> Iterator[RawBatch]:
+        tp = TopicPartition(partition.topic, partition.number)
+        moved_at = time.monotonic()
+        while start < stop:
+            with translating(f"{partition} on {self._where}"):
+                # Short, because a fetch of nothing but control records moves the position without an answer.
+                records = consumer.poll(timeout_ms=20, max_records=READ_RECORDS).get(tp, [])
+                position = consumer.position(tp, timeout_ms=1_000 * self.request_timeout_s)
+            if position is not None and position > start:
+                start, moved_at = min(position, stop), time.monotonic()
+                batch = raw_batch(partition, [record for record in records if record.offset < stop], start)
+                if len(batch):
+                    yield batch
+                    moved_at = time.monotonic()
+            elif time.monotonic() - moved_at > self.request_timeout_s:
+                raise UnreachableError(f"{partition} on {self._where}: nothing came for {self.request_timeout_s:g} s")
+
+    def bounds(self, partition: Partition) -> tuple[int, int]:
+        """Return the earliest retained offset and the one after the last committed record.
+
+        Raises:
+            TopicError, AccessError, UnreachableError.
+        """
+        tp = self._known(partition)
+        timeout_ms = 1_000 * self.request_timeout_s
+        with self._lock, translating(f"{partition} on {self._where}"):
+            query = self._query(None)
+            return query.beginning_offsets([tp], timeout_ms)[tp], query.end_offsets([tp], timeout_ms)[tp]
+
+    def committed(self, group: str, partition: Partition) -> Position | None:
+        """Return what a group committed for a partition, or None.
+
+        Waits for a transaction that is being ended: the answer is final. Kafka forgets the positions of a topic that is
+        deleted, so `topic_id` is that of today's topic.
+
+        Raises:
+            TopicError, AccessError, UnreachableError.
+        """
+        tp = self._known(partition)
+        with self._lock, translating(f"group {group} on {self._where}"):
+            found = self._query(group).committed(tp, metadata=True, timeout_ms=1_000 * self.settle_s)
+        if found is None:
+            return None
+        return Position(partition, self.topic(partition.topic).topic_id, found.offset, found.metadata or "")
+
+    # Groups
+
+    def join(self, topic: str, group: str, owner: Owner, member: str) -> Source:
+        """Join a consumer group as a static member; an older process of this name is fenced.
+
+        The group learns of the member at the first poll.
+        """
+        self._count(topic)
+        source = KafkaSource(self, topic, group, owner, member)
+        self._open.add(source)
+        return source
+
+    def committer(self, source: Source, member: str) -> KafkaCommitter:
+        """Return the committer bound to a source; a later one of this name in its group fences it.
+
+        Returns when an earlier one's open transaction has been ended, so what `committed` says afterwards is final:
+        make the committer before the first poll.
+
+        Raises:
+            DeadlineError: not within the commit's deadline.
+            AccessError, UnreachableError.
+        """
+        if not isinstance(source, KafkaSource):
+            raise ContractError(f"source: expected one of this log, found {type(source).__name__}")
+        committer = KafkaCommitter(self, source, member)
+        self._open.add(committer)
+        return committer
+
+    def close(self) -> None:
+        """Let go of all sockets; sources still open do not leave their groups."""
+        for part in list(self._open):
+            part.abandon()
+        with self._lock:
+            for query in self._queries.values():
+                query.close(autocommit=False, timeout_ms=1_000)
+            self._queries.clear()
+            if self._producer is not None:
+                close_producer(self._producer, 1.0)
+                self._producer = None
+            if self._admin is not None:
+                self._admin.close()
+                self._admin = None
+
+    # Clients, for this package's Kafka files only
+
+    @property
+    def settle_s(self) -> float:
+        """How long to wait for a position that an open transaction of a killed process holds back."""
+        return self.transaction_timeout_s + self.request_timeout_s + 10.0
+
+    def forget(self, part: KafkaSource | KafkaCommitter) -> None:
+        """Drop a source or committer that is closed."""
+        self._open.discard(part)
+
+    def partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """Return the partition counts of topics.
+
+        Raises:
+            TopicError: one of them is missing.
+        """
+        return {topic: self._count(topic) for topic in topics}
+
+    def topic_id(self, topic: str) -> str:
+        """Return the identity of a topic."""
+        return self.topic(topic).topic_id
+
+    def remove_member(self, group: str, member: Any) -> None:
+        """Take a static member out of its group, which would otherwise wait for the session time-out."""
+        self._ask(f"group {group}", lambda admin: admin.remove_group_members(group, [member]))
+
+    def open_consumer(self, group: str | None, **own: Any) -> KafkaConsumer:
+        """Connect a consumer that reads committed records only and resets no offset by itself."""
+        return self._connect(
+            KafkaConsumer,
+            {
+                "group_id": group,
+                "isolation_level": "read_committed",
+                "auto_offset_reset": "none",
+                "enable_auto_commit": False,
+                "allow_auto_create_topics": False,
+                # Bounds what waits unread in memory; larger answers were no faster.
+                "fetch_max_bytes": 8 * 1024 * 1024,
+                "retry_backoff_ms": 20,
+                **own,
+            },
+        )
+
+    def open_producer(self, delivery_timeout_s: float, **own: Any) -> KafkaProducer:
+        """Connect an idempotent producer."""
+        return self._connect(
+            KafkaProducer,
+            {
+                "acks": "all",
+                "enable_idempotence": True,
+                "allow_auto_create_topics": False,
+                # The estimate counts key, headers and framing too.
+                "max_request_size": self.max_record_bytes,
+                "batch_size": 256 * 1024,
+                "linger_ms": 5,
+                "max_block_ms": round(1_000 * self.request_timeout_s),
+                "delivery_timeout_ms": round(1_000 * delivery_timeout_s) + 1_000,
+                **own,
+            },
+        )
+
+    @property
+    def _where(self) -> str:
+        return ",".join(self.servers)
+
+    def _connect(self, kind: type[Client], own: dict[str, Any]) -> Client:
+        self._reach()
+        made: list[KafkaNetClient] = []
+
+        def kafka_client(**configs: Any) -> KafkaNetClient:
+            made.append(KafkaNetClient(**configs))
+            return made[0]
+
+        timeout_ms = round(1_000 * self.request_timeout_s)
+        configs: dict[str, Any] = {
+            "bootstrap_servers": list(self.servers),
+            "client_id": "stream-ad",
+            "bootstrap_timeout_ms": timeout_ms,
+            "request_timeout_ms": timeout_ms,
+            "reconnect_backoff_max_ms": 1_000,
+            "metrics_enabled": False,
+            "kafka_client": kafka_client,
+            **own,
+            **self._options,
+        }
+        with translating(self._where):
+            try:
+                return kind(**{key: value for key, value in configs.items() if key in kind.DEFAULT_CONFIG})
+            except BaseException:
+                # The client leaves its thread and sockets behind when its constructor fails.
+                for client in made:
+                    client.close()
+                raise
+
+    def _reach(self) -> None:
+        """See that some server takes connections: kafka-python leaks a socket at each try at one that does not."""
+        if self._options.get("proxy_url"):
+            return
+        deadline = time.monotonic() + self.request_timeout_s
+        while True:
+            for server in self.servers:
+                host, _, port = server.rpartition(":")
+                try:
+                    with socket.create_connection((host.strip("[]"), int(port)), self.request_timeout_s):
+                        return
+                except OSError as error:
+                    failure = error
+                except ValueError as error:
+                    raise ConfigError(f"servers: expected host:port, found {server!r}") from error
+            if time.monotonic() > deadline:
+                raise UnreachableError(f"{self._where}: {failure}") from failure
+            time.sleep(4 * RETRY_S)
+
+    def _query(self, group: str | None) -> KafkaConsumer:
+        if group not in self._queries:
+            self._queries[group] = self.open_consumer(group)
+        return self._queries[group]
+
+    def _ask(self, what: str, question: Callable[[KafkaAdminClient], T]) -> T:
+        """Ask the cluster, again while the answer is one of passing trouble."""
+        deadline = time.monotonic() + self.request_timeout_s
+        with self._lock:
+            if self._admin is None:
+                self._admin = self._connect(KafkaAdminClient, {})
+            while True:
+                try:
+                    return question(self._admin)
+                except (kafka_errors.KafkaError, OSError) as error:
+                    passing = isinstance(error, kafka_errors.RetriableError | OSError)
+                    missing = isinstance(error, kafka_errors.UnknownTopicOrPartitionError)
+                    if missing or not passing or time.monotonic() > deadline:
+                        raise translated(error, f"{what} on {self._where}") from error
+                    time.sleep(RETRY_S)
+
+    def _await_topic(self, name: str) -> TopicInfo:
+        """Describe a topic just made: other brokers may learn of it a moment later."""
+        deadline = time.monotonic() + self.request_timeout_s
+        while True:
+            try:
+                return self.topic(name)
+            except TopicError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_S)
+
+    def _end(self, partition: Partition) -> int:
+        """Return the offset after the last record, committed or not."""
+        tp = TopicPartition(partition.topic, partition.number)
+        with self._lock, translating(f"{partition} on {self._where}"):
+            consumer = self._connect(KafkaConsumer, {"group_id": None, "isolation_level": "read_uncommitted"})
+            try:
+                return int(consumer.end_offsets([tp], 1_000 * self.request_timeout_s)[tp])
+            finally:
+                consumer.close(autocommit=False)
+
+    def _count(self, topic: str) -> int:
+        if topic not in self._partitions:
+            self.topic(topic)
+        return self._partitions[topic]
+
+    def _known(self, partition: Partition) -> TopicPartition:
+        # kafka-python waits for a partition that does not exist as if it could still come.
+        count = self._count(partition.topic)
+        if not 0 <= partition.number < count:
+            raise TopicError(f"{partition.topic}: has {count} partitions, no number {partition.number}")
+        return TopicPartition(partition.topic, partition.number)
+
+
+def _checked(options: Mapping[str, Option]) -> dict[str, Option]:
+    known = {*KafkaConsumer.DEFAULT_CONFIG, *KafkaProducer.DEFAULT_CONFIG, *KafkaAdminClient.DEFAULT_CONFIG}
+    for name in options:
+        if name in DECIDED_HERE:
+            raise ConfigError(f"client_options: {name} is not to be chosen, exactly-once hangs on it")
+        if name not in known:
+            raise ConfigError(f"client_options: kafka-python has no option {name}")
+    return dict(options)
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    chunk: list[Record] = []
+    size = 0
+    for record in records:
+        chunk.append(record)
+        size += len(record.value)
+        if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,91 @@
+"""Records between kafka-python's types and the transport's."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
+
+from stream_ad.errors import TopicError
+from stream_ad.io.transport import Headers, Partition, RawBatch, Record
+
+NO_HEADERS: Headers = ()
+
+
+def raw_batch(partition: Partition, records: Sequence[Any], next_offset: int) -> RawBatch:
+    """Turn consumer records of one partition into columns, with no object more a record.
+
+    Args:
+        partition: where they came from.
+        records: kafka-python's consumer records, in offset order.
+        next_offset: the offset to read on from.
+    """
+    count = len(records)
+    offset = np.fromiter((record.offset for record in records), np.int64, count)
+    log_ms = np.fromiter((record.timestamp for record in records), np.int64, count)
+    return RawBatch(
+        partition=partition,
+        offset=offset,
+        log_ns=log_ms * 1_000_000,
+        keys=[record.key for record in records],
+        values=[record.value or b"" for record in records],
+        headers=[tuple(record.headers) if record.headers else NO_HEADERS for record in records],
+        next_offset=next_offset,
+    )
+
+
+def send_all(
+    producer: KafkaProducer,
+    records: Mapping[str, Sequence[Record]],
+    partitions: Mapping[str, int],
+    timeout_s: float | None = None,
+) -> None:
+    """Send records and wait until the broker has acknowledged each of them.
+
+    kafka-python drops a batch whose retries run out without failing the transaction around it, so every future is
+    looked at.
+
+    Args:
+        producer: an idempotent producer, inside a transaction or not.
+        records: per topic.
+        partitions: how many each of these topics has.
+        timeout_s: how long to wait for one acknowledgement; None for the producer's delivery time-out.
+
+    Raises:
+        TopicError: a record names a partition that its topic lacks; records before it may have been sent.
+        kafka.errors.KafkaError: of the first record that failed.
+    """
+    futures = []
+    for topic, chunk in records.items():
+        count = partitions[topic]
+        for record in chunk:
+            if record.partition is not None and not 0 <= record.partition < count:
+                raise TopicError(f"{topic}: has {count} partitions, no number {record.partition}")
+            headers = list(record.headers)
+            futures.append(producer.send(topic, record.value, record.key, headers, record.partition))
+    with contextlib.suppress(kafka_errors.UnknownError):
+        # It says so of batches that were found too large and split; their records' futures go on.
+        producer.flush(timeout_s)
+    for future in futures:
+        future.get(timeout_s)
+
+
+def close_producer(producer: KafkaProducer, timeout_s: float) -> None:
+    """Close a producer whatever its state; returns within twice the time-out, and its threads end by themselves."""
+
+    def close() -> None:
+        with contextlib.suppress(kafka_errors.KafkaError):
+            producer.close(timeout=timeout_s)
+        # A flush that fails leaves the sender thread running, spinning if its coordinator is gone.
+        producer._sender.force_close()
+
+    closing = threading.Thread(target=close, name="stream-ad-close", daemon=True)
+    closing.start()
+    closing.join(2 * timeout_s)
+    if closing.is_alive():
+        producer._sender.force_close()

@@ -1,0 +1,314 @@
+"""Sources on Kafka: static members of a consumer group.
+
+What is relied on in kafka-python 3, and what is not:
+
+- Joining and rebalancing happen only inside `consumer.poll`, on the client's own thread while the caller waits;
+  heartbeats go on by themselves. The listener here pauses new partitions, writes the event down and raises: `poll`
+  then ends before the next JoinGroup, and the owner is called on the caller's thread.
+- A cooperative rebalance first revokes, in a generation in which nobody else holds the partition, and gives it away
+  in the next one, which cannot begin before this member polls again. So `Owner.leaving` after a planned hand-over
+  runs while the generation is valid and the partition still nobody else's: its last commit lands.
+- From a JoinGroup to the poll that takes its answer no heartbeats are sent: poll more often than the session time-out.
+- A member that lost its generation may not rejoin in the same process (stale claims would give a partition to two
+  members): `Owner.lost`, FencedError, and the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import MemberToRemove
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+
+from stream_ad.errors import ContractError, FencedError, UnreachableError
+from stream_ad.io.kafka_errors import meaning, translated, translating
+from stream_ad.io.kafka_records import raw_batch
+from stream_ad.io.transport import Owner, Partition, Position, RawBatch
+
+if TYPE_CHECKING:
+    from stream_ad.io.kafka_log import KafkaLog
+
+
+class RebalancedError(Exception):
+    """Ends `consumer.poll` after a rebalance; never leaves this module."""
+
+
+def _without_rebalances(record: logging.LogRecord) -> bool:
+    """Keep kafka-python from logging our way out of its poll as a listener that failed."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], RebalancedError)
+
+
+class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
+    """Writes down what the group decides; called on the client's thread."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, list[TopicPartition]]] = []
+        self.consumer: KafkaConsumer | None = None
+        self.is_closing = False
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Hold new partitions until their owner says where to start."""
+        consumer = self.consumer
+        for tp in assigned:
+            if consumer is not None:
+                consumer.pause(tp)
+                # Any position will do: without one, poll would look for a committed one and fail where there is none.
+                consumer.seek(tp, 0)
+        self._note("gained", assigned)
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Planned: the group waits for us."""
+        self._note("leaving", revoked)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        """Unplanned: others may own them already. Raising keeps the client from joining again."""
+        self._note("lost", lost)
+
+    def _note(self, kind: str, partitions: Iterable[TopicPartition]) -> None:
+        if self.is_closing:
+            return
+        found = sorted(partitions)
+        if found:
+            self.events.append((kind, found))
+            raise RebalancedError(kind)
+
+
+class FinishedJoin:
+    """A join that ended between two polls, shown to the client as one that can still be waited for.
+
+    The client throws the result of such a join away and sends another JoinGroup: members whose polls are short then
+    rebalance for as long as chance wants.
+    """
+
+    is_done = False
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def add_callback(self, function: Any) -> None:
+        """Call with the result, at once."""
+        self._task.add_callback(function)
+
+    def add_errback(self, function: Any) -> None:
+        """Call with the error, at once."""
+        self._task.add_errback(function)
+
+
+class KafkaSource:
+    """A static member of a consumer group; implements `transport.Source`.
+
+    `close` takes the member out of its group, so that scaling down does not wait for the session time-out; a process
+    that dies is waited for.
+
+    Args:
+        log: the log that made it.
+        topic: what is read.
+        group: the consumer group.
+        owner: told of partitions that come and go.
+        member: `group.instance.id`.
+    """
+
+    def __init__(self, log: KafkaLog, topic: str, group: str, owner: Owner, member: str) -> None:
+        self.group = group
+        self.member = member
+        self._log = log
+        self._topic = topic
+        self._owner = owner
+        self._where = f"{group}/{member} on {','.join(log.servers)}"
+        self._positions: dict[TopicPartition, int] = {}
+        self._is_closed = False
+        self._has_joined = False
+        self._answered_at = time.monotonic()
+        self._listener = Listener()
+        logger = logging.getLogger("kafka.coordinator.consumer")
+        if _without_rebalances not in logger.filters:
+            logger.addFilter(_without_rebalances)
+        session_ms = round(1_000 * log.session_timeout_s)
+        self.consumer = log.open_consumer(
+            group,
+            group_instance_id=member,
+            client_id=f"stream-ad.{member}",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=min(1_000, session_ms // 3),
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+        )
+        self._listener.consumer = self.consumer
+        self.consumer.subscribe([topic], listener=self._listener)
+
+    def poll(self, max_records: int, wait_s: float) -> Sequence[RawBatch]:
+        """Return committed records of the owned partitions; see `transport.Source.poll`.
+
+        Raises:
+            FencedError: another process joined as this member, or the partitions were lost: end the process.
+            UnreachableError: no broker answered for about the request time-out.
+            PositionError: the offset to read is no longer retained.
+        """
+        if self._is_closed:
+            raise ContractError(f"{self._where}: the source is closed")
+        if max_records < 1:
+            raise ContractError(f"max_records: expected at least 1, found {max_records}")
+        deadline = time.monotonic() + wait_s
+        while True:
+            self._follow_group()
+            records: Mapping[TopicPartition, Sequence[Any]] = {}
+            left_ms = max(0.0, 1_000 * (deadline - time.monotonic()))
+            self._keep_join()
+            try:
+                records = self.consumer.poll(timeout_ms=left_ms, max_records=max_records)
+            except kafka_errors.KafkaError as error:
+                if not isinstance(error.__cause__, RebalancedError):
+                    if meaning(error) is FencedError:
+                        self._drop(list(self._positions))
+                    raise translated(error, self._where) from error
+            self._follow_group()
+            batches = self._batches(records)
+            if records:
+                self._answered_at = time.monotonic()
+                return batches
+            if time.monotonic() >= deadline:
+                self._probe()
+                return batches
+
+    def assignment(self) -> frozenset[Partition]:
+        """Return the partitions now owned."""
+        return frozenset(Partition(*tp) for tp in self._positions)
+
+    def end_offsets(self) -> Mapping[Partition, int]:
+        """Return the offset after the last committed record of each owned partition."""
+        if not self._positions:
+            return {}
+        with translating(self._where):
+            ends = self.consumer.end_offsets(list(self._positions), 1_000 * self._log.request_timeout_s)
+        return {Partition(*tp): offset for tp, offset in ends.items()}
+
+    def close(self) -> None:
+        """Hand over all partitions (`Owner.leaving`, or `lost` where the group is lost) and leave."""
+        if self._is_closed:
+            return
+        is_member = self.is_member()
+        try:
+            for tp in sorted(self._positions):
+                if is_member:
+                    self._owner.leaving(Partition(*tp))
+                else:
+                    self._owner.lost(Partition(*tp))
+                del self._positions[tp]
+        finally:
+            metadata = self.consumer.group_metadata()
+            self.abandon()
+            if is_member and metadata.generation_id >= 0:
+                # With the member id the broker spares a newer process of this name.
+                leaver = MemberToRemove(member_id=metadata.member_id, group_instance_id=self.member)
+                with contextlib.suppress(UnreachableError):
+                    self._log.remove_member(self.group, leaver)
+
+    def abandon(self) -> None:
+        """Let go of the sockets without a word to owner or group."""
+        self._is_closed = True
+        self._listener.is_closing = True
+        self._positions.clear()
+        self._log.forget(self)
+        closing = threading.Thread(target=self._close_consumer, name="stream-ad-close", daemon=True)
+        closing.start()
+        closing.join(2.0)
+
+    def is_member(self) -> bool:
+        """Say whether a commit for this member may be tried: joined, not evicted, not replaced."""
+        if self._is_closed or self._is_replaced():
+            return False
+        return not self._has_joined or self.consumer.group_metadata().generation_id >= 0
+
+    def _close_consumer(self) -> None:
+        with contextlib.suppress(kafka_errors.KafkaError, OSError, RuntimeError):
+            self.consumer.close(autocommit=False, timeout_ms=1_000)
+
+    def _keep_join(self) -> None:
+        task = self.consumer._coordinator._join_task
+        if task is not None and task.is_done:
+            self.consumer._coordinator._join_task = FinishedJoin(task)
+
+    def _is_replaced(self) -> bool:
+        """Say whether a newer process joined as this member: the client then only falls silent."""
+        coordinator = self.consumer._coordinator
+        return bool(coordinator.stable() and not coordinator._heartbeat_enabled and not coordinator.rejoining)
+
+    def _follow_group(self) -> None:
+        """Do what the listener wrote down, in order; an event stays until its owner has taken it."""
+        events = self._listener.events
+        while events:
+            kind, partitions = events[0]
+            self._has_joined = True
+            if kind == "lost":
+                self._drop(partitions)
+                raise FencedError(f"{self._where}: the group gave the partitions away")
+            while partitions:
+                tp = partitions[0]
+                if kind == "gained":
+                    self._take_over(tp)
+                elif tp in self._positions:
+                    self._owner.leaving(Partition(*tp))
+                    del self._positions[tp]
+                partitions.pop(0)
+            events.pop(0)
+            self._answered_at = time.monotonic()
+        if self._positions and not self.is_member():
+            replaced = self._is_replaced()
+            self._drop(list(self._positions))
+            if replaced:
+                raise FencedError(f"{self._where}: a newer process joined as this member")
+            raise FencedError(f"{self._where}: the group gave the partitions away")
+
+    def _drop(self, partitions: Iterable[TopicPartition]) -> None:
+        self._listener.events.clear()
+        for tp in sorted(partitions):
+            if self._positions.pop(tp, None) is not None:
+                self._owner.lost(Partition(*tp))
+
+    def _take_over(self, tp: TopicPartition) -> None:
+        if tp not in self.consumer.assignment():
+            return  # given and taken between two polls
+        partition = Partition(*tp)
+        timeout_ms = 1_000 * self._log.settle_s
+        with translating(f"{partition} for {self._where}"):
+            found = self.consumer.committed(tp, metadata=True, timeout_ms=timeout_ms)
+        position = None
+        if found is not None:
+            topic_id = self._log.topic_id(tp.topic)
+            position = Position(partition, topic_id, found.offset, found.metadata or "")
+        start = self._owner.gained(position, partition)
+        if start is None and position is not None:
+            start = position.offset
+        with translating(f"{partition} for {self._where}"):
+            if start is None:
+                start = self.consumer.beginning_offsets([tp], 1_000 * self._log.request_timeout_s)[tp]
+            self._positions[tp] = start
+            self.consumer.seek(tp, start)
+            self.consumer.resume(tp)
+
+    def _batches(self, records: Mapping[TopicPartition, Sequence[Any]]) -> list[RawBatch]:
+        batches = []
+        for tp, before in self._positions.items():
+            found = records.get(tp, ())
+            position = self.consumer.position(tp, timeout_ms=0)
+            if position is None:
+                position = found[-1].offset + 1 if found else before
+            if found or position > before:
+                self._positions[tp] = position
+                batches.append(raw_batch(Partition(*tp), found, position))
+        return batches
+
+    def _probe(self) -> None:
+        """Ask something when nothing has come for long: poll itself is silent about brokers that are gone."""
+        half_s = self._log.request_timeout_s / 2
+        if time.monotonic() - self._answered_at < half_s:
+            return
+        with translating(f"{self._where}: no answer"):
+            self.consumer.end_offsets([TopicPartition(self._topic, 0)], 1_000 * half_s)
+        self._answered_at = time.monotonic()
