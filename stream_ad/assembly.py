@@ -17,11 +17,13 @@ from stream_ad.core.pipeline import PartitionPipeline
 from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.core.windowing import TimeRules, Windowing
+from stream_ad.errors import ConfigError
 from stream_ad.io import bundles
-from stream_ad.io.transport import Transport
+from stream_ad.io.transport import TopicInfo, Transport
 from stream_ad.io.wire import Decoder
 
 GROUP = "stream-ad"
+LOCAL_MAX_RECORD_BYTES = 1_000_000
 
 
 def open_transport(settings: Settings) -> Transport:
@@ -47,6 +49,38 @@ def open_transport(settings: Settings) -> Transport:
     from stream_ad.io.local_log import LocalLog
 
     return LocalLog(transport.path)
+
+
+def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicInfo]:
+    """Check the readings topic and make the output topics that are missing.
+
+    Scores go to the same partition number as the readings they tell of, so both topics have as many.
+
+    Returns:
+        what the log says of each topic, by name.
+
+    Raises:
+        TopicError: there is no readings topic, or an output topic has another number of partitions.
+        ConfigError: record times are producers' and the settings do not accept that.
+        AccessError: we may not make a topic.
+    """
+    stream = settings.stream
+    readings = transport.topic(stream.readings_topic)
+    if not readings.append_time and not settings.time.trust_producer_clocks:
+        raise ConfigError(
+            f"{stream.readings_topic}: expected message.timestamp.type=LogAppendTime, found producers' times; "
+            "set it on the topic, or accept the risk with time.trust_producer_clocks = true"
+        )
+    outputs = (stream.scores_topic, stream.alerts_topic, stream.dead_letters_topic)
+    return {stream.readings_topic: readings} | {
+        name: transport.ensure_topic(name, readings.partitions) for name in outputs
+    }
+
+
+def max_record_bytes(settings: Settings) -> int:
+    """Return the size of the largest record that we send."""
+    transport = settings.transport
+    return transport.max_record_bytes if isinstance(transport, KafkaTransport) else LOCAL_MAX_RECORD_BYTES
 
 
 def load_model(settings: Settings) -> Model:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from stream_ad.assembly import build_decoder, build_pipeline, fingerprint
@@ -215,11 +214,12 @@ def _candidates(settings: Settings, partition: Partition, marker: Marker) -> Ite
 
 
 def _load(settings: Settings, partition: Partition, name: str, topic_id: str, wanted: str) -> checkpoints.Checkpoint:
-    found = checkpoints.load(Path(settings.store.checkpoints), name)
-    expected = {"topic_id": topic_id, "partition": partition.number, "fingerprint": wanted}
+    found = checkpoints.load(settings.store.checkpoints, name)
+    expected = {"topic": topic_id, "partition": partition.number, "fingerprint": wanted}
+    actual = {"topic": found.topic_id, "partition": found.partition, "fingerprint": found.meta.get("fingerprint")}
     for key, value in expected.items():
-        if found.meta.get(key) != value:
-            raise CheckpointError(f"{name}: expected {key} {value}, found {found.meta.get(key)}")
+        if actual[key] != value:
+            raise CheckpointError(f"{name}: expected {key} {value}, found {actual[key]}")
     return found
 
 

@@ -13,8 +13,10 @@ from stream_ad.core.batches import (
     Arrays,
     BoolArray,
     Int32Array,
+    Keys,
     ReadingBatch,
     Refused,
+    ScoreBatch,
     VerdictBatch,
     WindowBatch,
 )
@@ -40,6 +42,47 @@ class Judged:
 
     verdicts: VerdictBatch
     ids: Sequence[str]
+
+
+def merged(parts: Sequence[Judged]) -> Judged:
+    """Return consecutive parts as one, its slots numbered anew: a slot may change hands between parts.
+
+    Args:
+        parts: at least one, all of one model.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    number: dict[str, int] = {}
+    renumbered = []
+    for part in parts:
+        slots, codes = np.unique(part.verdicts.keys.device, return_inverse=True)
+        own = [number.setdefault(part.ids[slot], len(number)) for slot in slots.tolist()]
+        renumbered.append(np.array(own, np.int32)[codes])
+    batches = [part.verdicts for part in parts]
+    keys = Keys(
+        np.concatenate(renumbered),
+        np.concatenate([batch.keys.end_ns for batch in batches]),
+        np.concatenate([batch.keys.offset for batch in batches]),
+        np.concatenate([batch.keys.sequence for batch in batches]),
+        np.concatenate([batch.keys.revision for batch in batches]),
+    )
+    explained = [batch.scores.contribution for batch in batches if batch.scores.contribution is not None]
+    scores = ScoreBatch(
+        keys=keys,
+        quality=np.concatenate([batch.scores.quality for batch in batches]),
+        coverage=np.concatenate([batch.scores.coverage for batch in batches]),
+        score=np.concatenate([batch.scores.score for batch in batches]),
+        contribution=np.concatenate(explained) if len(explained) == len(batches) else None,
+        model_id=batches[0].scores.model_id,
+    )
+    verdicts = VerdictBatch(
+        scores,
+        np.concatenate([batch.smoothed for batch in batches]),
+        np.concatenate([batch.limit for batch in batches]),
+        np.concatenate([batch.is_anomaly for batch in batches]),
+        np.concatenate([batch.incident for batch in batches]),
+    )
+    return Judged(verdicts, list(number))
 
 
 @dataclass(frozen=True, slots=True)

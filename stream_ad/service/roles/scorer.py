@@ -1,0 +1,334 @@
+"""The scorer: poll, step, commit; verdicts, alerts, dead letters and positions become public together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from stream_ad import assembly
+from stream_ad.core.batches import Alert
+from stream_ad.core.model import Model
+from stream_ad.core.pipeline import Judged, merged
+from stream_ad.core.quality import Quality
+from stream_ad.errors import ConfigError, PositionError, TransportError, UnreachableError
+from stream_ad.io import alert_messages, dead_letters, score_messages
+from stream_ad.io.transport import (
+    Commit,
+    CommitOutcome,
+    Committer,
+    Partition,
+    Position,
+    RawBatch,
+    Record,
+    Source,
+    Transport,
+)
+from stream_ad.replaying import Marker, PartitionReplay, Recovery, recover
+from stream_ad.service.checkpointer import Checkpointer
+from stream_ad.service.logs import EventLog
+from stream_ad.service.metrics import ScorerMetrics
+from stream_ad.service.role import Plain
+from stream_ad.service.roles.catalog import RoleContext
+
+log = EventLog(__name__)
+
+MAX_REJECTIONS = 5
+"""Commits rejected in a row, after which the role starts again."""
+LAG_EVERY_S = 5.0
+
+
+class _Owned:
+    """A partition that this scorer owns: its pipe, and results that are not public yet."""
+
+    def __init__(self, partition: Partition, recovery: Recovery) -> None:
+        self.partition = partition
+        self.replay: PartitionReplay = recovery.replay
+        self.public = recovery.public
+        self.span_end = recovery.span_end
+        self.checkpoint = recovery.checkpoint
+        self.checkpoint_due = 0.0
+        self.clear()
+
+    def clear(self) -> None:
+        self.judged: list[Judged] = []
+        self.alerts: list[tuple[Alert, int]] = []
+        self.letters: list[Record] = []
+        self.rows = 0
+
+    @property
+    def catching_up(self) -> bool:
+        return self.replay.offset < self.public
+
+    @property
+    def moved(self) -> bool:
+        return self.replay.offset > self.public
+
+
+class Scorer:
+    """Scores the partitions that its consumer group gives it; see `service.role.Role`."""
+
+    def __init__(self, context: RoleContext) -> None:
+        settings = context.settings
+        self.name = f"scorer-{context.index}"
+        self.metrics = ScorerMetrics(settings.stream.name, f"{settings.service.instance}-{context.index}")
+        self._context = context
+        self._settings = settings
+        self._config_digest = assembly.config_digest(settings)
+        self._owned: dict[Partition, _Owned] = {}
+        self._not_ready = "starting"
+        self._last_commit = self._lag_read = time.monotonic()
+        self._rejections = 0
+        self._urgent = False
+        self._source: Source | None = None
+        self._committer: Committer | None = None
+        self._transport: Transport
+        self._model: Model
+        self._checkpointer: Checkpointer
+
+    def open(self) -> None:
+        """Load the bundle, check the topics, join the group.
+
+        Raises:
+            BundleError, TopicError, ConfigError: a person must act first.
+        """
+        # One thread a process: processes are what the work is spread over, and threads of several would fight.
+        threadpool_limits(1)
+        self._model = assembly.load_model(self._settings)
+        self._context.beat()
+        self._transport = assembly.open_transport(self._settings)
+        topics = assembly.ensure_topics(self._settings, self._transport)
+        self._topic_id = topics[self._settings.stream.readings_topic].topic_id
+        sizes = [info.max_record_bytes for info in topics.values() if info.max_record_bytes]
+        self._max_bytes = min([*sizes, assembly.max_record_bytes(self._settings)]) * 9 // 10
+        self._checkpointer = Checkpointer(self._settings, self._model, self.metrics)
+        member = assembly.member(self._settings, "scorer", self._context.index)
+        readings = self._settings.stream.readings_topic
+        self._source = self._transport.join(readings, assembly.group(self._settings, "scorer"), self, member)
+        self._committer = self._transport.committer(self._source, member)
+        self._not_ready = ""
+
+    def turn(self, wait_s: float) -> bool:
+        """Poll, step and, where it is time, commit."""
+        if self._source is None:
+            raise ConfigError("scorer: open it first")
+        due_s = self._last_commit + self._settings.commit.every_s - time.monotonic()
+        waits = any(owned.moved for owned in self._owned.values())
+        try:
+            batches = self._source.poll(
+                self._settings.commit.poll_records, max(0.0, min(wait_s, due_s)) if waits else wait_s
+            )
+        except UnreachableError as error:
+            self._not_ready = str(error)
+            time.sleep(min(wait_s, 1.0))
+            return False
+        self._not_ready = ""
+        records = sum(len(raw) for raw in batches)
+        self.metrics.poll_records.observe(records)
+        self.metrics.records.inc(records)
+        for raw in batches:
+            self._step(raw)
+        if self._time_to_commit():
+            self._commit()
+        self._measure_lag()
+        self._checkpointer.collect(self._owned.keys())
+        return bool(batches)
+
+    def _step(self, raw: RawBatch) -> None:
+        owned = self._owned[raw.partition]
+        was_catching_up = owned.catching_up
+        begun = time.monotonic()
+        stepped = owned.replay.step(raw)
+        self.metrics.step_seconds.observe(time.monotonic() - begun)
+        self._context.beat()
+        if was_catching_up:
+            self.metrics.replayed_records.inc(int(np.searchsorted(raw.offset, owned.public)))
+            if not owned.catching_up:
+                self.metrics.replaying(owned.partition, False)
+                log.info("caught_up", partition=owned.partition.number, offset=owned.public)
+        result = stepped.result.since(owned.public)
+        owned.judged += result.judged
+        owned.rows += result.rows
+        for alert in result.alerts:
+            at = int(np.searchsorted(raw.offset, alert.offset))
+            owned.alerts.append((alert, int(raw.log_ns[at])))
+        self._urgent |= bool(result.alerts)
+        for letter in stepped.refused:
+            if letter.offset >= owned.public:
+                at = int(np.searchsorted(raw.offset, letter.offset))
+                record = raw.values[at], raw.keys[at], raw.headers[at]
+                owned.letters.append(
+                    dead_letters.encode(letter, *record, raw.partition, int(raw.log_ns[at]), self._max_bytes)
+                )
+                self.metrics.refused(letter.reason)
+        self.metrics.readings.inc(result.readings)
+        self.metrics.skipped_readings.inc(stepped.unknown_devices + stepped.unknown_channels)
+        for part in result.judged:
+            self.metrics.windows.inc(len(part.verdicts))
+            quality = part.verdicts.scores.quality
+            self.metrics.unscored.inc(int(np.count_nonzero(quality & np.uint32(Quality.UNSCORABLE))))
+            self.metrics.anomalous.inc(int(part.verdicts.is_anomaly.sum()))
+        self.metrics.devices(owned.partition, owned.replay.devices)
+
+    def _time_to_commit(self) -> bool:
+        moved = [owned for owned in self._owned.values() if owned.moved]
+        if not moved:
+            return False
+        rows = sum(owned.rows for owned in moved)
+        late = time.monotonic() - self._last_commit >= self._settings.commit.every_s
+        return late or self._urgent or rows >= self._settings.commit.max_rows
+
+    def _commit(self) -> None:
+        """Make everything pending public in one transaction."""
+        moved = [owned for owned in self._owned.values() if owned.moved]
+        if not moved or self._committer is None:
+            return
+        commit = Commit(self._outputs(moved), {owned.partition: self._position(owned) for owned in moved})
+        begun = time.monotonic()
+        outcome = self._committer.commit(commit)
+        took_s = time.monotonic() - begun
+        self._last_commit = time.monotonic()
+        rows = sum(owned.rows for owned in moved)
+        self.metrics.commit(outcome, took_s, rows)
+        if outcome is CommitOutcome.UNKNOWN:
+            # Only a new process, whose start settles the transaction, can read what became of it.
+            raise TransportError("the outcome of a commit is unknown; starting again from the committed position")
+        if outcome is CommitOutcome.REJECTED:
+            self._rejections += 1
+            log.warning("commit_rejected", in_a_row=self._rejections, rows=rows)
+            if self._rejections >= MAX_REJECTIONS:
+                raise TransportError(f"{self._rejections} commits in a row were rejected")
+            return
+        self._rejections = 0
+        self._urgent = False
+        for owned in moved:
+            self._landed(owned)
+
+    def _landed(self, owned: _Owned) -> None:
+        now_ns = time.time_ns()
+        for alert, log_ns in owned.alerts:
+            self.metrics.alert(alert.kind, alert.phase)
+            self.metrics.alert_latency_seconds.observe(max(0, now_ns - log_ns) / 1e9)
+        if owned.rows:
+            owned.span_end = owned.replay.offset
+        owned.public = owned.replay.offset
+        owned.clear()
+        self.metrics.committed(owned.partition, owned.public)
+        self._checkpointer.landed(owned.partition, owned.checkpoint)
+        if time.monotonic() >= owned.checkpoint_due:
+            owned.checkpoint_due = time.monotonic() + self._settings.store.checkpoint_every_s
+            self._checkpointer.take(owned.partition, self._topic_id, owned.replay)
+
+    def _position(self, owned: _Owned) -> tuple[int, str]:
+        owned.checkpoint = self._checkpointer.newest(owned.partition) or owned.checkpoint
+        span_end = owned.replay.offset if owned.rows else owned.span_end
+        return owned.replay.offset, Marker(owned.checkpoint, span_end).to_text()
+
+    def _outputs(self, moved: list[_Owned]) -> dict[str, list[Record]]:
+        stream = self._settings.stream
+        names = [channel.name for channel in self._model.channels]
+        scores: list[Record] = []
+        alerts: list[Record] = []
+        letters: list[Record] = []
+        for owned in moved:
+            if owned.rows:
+                span = score_messages.Span(owned.span_end, owned.replay.offset)
+                part = merged(owned.judged)
+                scores += score_messages.encode(
+                    part.verdicts, part.ids, names, self._window_ns(), span, owned.partition, self._config_digest, self._max_bytes
+                )
+            alerts += [alert_messages.encode(alert, owned.partition, self._config_digest) for alert, _ in owned.alerts]
+            letters += owned.letters
+        outputs = {stream.scores_topic: scores, stream.alerts_topic: alerts, stream.dead_letters_topic: letters}
+        return {topic: records for topic, records in outputs.items() if records}
+
+    def _window_ns(self) -> int:
+        return self._model.window.samples * self._model.window.period_ns
+
+    def _measure_lag(self) -> None:
+        if self._source is None or time.monotonic() - self._lag_read < LAG_EVERY_S:
+            return
+        self._lag_read = time.monotonic()
+        for partition, end in self._source.end_offsets().items():
+            owned = self._owned.get(partition)
+            if owned is not None:
+                age_s = (time.time_ns() - owned.replay.log_ns) / 1e9
+                self.metrics.lag(partition, end - owned.replay.offset, age_s)
+
+    # Owner: partitions come and go, inside `poll` and `close`.
+
+    def gained(self, position: Position | None, partition: Partition) -> int | None:
+        """Recover the partition's state and read on from there."""
+        if position is None:
+            earliest, end = self._transport.bounds(Partition(self._settings.stream.scores_topic, partition.number))
+            if end > earliest:
+                raise PositionError(
+                    f"{partition.topic}[{partition.number}]: nothing is committed, although the scores topic has "
+                    "records: starting over would repeat rows; restore the group's offsets or use a new stream name"
+                )
+        recovery = recover(self._settings, self._model, self._transport, partition, position)
+        owned = self._owned[partition] = _Owned(partition, recovery)
+        self.metrics.replaying(partition, owned.catching_up)
+        say = log.info if recovery.exact else log.warning
+        say(
+            "partition_gained",
+            partition=partition.number,
+            read_from=owned.replay.offset,
+            public=owned.public,
+            checkpoint=recovery.checkpoint,
+            why=recovery.why,
+        )
+        return owned.replay.offset
+
+    def leaving(self, partition: Partition) -> None:
+        """Checkpoint, commit what is pending, and let go."""
+        owned = self._owned.get(partition)
+        if owned is None:
+            return
+        if not owned.catching_up:
+            self._checkpointer.take_now(partition, self._topic_id, owned.replay)
+            if owned.moved:
+                self._commit()
+        log.info("partition_left", partition=partition.number, offset=owned.public)
+        self._drop(partition)
+
+    def lost(self, partition: Partition) -> None:
+        """Drop the state; whoever has the partition now has recovered it from the log."""
+        log.warning("partition_lost", partition=partition.number)
+        self._drop(partition)
+
+    def _drop(self, partition: Partition) -> None:
+        self._owned.pop(partition, None)
+        self._checkpointer.forget(partition)
+        self.metrics.forget(partition)
+
+    def close(self) -> None:
+        """Commit what is pending, checkpoint, leave the group."""
+        if self._source is not None:
+            self._source.close()
+        if self._committer is not None:
+            self._committer.close()
+        self._checkpointer.close()
+        self._transport.close()
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether results flow; a scorer without partitions stands by and is ready."""
+        if self._not_ready:
+            return False, self._not_ready
+        behind = [owned.partition.number for owned in list(self._owned.values()) if owned.catching_up]
+        if behind:
+            return False, f"catching up: partitions {behind}"
+        if self._rejections:
+            return False, f"{self._rejections} commits in a row were rejected"
+        return True, f"{len(self._owned)} partitions"
+
+    def health(self) -> Mapping[str, Plain]:
+        """Return a few figures for the log."""
+        return {"partitions": len(self._owned), "bundle": self._model.name, "model_id": self._model.model_id}
+
+
+def build(context: RoleContext) -> Scorer:
+    """Build a scorer, not yet open."""
+    return Scorer(context)
