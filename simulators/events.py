@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-import orjson
 
 from simulators.faults import FaultSpec
 from simulators.fleet import Mode, device_id
 from simulators.randomness import Randomness, Stream
 from simulators.signals import DAY_S, Signals
+from stream_ad.io import event_messages
+from stream_ad.io.event_messages import Severity
 
 VISITS = (
     "Visual inspection done, no findings",
@@ -47,14 +48,14 @@ class PumpEvent:
         device: the pump's id.
         at_s: seconds since the scenario's start.
         code: what kind of message, for programs.
-        severity: `info` or `warning`.
+        severity: information or a warning.
         text: the same for people.
     """
 
     device: str
     at_s: float
     code: str
-    severity: str
+    severity: Severity
     text: str
 
     def at_ms(self, start_ms: int) -> int:
@@ -63,8 +64,7 @@ class PumpEvent:
 
     def encode(self, start_ms: int) -> bytes:
         """Return the event as the events topic holds it, schema v1."""
-        fields = {"device": self.device, "ts": self.at_ms(start_ms), "code": self.code, "severity": self.severity}
-        return orjson.dumps(fields | {"text": self.text})
+        return event_messages.encode(self.device, self.at_ms(start_ms), self.code, self.severity, self.text)
 
 
 def pump_events(
@@ -91,7 +91,7 @@ def _operating(signals: Signals, duration_s: float) -> Iterator[PumpEvent]:
         else:
             code, text = "mode.changed", f"Changed from {before.name.lower()} to {after.name.lower()} duty"
         device = device_id(int(signals.fleet.number[row]))
-        yield PumpEvent(device, float(begin[row, slot + 1]), code, "info", text)
+        yield PumpEvent(device, float(begin[row, slot + 1]), code, Severity.INFO, text)
 
 
 def _visits(signals: Signals, random: Randomness, duration_s: float) -> Iterator[PumpEvent]:
@@ -103,7 +103,7 @@ def _visits(signals: Signals, random: Randomness, duration_s: float) -> Iterator
         for day in days.tolist():
             text = VISITS[int(choice[row, day] * len(VISITS))]
             yield PumpEvent(
-                device_id(number), (day + float(place[row, day])) * DAY_S, "maintenance.visit", "info", text
+                device_id(number), (day + float(place[row, day])) * DAY_S, "maintenance.visit", Severity.INFO, text
             )
 
 
@@ -114,7 +114,7 @@ def _about_faults(faults: tuple[FaultSpec, ...], random: Randomness, period_s: f
         device, channel = device_id(spec.device), spec.channels[0].replace("_", " ")
         noticed = (spec.first + (0.1 + 0.4 * float(draws[0])) * (spec.last - spec.first)) * period_s
         text = COMPLAINTS[spec.kind].format(channel=channel)
-        yield PumpEvent(device, noticed, "operator.remark", "warning", text[0].upper() + text[1:])
+        yield PumpEvent(device, noticed, "operator.remark", Severity.WARNING, text[0].upper() + text[1:])
         if draws[1] < REPAIRED_SHARE:
             what = "Gateway replaced" if spec.kind == "silence" else f"Repaired at {channel}, back in order"
-            yield PumpEvent(device, spec.last * period_s, "maintenance.repair", "info", what)
+            yield PumpEvent(device, spec.last * period_s, "maintenance.repair", Severity.INFO, what)

@@ -130,8 +130,9 @@ def _readings(scenario: Scenario, signals: Signals, faults: tuple[FaultSpec, ...
         for begin in range(0, length, samples):
             end = min(begin + samples, length)
             first_ms = start_ms + (block.first + begin) * period_ms
-            sent_ms = start_ms + (block.first + end) * period_ms
-            silent = missing[:, begin:end].all(axis=1).tolist()
+            # also for a shorter last message, so that the order of pumps holds
+            sent_ms = start_ms + (block.first + begin + samples) * period_ms
+            silent = np.all(missing[:, begin:end], axis=1)
             for row, device in enumerate(ids):
                 if not silent[row]:
                     value = encode(device, first_ms, period_ms, block.values[row, :, begin:end])

@@ -179,11 +179,11 @@ class Signals:
         values[:, 0] = 0.15 + 0.35 * run + 1.5 * square
         values[:, 1] = 0.12 + 0.30 * run + 1.3 * square * (1.0 - 0.04 * valve)
         values[:, 2] = 9.0 * run + 36.0 * square * speed * (1.0 + 0.012 * valve)
-        values[:, 3] = 0.8 + 4.2 * square * (1.0 - 0.025 * valve)
+        values[:, 3] = 0.8 + 4.2 * square * (1.0 - 0.016 * valve)
         values[:, 4] = room + 48.0 * self._heat(seconds, MOTOR_S)
         values[:, 5] = 16.0 + 0.3 * (room - 20.0) + 9.0 * self._heat(seconds, FLUID_S)
         values[:, 6] = 400.0 + 1.3 * grid - 2.5 * square
-        values[:, 7] = 105.0 * speed * (1.0 + 0.03 * valve)
+        values[:, 7] = 105.0 * speed * (1.0 + 0.02 * valve)
         values *= self.fleet.gain[:, :, None]
         values[:, 6] += 400.0 * (1.0 - self.fleet.gain[:, 6, None])
         return values
