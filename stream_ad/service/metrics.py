@@ -191,6 +191,7 @@ class ArchiverMetrics(RoleMetrics):
         part_seconds: length of writing and linking a part.
         part_latency_seconds: log time of a part's first message to its link.
         storage_failures: writes that failed.
+        input_gaps: score messages that do not follow on the ones before.
     """
 
     def __init__(self, stream: str, instance: str, buffered_bytes: Callable[[], int]) -> None:
@@ -203,6 +204,7 @@ class ArchiverMetrics(RoleMetrics):
             "part_latency_seconds", "From the log time of a part's first message to its link", (*DURATIONS_S, 60, 300)
         )
         self.storage_failures = self._counter("storage_failures", "Writes to the score log that failed")
+        self.input_gaps = self._counter("input_gaps", "Score messages that do not follow on the input span before")
         buffered = self._gauge("buffered_bytes", "Score messages read and not yet in a part")
         buffered.set_function(lambda: float(buffered_bytes()))
         self._position = self._partition_gauge("linked_offset", "Next offset of the scores topic to be put into a part")

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream_ad.config import parse
+from stream_ad.errors import FencedError, PositionError, ScoreLogError
+from stream_ad.io import score_log
+from stream_ad.io.local_log import LocalLog
+from stream_ad.io.score_messages import ScoreMessage, Span, decode
+from stream_ad.io.transport import Partition, Record
+from stream_ad.service.roles import archiver as module
+from stream_ad.service.roles.archiver import Archiver
+from stream_ad.service.roles.catalog import RoleContext
+from tests.support.scores import TOPIC, messages, settings_in, verdicts
+
+
+class House:
+    """A log with a scores topic, a folder for parts, and archivers on them."""
+
+    def __init__(self, folder: Path, partitions: int = 1, clock: Callable[[], int] = time.time_ns) -> None:
+        self.folder = folder
+        self.log = LocalLog(folder / "log.sqlite", clock=clock)
+        self.topic = self.log.ensure_topic(TOPIC, partitions)
+        self.running: list[Archiver] = []
+        self.sent = [0] * partitions
+
+    def send(self, rows: int = 4, partition: int = 0, max_bytes: int = 900_000) -> int:
+        """Publish one input span of `rows` windows; return how many messages it took."""
+        first = self.sent[partition]
+        self.sent[partition] += rows
+        records = messages(verdicts(first, rows), (first, first + rows), partition, max_bytes)
+        self.log.append(TOPIC, records)
+        return len(records)
+
+    def archiver(self, **store: float) -> Archiver:
+        settings = settings_in(self.folder, **store)
+        role = Archiver(RoleContext(settings, 0, lambda: None), lambda: LocalLog(self.folder / "log.sqlite"))
+        role.open()
+        self.running.append(role)
+        return role
+
+    def kill(self, role: Archiver) -> None:
+        """End an archiver as `kill -9` does: nothing is written or left."""
+        self.running.remove(role)
+        role._transport.close()
+
+    def rows(self, partition: int = 0) -> list[int]:
+        """Return the sequence numbers in the score log, in order of the files."""
+        table = score_log.read(self.folder / "scores")
+        if not table.num_rows:
+            return []
+        mine = np.asarray(table["partition"]) == partition
+        return [int(number) for number in np.asarray(table["sequence"])[mine]]
+
+    def parts(self, partition: int = 0) -> list[score_log.PartInfo]:
+        return score_log.parts(self.folder / "scores", partition)
+
+    def files(self) -> int:
+        return sum(1 for _ in (self.folder / "scores").glob("log_date=*/*/part-*"))
+
+    def all_once(self, partition: int = 0) -> None:
+        """Check that every row is there once and that the parts chain."""
+        parts = self.parts(partition)
+        assert self.rows(partition) == list(range(self.sent[partition]))
+        assert [part.span.start for part in parts[1:]] == [part.span.end for part in parts[:-1]]
+        assert [part.input_span.start for part in parts[1:]] == [part.input_span.end for part in parts[:-1]]
+        assert {part.topic_id for part in parts} == {self.topic.topic_id}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    close(house)
+
+
+def close(house: House) -> None:
+    for role in house.running:
+        role._transport.close()
+    house.log.close()
+
+
+def settle(role: Archiver, turns: int = 3) -> None:
+    for _ in range(turns):
+        role.turn(0.02)
+
+
+def test_messages_become_linked_parts_that_chain(house: House) -> None:
+    role = house.archiver()
+    for _ in range(3):
+        house.send()
+        settle(role)
+    assert len(house.parts()) == 3
+    house.all_once()
+    assert role.ready() == (True, "1 partitions")
+    (extra,) = {tuple(sorted(part.extra.items())) for part in house.parts()}
+    assert extra == (("config_digests", "c0ffee"), ("model_ids", "abc123"), ("stream", "pumps"), ("topic", TOPIC))
+
+
+def test_a_part_closes_by_rows_and_else_by_age(house: House) -> None:
+    role = house.archiver(part_max_age_s=3_600, part_max_rows=10)
+    for _ in range(5):
+        house.send(rows=4)
+    settle(role)
+    assert [part.rows for part in house.parts()] == [12]
+    role.close()
+    house.running.clear()
+    house.all_once()  # the hand-over wrote the rest
+
+
+def test_a_new_hour_of_the_log_starts_a_new_part(tmp_path: Path) -> None:
+    hours = iter([1, 1, 2, 4])
+    now = [0]
+    house = House(tmp_path, clock=lambda: now[0])
+    for hour in hours:
+        now[0] = hour * 3_600_000_000_000 + 1
+        house.send()
+    role = house.archiver()
+    settle(role)
+    names = [part.path.parent.name for part in house.parts()]
+    assert names == ["log_hour=01", "log_hour=02", "log_hour=04"]
+    house.all_once()
+    close(house)
+
+
+def test_an_input_span_is_never_cut(house: House) -> None:
+    count = house.send(rows=400, max_bytes=12_000)
+    assert count > 3
+    house.send()
+    role = house.archiver(part_max_rows=100)
+    role._poll_records = 2  # polls end inside the span
+    settle(role, 2 + count)
+    assert house.parts()[0].input_span == Span(0, 400)
+    house.all_once()
+
+
+@pytest.mark.parametrize("when", ["read", "written", "between"])
+def test_a_killed_archiver_goes_on_after_its_newest_part(house: House, when: str) -> None:
+    house.send()
+    role = house.archiver(part_max_age_s=0.001 if when != "read" else 3_600)
+    settle(role)
+    if when == "between":  # linked, but the group's offset was not committed
+        role._committer.close()
+        house.send()
+        with pytest.raises(Exception, match="closed"):
+            settle(role)
+    house.kill(role)
+    house.send()
+    settle(house.archiver())
+    house.all_once()
+
+
+def test_two_archivers_share_the_partitions(tmp_path: Path) -> None:
+    house = House(tmp_path, partitions=2)
+    house.send(partition=0)
+    house.send(partition=1)
+    first = house.archiver(part_max_age_s=3_600)
+    settle(first)
+    settings = settings_in(tmp_path).model_dump(mode="json")
+    settings["service"]["instance"] = "b"
+    second = Archiver(RoleContext(parse(settings), 0, lambda: None), lambda: LocalLog(tmp_path / "log.sqlite"))
+    second.open()
+    house.running.append(second)
+    for _ in range(4):
+        settle(first, 1)
+        settle(second, 1)
+    assert {len(role._shelves) for role in (first, second)} == {1}
+    house.send(partition=0)
+    house.send(partition=1)
+    for role in (first, second):
+        settle(role)
+        role.close()
+    house.running.clear()
+    house.all_once(0)
+    house.all_once(1)
+    close(house)
+
+
+def test_a_zombie_places_no_file(house: House) -> None:
+    zombie = house.archiver(part_max_age_s=3_600)
+    house.send()
+    settle(zombie)
+    (shelf,) = zombie._shelves.values()
+    settle(house.archiver())
+    shelf.shut()
+    with pytest.raises(FencedError, match="another archiver has gone on"):
+        zombie._write_full()
+    house.all_once()
+
+
+def test_files_taken_away_are_an_alarm(house: House) -> None:
+    house.send()
+    role = house.archiver()
+    settle(role)
+    house.kill(role)
+    shutil.rmtree(house.folder / "scores")
+    with pytest.raises(ScoreLogError, match="archived up to offset 1, the newest part there ends at none"):
+        settle(house.archiver())
+
+
+def test_a_topic_made_anew_is_refused(house: House) -> None:
+    house.send()
+    role = house.archiver()
+    settle(role)
+    house.kill(role)
+    house.log.delete_topic(TOPIC)
+    house.log.ensure_topic(TOPIC, 1)
+    with pytest.raises(ScoreLogError, match="the topic was made anew"):
+        settle(house.archiver())
+
+
+def test_deleted_scores_are_refused_and_deleted_markers_are_not(house: House) -> None:
+    house.send()
+    role = house.archiver()
+    settle(role)
+    house.kill(role)
+    scores = Partition(TOPIC, 0)
+    house.log.append(TOPIC, [Record(b"gone", partition=0)])
+    house.log.trim(scores, 2)  # no scores: the next message follows on the newest part
+    house.send()
+    role = house.archiver()
+    settle(role)
+    house.all_once()
+    house.kill(role)
+    house.send()
+    house.log.trim(scores, 4)
+    house.send()
+    with pytest.raises(PositionError, match="input offset 8, the earliest message left starts at 12"):
+        settle(house.archiver())
+
+
+def test_a_gap_in_the_input_is_told(house: House) -> None:
+    house.send()
+    house.sent[0] += 5
+    house.send()
+    role = house.archiver()
+    settle(role)
+    assert role.metrics.input_gaps._value.get() == 1
+    assert [part.input_span for part in house.parts()] == [Span(0, 4), Span(9, 13)]
+
+
+@pytest.mark.parametrize("record", [Record(b"nonsense", partition=0), Record(b"", partition=0)])
+def test_a_foreign_record_breaks_the_contract(house: House, record: Record) -> None:
+    house.log.append(TOPIC, [record])
+    with pytest.raises(ScoreLogError, match=rf"{TOPIC}/0 offset 0: score message"):
+        settle(house.archiver())
+
+
+def test_half_a_span_breaks_the_contract(house: House) -> None:
+    records = messages(verdicts(0, 400), (0, 400), max_bytes=12_000)
+    house.log.append(TOPIC, [records[0], records[2]])
+    with pytest.raises(ScoreLogError, match="expected message 1 of an input span, found 2"):
+        settle(house.archiver())
+
+
+def test_a_full_disk_is_waited_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", (0.05, 0.05))
+    monkeypatch.setattr(module, "BUFFER_BYTES", 1)
+    role = house.archiver()
+    blocker = house.folder / "scores" / score_log.ASIDE
+    blocker.parent.mkdir()
+    blocker.touch()  # no file can be written aside
+    house.send()
+    settle(role)
+    assert role.ready()[0] is False
+    assert "cannot be written" in role.ready()[1]
+    house.send()
+    settle(role)
+    assert role._buffered_bytes() > 0
+    assert role.metrics.records._value.get() == 1  # back-pressure: the second was not polled
+    blocker.unlink()
+    time.sleep(0.06)
+    settle(role, 4)
+    assert role.ready()[0]
+    house.all_once()
+
+
+def test_a_silent_member_keeps_its_place_while_it_cannot_write(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEEP_ALIVE_S", 0.0)
+    role = house.archiver()
+    house.send()
+    settle(role)
+    (shelf,) = role._shelves.values()
+    role._retry_s, role._retry_at = 0.05, time.monotonic() + 0.05
+    monkeypatch.setattr(module, "BUFFER_BYTES", 0)
+    role.turn(0.01)
+    position = house.log.committed("stream-ad.pumps.archiver", Partition(TOPIC, 0))
+    assert position is not None
+    assert position.offset == shelf.linked
+
+
+def test_metrics_of_a_partition_go_with_it(house: House) -> None:
+    role = house.archiver()
+    house.send()
+    settle(role)
+    assert b'stream_ad_linked_offset{partition="0"' in role.metrics.render()[0]
+    assert b'stream_ad_lag_records{partition="0"' in role.metrics.render()[0]
+    role.close()
+    house.running.clear()
+    assert b'partition="0"' not in role.metrics.render()[0]
+
+
+def test_the_archiver_loads_neither_torch_nor_kafka() -> None:
+    code = (
+        "import sys, stream_ad.service.roles.archiver; print({'torch', 'kafka', 'sklearn', 'river'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout == "set()\n"
+
+
+def test_every_row_is_there_once_after_real_kills(tmp_path: Path) -> None:
+    house = House(tmp_path, partitions=2)
+    config = tmp_path / "stream.toml"
+    config.write_text(
+        '[stream]\nname = "pumps"\nbundle = "bundle"\n[transport]\nkind = "local"\npath = "log.sqlite"\n'
+        '[store]\nscores = "scores"\ncheckpoints = "c"\npart_max_age_s = 0.05\n[service]\nhttp_port = 0\n'
+    )
+    command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(config), "run", "archiver"]
+    for delay_s in (0.0, 0.06):
+        before = house.files()
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 15
+        while house.files() < before + 3 and time.monotonic() < end:
+            house.send(partition=0)
+            house.send(partition=1)
+            time.sleep(0.01)
+        time.sleep(delay_s)
+        process.kill()
+        process.wait()
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 15
+    while (len(house.rows(0)), len(house.rows(1))) != tuple(house.sent) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=15)
+    assert process.returncode == 0, text
+    house.all_once(0)
+    house.all_once(1)
+    close(house)
+
+
+def test_decoded_messages_are_what_was_sent() -> None:
+    (record,) = messages(verdicts(3, 2, devices=2), (0, 5))
+    message = decode(record.value, record.headers)
+    assert isinstance(message, ScoreMessage)
+    assert message.table["device"].to_pylist() == ["pump-0-0", "pump-0-1", "pump-0-0", "pump-0-1"]

@@ -1,0 +1,85 @@
+"""Score messages and their settings for tests that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stream_ad.config import Settings, parse
+from stream_ad.core.batches import Keys, ScoreBatch, VerdictBatch
+from stream_ad.io.score_messages import Span, encode
+from stream_ad.io.transport import Partition, Record
+
+CHANNELS = ("current", "pressure", "vibration")
+STRIDE_NS = 16_000_000_000
+START_NS = 1_767_225_600_000_000_000
+"""2026-01-01, a full hour."""
+TOPIC = "sensor.scores.v1.pumps"
+READINGS = "sensor.readings.v1"
+
+
+def settings_in(folder: Path, **store: float) -> Settings:
+    """Return settings of a local stream in a folder; parts close at once unless told otherwise."""
+    return parse(
+        {
+            "stream": {"name": "pumps", "bundle": str(folder / "bundle")},
+            "transport": {"kind": "local", "path": str(folder / "log.sqlite")},
+            "store": {
+                "scores": str(folder / "scores"),
+                "checkpoints": str(folder / "checkpoints"),
+                "part_max_age_s": 0.001,
+                **store,
+            },
+            "service": {"http_port": 0},
+        }
+    )
+
+
+def verdicts(
+    sequence: int,
+    rows: int,
+    devices: int = 1,
+    score: Sequence[float] | None = None,
+    limit: float = 1.0,
+    incident: Sequence[int] | None = None,
+    contribution: Sequence[Sequence[float]] | None = None,
+) -> VerdictBatch:
+    """Return `rows` windows of each of some devices, the first of each with the number `sequence`."""
+    numbers = np.repeat(np.arange(sequence, sequence + rows, dtype=np.int64), devices)
+    n = len(numbers)
+    values = np.full(n, 0.5) if score is None else np.asarray(score, np.float64)
+    held = np.zeros(n, np.int64) if incident is None else np.asarray(incident, np.int64)
+    parts = (
+        np.full((n, len(CHANNELS)), 0.1, np.float32) if contribution is None else np.asarray(contribution, np.float32)
+    )
+    return VerdictBatch(
+        scores=ScoreBatch(
+            keys=Keys(
+                device=np.tile(np.arange(devices, dtype=np.int32), rows),
+                end_ns=START_NS + numbers * STRIDE_NS,
+                offset=numbers,
+                sequence=numbers,
+                revision=np.zeros(n, np.uint16),
+            ),
+            quality=np.zeros(n, np.uint32),
+            coverage=np.ones((n, len(CHANNELS)), np.float32),
+            score=values,
+            contribution=parts,
+            model_id="abc123",
+        ),
+        smoothed=values,
+        limit=np.full(n, limit),
+        is_anomaly=held > 0,
+        incident=held,
+    )
+
+
+def messages(
+    batch: VerdictBatch, span: tuple[int, int], partition: int = 0, max_bytes: int = 900_000, prefix: str = "pump"
+) -> list[Record]:
+    """Return a batch as score messages that span the given input offsets."""
+    ids = [f"{prefix}-{partition}-{k}" for k in range(int(batch.keys.device.max()) + 1)]
+    source = Partition(READINGS, partition)
+    return encode(batch, ids, CHANNELS, 4 * STRIDE_NS, Span(*span), source, "c0ffee", max_bytes)
