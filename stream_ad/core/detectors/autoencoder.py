@@ -126,7 +126,7 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
     n, size = rows.shape
     rng = np.random.default_rng(seed)
     start = networks.initial([size, *settings["hidden"], size], Activation.RELU, rng)
-    with networks.one_deterministic_thread():
+    with networks.one_thread():
         layers = networks.to_torch(start)
         optimiser = networks.Adam(layers, settings["weight_decay"])
         for epoch in range(settings["epochs"]):

@@ -262,7 +262,7 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
     inner = layer_sizes(rows.shape[1], settings)
     outer = [settings["code"] + 1, settings["estimation_hidden"], settings["components"]]
     steps, batch, keep_share = settings["steps"], min(settings["batch_size"], len(rows)), 1.0 - settings["dropout"]
-    with networks.one_deterministic_thread():
+    with networks.one_thread():
         parts = [
             networks.to_torch(networks.initial(sizes, Activation.RELU, rng)) for sizes in (inner, inner[::-1], outer)
         ]

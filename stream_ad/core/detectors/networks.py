@@ -113,19 +113,20 @@ def read(arrays: Arrays, name: str, sizes: Sequence[int], activation: Activation
 
 
 @contextmanager
-def one_deterministic_thread() -> Iterator[None]:
-    """Hold torch to one thread and deterministic algorithms, and put both back afterwards."""
+def one_thread() -> Iterator[None]:
+    """Hold torch to one thread, and put the number back afterwards.
+
+    With one thread, all that the training here uses (products, sums, element-wise functions, small
+    Cholesky factors) gives the same bits each time. `torch.use_deterministic_algorithms` would add
+    nothing to these on a processor, and imports torch's compiler: longer than torch itself.
+    """
     import torch
 
     threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_num_threads(threads)
 
 
@@ -171,7 +172,7 @@ def torch_forward(
 class Adam:
     """Kingma & Ba, "Adam: A method for stochastic optimization", ICLR 2015, algorithm 1.
 
-    `torch.optim` gives the same steps but imports torch's compiler first: as long as torch itself.
+    `torch.optim` gives the same steps but imports torch's compiler first: longer than torch itself.
     """
 
     def __init__(self, layers: Layers, weight_decay: float = 0.0) -> None:

@@ -107,3 +107,17 @@ def test_two_packages_may_not_share_a_name(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ContractError, match="claimed more than once"):
         catalog.get("absolute")
+
+
+def test_training_does_not_import_torchs_compiler() -> None:
+    code = """
+        import sys
+        import numpy as np
+        from stream_ad.core.detectors import catalog
+        from stream_ad.core.detectors.base import no_progress
+        values = np.random.default_rng(0).standard_normal((64, 4, 2), dtype=np.float32)
+        catalog.get("autoencoder").fit(values, {"hidden": [4], "epochs": 1}, 1, no_progress)
+        catalog.get("dagmm").fit(values, {"hidden": [4], "steps": 2}, 1, no_progress)
+        print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+    """
+    assert run_python("\n".join(line.strip() for line in code.splitlines())) == "[]"
