@@ -53,7 +53,7 @@ class TimeRules:
 
 @dataclass(frozen=True, slots=True)
 class _Closing:
-    """Windows that close, in time order per slot.
+    """Windows that close, in order of time per slot.
 
     Attributes:
         slot: int64[n].
@@ -262,7 +262,7 @@ class Windowing:
     def _closings(
         self, work: _Timely, before: Int64Array, floor: Int64Array, raised: Int64Array, flushes: _Closing | None
     ) -> _Closing:
-        """Return all windows that the readings close, but those which surely hold no sample."""
+        """Return all windows that the readings close, but those which surely hold no sample, in emission order."""
         stride = self._shape.stride
         top = raised // stride
         rows = np.flatnonzero((before != NEVER) & (top > floor // stride))
@@ -270,15 +270,15 @@ class Windowing:
         highest = np.minimum(top[rows], (before[rows] + self._reach) // stride)
         slot = work.slot(rows)
         closing = self._expand(slot, lowest, highest, work.offset[rows], idle=False)
-        if flushes is None:
-            return closing
-        both = _Closing(
-            np.concatenate([closing.slot, flushes.slot]),
-            np.concatenate([closing.end, flushes.end]),
-            np.concatenate([closing.offset, flushes.offset]),
-            np.concatenate([closing.idle, flushes.idle]),
-        )
-        return both.take(np.lexsort((both.end, both.slot)))
+        if flushes is not None:
+            closing = _Closing(
+                np.concatenate([closing.slot, flushes.slot]),
+                np.concatenate([closing.end, flushes.end]),
+                np.concatenate([closing.offset, flushes.offset]),
+                np.concatenate([closing.idle, flushes.idle]),
+            )
+        # In emission order from here on, so that the samples need not be moved again.
+        return closing.take(np.lexsort((closing.end, closing.slot, closing.offset)))
 
     def _expand(
         self, slot: Int64Array, lowest: Int64Array, highest: Int64Array, offset: Int64Array, idle: bool
@@ -328,7 +328,8 @@ class Windowing:
             floor = np.maximum(floor, raised[ahead])
             ready = closing.end <= floor[closing_segment]
             if ready.any():
-                parts.append(self._windows(closing.take(ready)))
+                all_ready = bool(ready.all())
+                parts.append(self._windows(closing if all_ready else closing.take(ready)))
                 closing, closing_segment = closing.take(~ready), closing_segment[~ready]
             if complete:
                 return parts
@@ -396,19 +397,17 @@ class Windowing:
                 np.empty((0, self._channels), np.float32),
                 np.empty(0, np.uint32),
             )
-        device, end, offset = (np.concatenate([getattr(p.keys, name) for p in parts]) for name in KEY_ORDER)
-        order = np.lexsort((end, device, offset))
-        device, end, offset = device[order], end[order], offset[order]
-        sequence = np.empty(len(order), np.int64)
-        for rows in rounds(device):
-            slot = device[rows]
-            sequence[rows] = self._sequence[slot]
+        whole = parts[0] if len(parts) == 1 else _concatenated(parts)
+        order = np.lexsort((whole.keys.end_ns, whole.keys.device, whole.keys.offset))
+        if not (order[1:] > order[:-1]).all():
+            whole = WindowBatch(
+                whole.keys.take(order), whole.values[order], whole.coverage[order], whole.quality[order]
+            )
+        for rows in rounds(whole.keys.device):
+            slot = whole.keys.device[rows]
+            whole.keys.sequence[rows] = self._sequence[slot]
             self._sequence[slot] += 1
-        keys = Keys(device, end, offset, sequence, np.zeros(len(order), np.uint16))
-        values, coverage, quality = (np.concatenate([getattr(p, name) for p in parts]) for name in VALUE_COLUMNS)
-        if (order[1:] > order[:-1]).all():
-            return WindowBatch(keys, values, coverage, quality)
-        return WindowBatch(keys, values[order], coverage[order], quality[order])
+        return whole
 
     def snapshot(self, slots: int) -> Arrays:
         """Return the state of slots 0..slots-1, only the cells that can still matter."""
@@ -449,8 +448,22 @@ class Windowing:
 NO_KEYS = Keys(
     np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint16)
 )
-KEY_ORDER = ("device", "end_ns", "offset")
-VALUE_COLUMNS = ("values", "coverage", "quality")
+
+
+def _concatenated(parts: list[WindowBatch]) -> WindowBatch:
+    keys = Keys(
+        np.concatenate([part.keys.device for part in parts]),
+        np.concatenate([part.keys.end_ns for part in parts]),
+        np.concatenate([part.keys.offset for part in parts]),
+        np.concatenate([part.keys.sequence for part in parts]),
+        np.concatenate([part.keys.revision for part in parts]),
+    )
+    return WindowBatch(
+        keys,
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.coverage for part in parts]),
+        np.concatenate([part.quality for part in parts]),
+    )
 
 
 def _refused(rows: Int64Array, batch: ReadingBatch, reason: Reason) -> list[Refused]:
