@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import NS, console, moment_ns, print_json, time_text
-from stream_ad.errors import ConfigError, UnreachableError
+from stream_ad.errors import ConfigError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream_ad.core.batches import Alert
+    from stream_ad.io.alert_messages import AlertMessage
     from stream_ad.io.transport import Partition, Transport
 
 POLL_S = 0.2
@@ -33,7 +34,7 @@ class Published:
     log_ns: int
     partition: int
     offset: int
-    alert: Alert
+    alert: AlertMessage
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -93,7 +94,6 @@ def published_alerts(transport: Transport, topic: str, follow: bool) -> Iterator
 
     Raises:
         TransportError: the log does not answer (with `follow`: for `PATIENCE_S`).
-        ContractError: a record of the topic is no alert.
     """
     from stream_ad.io.transport import Partition
 
@@ -128,49 +128,31 @@ def _read_on(transport: Transport, position: dict[Partition, int]) -> list[Publi
         if end <= start:
             continue
         for batch in transport.read(partition, start, end):
-            for i, value in enumerate(batch.values):
-                alert = decode(value, batch.headers[i])
-                found.append(Published(int(batch.log_ns[i]), partition.number, int(batch.offset[i]), alert))
+            for value, log_ns, offset in zip(batch.values, batch.log_ns.tolist(), batch.offset.tolist(), strict=True):
+                try:
+                    found.append(Published(log_ns, partition.number, offset, decode(value)))
+                except ContractError as error:
+                    print(f"stream-ad: skipped {partition.topic}/{partition.number}@{offset}: {error}", file=sys.stderr)
         position[partition] = end
     return found
 
 
 def as_json(published: Published, topic: str) -> dict[str, object]:
-    """Return an alert as plain values, with where it stands in the log."""
-    alert = published.alert
-    return {
-        "id": alert.id,
-        "version": alert.version,
-        "phase": alert.phase.value,
-        "kind": alert.kind.value,
-        "stream": alert.stream,
-        "device": alert.device,
-        "opened": time_text(alert.opened_end_ns, seconds=False),
-        "end": time_text(alert.end_ns, seconds=False),
-        "published": time_text(published.log_ns, seconds=False),
-        "score": alert.score,
-        "limit": alert.limit,
-        "peak": alert.peak,
-        "channels": dict(alert.channels),
-        "reason": alert.reason,
-        "model_id": alert.model_id,
-        "input_offset": alert.offset,
-        "topic": topic,
-        "partition": published.partition,
-        "offset": published.offset,
-    }
+    """Return the message's body and, under `log`, where and when it was published."""
+    place = {"topic": topic, "partition": published.partition, "offset": published.offset}
+    return published.alert.model_dump(mode="json") | {"log": {"time": time_text(published.log_ns, False), **place}}
 
 
-def print_line(out: Console, alert: Alert) -> None:
+def print_line(out: Console, alert: AlertMessage) -> None:
     """Print one alert for a person."""
     from rich.text import Text
 
-    mark, style = MARKS.get(alert.phase.value, ("•", ""))
+    mark, style = MARKS[alert.phase]
     line = Text()
     line.append(time_text(alert.end_ns), "dim")
-    line.append(f"  {mark} {alert.phase.value:<8}", style)
+    line.append(f"  {mark} {alert.phase:<8}", style)
     line.append(f"  {alert.device:<12}", "bold")
-    line.append(f"  {alert.kind.value:<7}  ", "cyan" if alert.kind.value == "sensor" else "")
+    line.append(f"  {alert.kind:<7}  ", "" if alert.kind == "process" else "cyan")
     line.append(alert.reason)
     out.print(line)
 

@@ -18,8 +18,14 @@ def console() -> Console:
     """Return a console on stdout: coloured on a terminal, plain text of any width elsewhere."""
     from rich.console import Console
 
+    class Honest(Console):
+        """Leaves a broken pipe to the frame, which ends with 0: rich ends with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     terminal = sys.stdout.isatty()
-    return Console(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 200)
+    return Honest(highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else 200)
 
 
 def print_json(value: object) -> None:

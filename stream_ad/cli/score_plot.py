@@ -147,7 +147,7 @@ class _Binned:
 def _binned(scores: DeviceScores) -> _Binned:
     """Cut time into columns that keep each column's highest row, so that no peak is lost."""
     first, last = int(scores.end_ns[0]), int(scores.end_ns[-1])
-    step = int(np.median(np.diff(scores.end_ns))) if len(scores) > 1 else 1
+    step = int(np.median(np.diff(scores.end_ns))) if len(scores) > 1 else 60_000_000_000
     step = max(step, 1)
     columns = min(COLUMNS, (last - first) // step + 1)
     width = (last - first + step) / columns
@@ -285,8 +285,7 @@ def _draw_channels(figure: Figure, axes: Axes, scores: DeviceScores, binned: _Bi
     heat = np.zeros((len(scores.channels), 0)) if binned.heat is None else binned.heat
     weight = np.nan_to_num(np.clip(heat, 0, 2)).sum(axis=1)
     order = np.argsort(-weight, kind="stable")[:CHANNELS]
-    colors = LinearSegmentedColormap.from_list("heat", list(HEAT))
-    colors.set_bad(GRID)
+    colors = LinearSegmentedColormap.from_list("heat", list(HEAT)).with_extremes(bad=GRID)
     rows = np.arange(len(order) + 1)
     mesh = axes.pcolormesh(
         date2num(binned.edges),  # type: ignore[no-untyped-call]
