@@ -101,7 +101,7 @@ def test_messages_become_linked_parts_that_chain(house: House) -> None:
         settle(role)
     assert len(house.parts()) == 3
     house.all_once()
-    assert role.ready() == (True, "1 partitions")
+    assert role.ready() == (True, "1 partition(s)")
     (extra,) = {tuple(sorted(part.extra.items())) for part in house.parts()}
     assert extra == (("config_digests", "c0ffee"), ("model_ids", "abc123"), ("stream", "pumps"), ("topic", TOPIC))
 

@@ -122,7 +122,7 @@ class Archiver:
         """Return whether parts can be written and the log answers."""
         if self._trouble:
             return False, self._trouble
-        return True, f"{len(self._shelves)} partitions"
+        return True, f"{len(self._shelves)} partition(s)"
 
     def health(self) -> Mapping[str, Plain]:
         """Return partitions owned and bytes held."""

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_ad.cli.check import describe_folder, port_free
+from stream_ad.cli.main import main
+from stream_ad.errors import ConfigError
+from stream_ad.io import bundles
+from stream_ad.io.local_log import LocalLog
+from stream_ad.service.metrics import RoleMetrics
+from stream_ad.service.probes import Probes
+from tests.support.pipelines import signal, small_model
+
+READINGS, SCORES = "sensor.readings.v1", "sensor.scores.v1.pumps"
+
+
+def add_bundle(folder: Path) -> None:
+    rows = signal(80, seed=5).reshape(10, 8, 3)
+    bundles.save(small_model(), folder / "bundle", rows)
+
+
+def checked(config: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
+    code = main(["check", "--json", "-c", str(config), *options])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return code, {line["check"]: line for line in lines}
+
+
+def test_all_is_well_after_create(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_bundle(config.parent)
+    code, found = checked(config, capsys)
+    assert (code, found["topics"]["ok"]) == (1, False)
+    assert not (config.parent / "log.sqlite").exists()  # looking makes nothing
+
+    code, found = checked(config, capsys, "--create", "--partitions", "2")
+    assert code == 0, found
+    assert list(found) == ["config", "log", "topics", "bundle", "folders", "ports"]
+    assert found["topics"]["text"].startswith(f"{READINGS}: 2 partitions, append times; {SCORES}: the same")
+    assert "small" in found["bundle"]["text"]
+    assert "3 channels, window 8 x 1 s, stride 4; the probe agrees" in found["bundle"]["text"]
+    assert "turned off" in found["ports"]["text"]
+    assert checked(config, capsys)[0] == 0
+
+
+def test_a_line_each_for_people(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "-c", str(config), "--create"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ok   config ")
+    assert next(line for line in lines if " bundle " in line).startswith("FAIL bundle")
+
+
+def test_wrong_settings_are_a_finding(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text() + "colour = 1\n")
+    code, found = checked(config, capsys)
+    assert (code, list(found)) == (1, ["config"])
+    assert found["config"]["text"].endswith("service.colour: unknown key")
+
+
+def test_producers_times_are_refused_unless_trusted(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LocalLog(config.parent / "log.sqlite")
+    log.ensure_topic(READINGS, 2, {"message.timestamp.type": "CreateTime"})
+    log.close()
+    _, found = checked(config, capsys, "--create")
+    assert found["topics"]["text"] == (
+        f"{READINGS} has producers' times; set message.timestamp.type=LogAppendTime "
+        "or time.trust_producer_clocks = true"
+    )
+    monkeypatch.setenv("STREAM_AD__TIME__TRUST_PRODUCER_CLOCKS", "true")
+    _, found = checked(config, capsys)
+    assert found["topics"]["ok"]
+    assert "producers' times, trusted" in found["topics"]["text"]
+
+
+def test_unequal_partitions_and_missing_topics_are_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = LocalLog(config.parent / "log.sqlite")
+    log.ensure_topic(READINGS, 2)
+    _, found = checked(config, capsys)
+    assert SCORES in found["topics"]["text"]
+    assert "check --create" in found["topics"]["text"]
+    log.ensure_topic(SCORES, 3)
+    log.close()
+    _, found = checked(config, capsys, "--create")
+    assert f"{SCORES} has 3 partitions, {READINGS} has 2: they must be equal" in found["topics"]["text"]
+
+
+def test_a_log_that_is_none_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "log.sqlite").write_text("this is no database" * 100)
+    code, found = checked(config, capsys)
+    assert (code, found["log"]["ok"]) == (1, False)
+    assert "topics" not in found
+
+
+def test_folders_must_take_files_and_links(tmp_path: Path) -> None:
+    assert "can be made" in describe_folder(tmp_path / "a" / "b")
+    assert "writable" in describe_folder(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot write and link files there"):
+        describe_folder(tmp_path / "file" / "scores")
+
+
+def test_a_held_port_is_told_unless_it_is_ours() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ConfigError, match="choose another http_port"):
+            port_free("127.0.0.1", other.getsockname()[1], "pumps")
+    metrics = RoleMetrics("archiver", "pumps", "a")
+    probes = Probes("127.0.0.1", 0, lambda: (True, ""), lambda: (True, ""), metrics.render)
+    assert port_free("127.0.0.1", probes.port, "pumps") is False
+    with pytest.raises(ConfigError):
+        port_free("127.0.0.1", probes.port, "fans")
+    port = probes.port
+    probes.close()
+    assert port_free("127.0.0.1", port, "pumps")
