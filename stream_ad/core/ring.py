@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stream_ad.core.batches import Float32Array, Int32Array, Int64Array, UInt8Array
+from stream_ad.core.batches import BoolArray, Float32Array, Int32Array, Int64Array, UInt8Array
 from stream_ad.core.quality import Quality
 from stream_ad.core.rounds import rounds
 
@@ -22,26 +23,36 @@ CELL_FLAGS = ((DUPLICATE, Quality.DUPLICATE), (OUT_OF_ORDER, Quality.OUT_OF_ORDE
 class Ring:
     """Samples by slot and cell; a cell is empty unless its tag is the cell asked for.
 
+    Args:
+        span: cells that must find room at once.
+        channels: c.
+        block: a divisor of the length and of the end of every window that will be asked for: windows
+            are then gathered by blocks, not by samples.
+
     Attributes:
         cells: length of the ring, a power of two.
     """
 
-    def __init__(self, span: int, channels: int) -> None:
+    def __init__(self, span: int, channels: int, block: int) -> None:
         self.cells = 1 << (span - 1).bit_length()
+        self._block = math.gcd(block, self.cells)
         self._channels = channels
         self._values: Float32Array = np.empty((0, self.cells, channels), np.float32)
         self._tag: Int64Array = np.empty((0, self.cells), np.int64)
         self._flag: UInt8Array = np.empty((0, self.cells), np.uint8)
+        self._sparse: BoolArray = np.empty(0, np.bool_)  # slots into which a NaN was ever written
 
     def grow(self, slots: int) -> None:
         """Make room for slots 0..slots-1."""
         self._values = resized(self._values, slots, np.nan)
         self._tag = resized(self._tag, slots, NEVER)
         self._flag = resized(self._flag, slots, 0)
+        self._sparse = resized(self._sparse, slots, 0)
 
     def reset(self, slots: Int32Array) -> None:
         """Empty slots."""
         self._tag[slots] = NEVER
+        self._sparse[slots] = False
 
     def write(self, slot: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float32Array) -> None:
         """Write readings; in one cell the first value per channel stays.
@@ -53,6 +64,8 @@ class Ring:
             values: float32[n, c], changed in place.
         """
         flat = self._flat(slot, cell)
+        if np.isnan(values.sum()):
+            self._sparse[slot[np.isnan(values).any(axis=1)]] = True
         if ((slot[1:] == slot[:-1]) & (cell[1:] <= cell[:-1])).any():
             # Several readings may share a cell: write them one after the other.
             for part in rounds(flat):
@@ -78,28 +91,33 @@ class Ring:
         tag[flat] = cell
         flag[flat] = flags
 
-    def gather(self, slot: Int64Array, end: Int64Array, samples: int) -> tuple[Float32Array, UInt8Array | None]:
+    def gather(self, slot: Int64Array, end: Int64Array, samples: int) -> tuple[Float32Array, UInt8Array | None, bool]:
         """Return windows of `samples` cells before each end.
 
         Args:
             slot: int64[n].
-            end: int64[n], exclusive end cell.
-            samples: t.
+            end: int64[n], exclusive end cell, a multiple of the block.
+            samples: t, a multiple of the block.
 
         Returns:
-            float32[n, t, c], NaN where empty; uint8[n, t] flags of the cells, None if there are none.
+            float32[n, t, c], NaN where empty; uint8[n, t] flags of the cells, None if there are none;
+            whether there may be a NaN.
         """
-        cells = end[:, None] + np.arange(-samples, 0)
-        flat = self._flat(slot[:, None], cells)
-        absent = self._tag.reshape(-1)[flat] != cells
-        values = self._values.reshape(-1, self._channels)[flat]
+        block, channels = self._block, self._channels
+        first = end[:, None] + np.arange(-samples, 0, block)
+        flat = (slot[:, None] * self.cells + (first & (self.cells - 1))) // block
+        tags = self._tag.reshape(-1, block).take(flat, axis=0).reshape(len(end), samples)
+        absent = tags != end[:, None] + np.arange(-samples, 0)
+        values = self._values.reshape(-1, block * channels).take(flat, axis=0).reshape(len(end), samples, channels)
+        sparse = bool(self._sparse[slot].any())
         if absent.any():
+            sparse = True
             values[absent] = np.nan
-        flags = self._flag.reshape(-1)[flat]
+        flags = self._flag.reshape(-1, block).take(flat, axis=0).reshape(len(end), samples)
         if not flags.any():
-            return values, None
+            return values, None, sparse
         flags[absent] = 0
-        return values, flags
+        return values, flags, sparse
 
     def copy(self, first: Int64Array, span: int) -> tuple[Float32Array, UInt8Array]:
         """Return `span` cells of each slot from its `first` cell: float32[slots, span, c], uint8[slots, span]."""
@@ -117,6 +135,7 @@ class Ring:
         self._values.reshape(-1, self._channels)[where] = values[present]
         self._flag.reshape(-1)[where] = flags[present]
         self._tag.reshape(-1)[where] = cells[present]
+        self._sparse[: len(first)] = (present & np.isnan(values).any(axis=2)).any(axis=1)
 
     def _stretch(self, first: Int64Array, span: int) -> tuple[Int64Array, Int64Array]:
         cells = first[:, None] + np.arange(span)

@@ -9,6 +9,7 @@ window is final when it closes, whatever the poll boundaries.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ class Windowing:
         self._floor: Int64Array = np.empty(0, np.int64)
         self._heard: Int64Array = np.empty(0, np.int64)
         self._sequence: Int64Array = np.empty(0, np.int64)
-        self._ring = Ring(self._span + max(shape.samples, 64), self._channels)
+        self._ring = Ring(self._span + max(shape.samples, 64), self._channels, math.gcd(shape.samples, shape.stride))
         hold = np.array([channel.fill is Fill.HOLD for channel in channels], np.bool_)
         age = np.array([channel.hold_max_age_ns // shape.period_ns for channel in channels], np.int64)
         self._holding = Holding(shape, hold, age) if hold.any() else None
@@ -173,7 +174,7 @@ class Windowing:
             return self._join([]), []
         log = np.maximum(np.maximum.accumulate(batch.record_log_ns), self._log_ns)
         self._log_ns = int(log[-1])
-        record = np.searchsorted(batch.record_offset, batch.offset)
+        record = _records(batch)
         future = batch.event_ns > log[record] + self._rules.max_ahead_ns
         refused = _refused(np.flatnonzero(future), batch, Reason.FUTURE)
         parts: list[WindowBatch] = []
@@ -239,11 +240,15 @@ class Windowing:
     ) -> tuple[Int64Array, _Closing | None]:
         """Return the floor that each reading meets, and the idle closes that precede readings."""
         seg, stride = work.segments, self._shape.stride
+        floor = np.maximum(self._floor[seg.slot][work.number], before - self._late)
+        before_first = self._heard[seg.slot]
+        known = before_first[before_first != NEVER]
+        if log[-1] - min(log[0], known.min(initial=log[0])) < self._rules.idle_close_ns:
+            return floor, None  # nobody can have been silent for long enough
         log_of_row = log[work.record]
         heard = np.empty_like(log_of_row)
         heard[1:] = log_of_row[:-1]
-        heard[seg.start] = self._heard[seg.slot]
-        floor = np.maximum(np.repeat(self._floor[seg.slot], seg.length), before - self._late)
+        heard[seg.start] = before_first
         due = heard + self._rules.idle_close_ns
         silent = np.flatnonzero((heard != NEVER) & (log_of_row >= due))
         if len(silent) == 0:
@@ -319,9 +324,13 @@ class Windowing:
             todo = fits & accepted
             if done.any():
                 todo &= np.arange(len(after)) >= (seg.start + done)[number]
-            rows = np.flatnonzero(todo)
-            if len(rows):
-                self._ring.write(work.slot(rows), work.cell[rows], work.flags[rows], values[work.row[rows]])
+            if todo.all():
+                self._ring.write(seg.slot[number], work.cell, work.flags, values.take(work.row, axis=0))
+            else:
+                rows = np.flatnonzero(todo)
+                self._ring.write(
+                    work.slot(rows), work.cell[rows], work.flags[rows], values.take(work.row[rows], axis=0)
+                )
             done = taken
             ahead = np.minimum(seg.start + done, seg.stop - 1)
             complete = bool((done == seg.length).all())
@@ -355,29 +364,26 @@ class Windowing:
     def _windows(self, closing: _Closing) -> WindowBatch:
         """Gather closed windows from the ring; those without any sample are left out."""
         reach = self._shape.samples if self._holding is None else self._reach
-        values, flags = self._ring.gather(closing.slot, closing.end, reach)
+        values, flags, sparse = self._ring.gather(closing.slot, closing.end, reach)
         quality = np.zeros(len(closing.end), np.uint32)
         quality[closing.idle] |= np.uint32(Quality.IDLE_CLOSED)
         if flags is not None:
             bits = np.bitwise_or.reduce(flags[:, reach - self._shape.samples :], axis=1)
             for bit, name in CELL_FLAGS:
                 quality[(bits & bit) != 0] |= np.uint32(name)
-        sampled = None
-        if self._holding is not None:
-            sampled = ~np.isnan(values[:, reach - self._shape.samples :]).all(axis=(1, 2))
-            held = self._holding.fill(values, closing.slot, closing.end)
-            values = np.ascontiguousarray(values[:, reach - self._shape.samples :])
-            quality[held] |= np.uint32(Quality.HELD)
-        empty = np.isnan(values)
         coverage = np.ones((len(values), self._channels), np.float32)
-        if empty.any():
-            if sampled is None:
-                sampled = ~empty.all(axis=(1, 2))
+        if sparse or self._holding is not None:
+            sampled = ~np.isnan(values[:, reach - self._shape.samples :]).all(axis=(1, 2))
+            if self._holding is not None:
+                held = self._holding.fill(values, closing.slot, closing.end)
+                values = np.ascontiguousarray(values[:, reach - self._shape.samples :])
+                quality[held] |= np.uint32(Quality.HELD)
+            empty = np.isnan(values)
             quality[empty.any(axis=(1, 2))] |= np.uint32(Quality.GAPS)
             coverage = np.ascontiguousarray(1.0 - empty.mean(axis=1, dtype=np.float32), np.float32)
-        if sampled is not None and not sampled.all():
-            values, quality, coverage = values[sampled], quality[sampled], coverage[sampled]
-            closing = closing.take(np.flatnonzero(sampled))
+            if not sampled.all():
+                values, quality, coverage = values[sampled], quality[sampled], coverage[sampled]
+                closing = closing.take(np.flatnonzero(sampled))
         n = len(values)
         keys = Keys(
             device=closing.slot.astype(np.int32),
@@ -464,6 +470,15 @@ def _concatenated(parts: list[WindowBatch]) -> WindowBatch:
         np.concatenate([part.coverage for part in parts]),
         np.concatenate([part.quality for part in parts]),
     )
+
+
+def _records(batch: ReadingBatch) -> Int64Array:
+    """Return int64[n], which record of the batch each reading is of."""
+    if len(batch.offset) == 0:
+        return np.empty(0, np.int64)
+    start = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(batch.offset[1:] != batch.offset[:-1]) + 1])
+    record = np.searchsorted(batch.record_offset, batch.offset[start])
+    return np.repeat(record, np.diff(start, append=len(batch.offset)))
 
 
 def _refused(rows: Int64Array, batch: ReadingBatch, reason: Reason) -> list[Refused]:
