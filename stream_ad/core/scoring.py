@@ -13,7 +13,7 @@ from stream_ad.core.detectors.base import Scores, check_scores
 from stream_ad.core.model import Model, Normaliser
 from stream_ad.core.quality import Quality, coverage_flags
 
-CHUNK = 256
+CHUNK = 128
 
 
 class Scoring:
