@@ -164,8 +164,9 @@ def _binned(scores: DeviceScores) -> _Binned:
         part = np.nan_to_num(scores.contribution.astype(np.float64))
         total = part.sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
-            strength = np.minimum(scores.smoothed / scores.limit, 1e6)[:, None]
-            rows = np.where(total > 0, part / total, 0.0) * strength
+            # Quiet windows have shares too; faded, they do not draw the eye away from trouble.
+            weight = np.minimum(scores.smoothed / scores.limit, 1.0)[:, None] ** 2
+            rows = np.where(total > 0, part / total, 0.0) * weight
         heat = np.stack([peak(rows[:, k]) for k in range(rows.shape[1])])
     edges = _moments(start + width * np.arange(columns + 1))
     centers = _moments(start + width * (np.arange(columns) + 0.5))
@@ -278,12 +279,14 @@ def _label_incidents(axes: Axes, scores: DeviceScores, high: float) -> None:
 
 
 def _draw_channels(figure: Figure, axes: Axes, scores: DeviceScores, binned: _Binned) -> None:
-    """Draw the lower panel: a row a channel, the darker the more of the score is its doing."""
+    """Draw the lower panel: a row a channel, those that caused most trouble first."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.dates import date2num
 
-    heat = np.zeros((len(scores.channels), 0)) if binned.heat is None else binned.heat
-    weight = np.nan_to_num(np.clip(heat, 0, 2)).sum(axis=1)
+    heat = np.zeros((len(scores.channels), len(binned.centers))) if binned.heat is None else binned.heat
+    with np.errstate(invalid="ignore"):
+        over = np.where(binned.smoothed >= binned.limit, 1.0, 0.001)
+    weight = (np.nan_to_num(heat) * over).sum(axis=1)
     order = np.argsort(-weight, kind="stable")[:CHANNELS]
     colors = LinearSegmentedColormap.from_list("heat", list(HEAT)).with_extremes(bad=GRID)
     rows = np.arange(len(order) + 1)
@@ -293,7 +296,7 @@ def _draw_channels(figure: Figure, axes: Axes, scores: DeviceScores, binned: _Bi
         np.ma.masked_invalid(heat[order]),
         cmap=colors,
         vmin=0,
-        vmax=1.5,
+        vmax=1,
         rasterized=True,
         shading="flat",
     )
@@ -303,8 +306,8 @@ def _draw_channels(figure: Figure, axes: Axes, scores: DeviceScores, binned: _Bi
     axes.tick_params(axis="y", length=0)
     for spine in axes.spines.values():
         spine.set_color(GRID)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.008, aspect=14, fraction=0.05, extend="max", ticks=[0, 0.5, 1, 1.5])
-    bar.set_label("part of the score\n(1 = the limit)", fontsize=8.5, color=MUTED)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.008, aspect=14, fraction=0.05, ticks=[0, 0.5, 1], format="{x:.0%}")
+    bar.set_label("share of the score,\npale below the limit", fontsize=8.5, color=MUTED)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8.5)
 

@@ -336,13 +336,13 @@ def test_every_row_is_there_once_after_real_kills(tmp_path: Path) -> None:
         time.sleep(delay_s)
         process.kill()
         process.wait()
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    last = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 15
     while (len(house.rows(0)), len(house.rows(1))) != tuple(house.sent) and time.monotonic() < end:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, text = process.communicate(timeout=15)
-    assert process.returncode == 0, text
+    last.send_signal(signal.SIGTERM)
+    _, text = last.communicate(timeout=15)
+    assert last.returncode == 0, text
     house.all_once(0)
     house.all_once(1)
     close(house)
