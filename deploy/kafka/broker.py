@@ -179,8 +179,9 @@ class KafkaCluster:
     def alive(self, index: int) -> bool:
         """Say whether the broker's process runs."""
         child = self._children.get(index)
-        if child is not None and child.poll() is not None:
-            return False
+        if child is not None:
+            # Not by its command line, which a process just started does not show yet.
+            return child.poll() is None
         return is_ours(self._state["nodes"][index]["pid"], self._properties(index))
 
     def stop(self, clean: bool = True) -> None:

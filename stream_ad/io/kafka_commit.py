@@ -99,23 +99,13 @@ class KafkaCommitter:
     def __init__(self, log: KafkaLog, source: KafkaSource, member: str) -> None:
         self._log = log
         self._source = source
-        self._where = f"committer {source.group}.{member} on {','.join(log.servers)}"
+        self._where = f"committer {source.group}.{member} on {log.clients.where}"
+        self._member = member
         self._end: StreamAdError | None = None
-        deadline_s = log.commit_deadline_s
-        self._producer: KafkaProducer = log.open_producer(
-            # Never before the commit's own deadline: batches that run out of time vanish from their transaction.
-            2 * deadline_s + 60.0,
-            transactional_id=f"{source.group}.{member}",
-            client_id=f"stream-ad.{member}",
-            transaction_timeout_ms=round(1_000 * log.transaction_timeout_s),
-            # The client waits this long after each step of a transaction: at its default of 100 a commit takes 0.1 s.
-            retry_backoff_ms=5,
-            max_block_ms=round(1_000 * deadline_s),
-        )
         self._helper = Helper(f"stream-ad-commit-{member}")
+        self._producer: KafkaProducer = self._open()
         try:
-            with translating(self._where):
-                self._helper.call(self._producer.init_transactions, deadline_s, self._where)
+            self._initialize()
         except BaseException:
             self.close()
             raise
@@ -166,6 +156,24 @@ class KafkaCommitter:
 
     abandon = close
 
+    def _open(self) -> KafkaProducer:
+        log = self._log
+        return log.clients.open_producer(
+            # Never before the commit's own deadline: batches that run out of time vanish from their transaction.
+            2 * log.commit_deadline_s + 60.0,
+            transactional_id=f"{self._source.group}.{self._member}",
+            client_id=f"stream-ad.{self._member}",
+            transaction_timeout_ms=round(1_000 * log.transaction_timeout_s),
+            # The client waits this long after each step of a transaction: at its default of 100 a commit takes 0.1 s.
+            retry_backoff_ms=5,
+            max_block_ms=round(1_000 * log.commit_deadline_s),
+        )
+
+    def _initialize(self) -> None:
+        """End what an earlier producer of this name left open, and fence it."""
+        with translating(self._where):
+            self._helper.call(self._producer.init_transactions, self._log.commit_deadline_s, self._where)
+
     def _judge(self, error: Exception, transaction: Transaction) -> CommitOutcome:
         """Turn what went wrong into an outcome, or raise."""
         cause = self._cause(error)
@@ -177,7 +185,7 @@ class KafkaCommitter:
                 self._abort()
             close_producer(self._producer, 1.0)
             raise self._end from error
-        if transaction.is_committing or not self._abort():
+        if transaction.is_committing or not self._take_back(transaction):
             self._end = self._end or TransportError(
                 f"{self._where}: the outcome of an earlier commit is unknown; make a new committer"
             )
@@ -195,6 +203,23 @@ class KafkaCommitter:
             last = self._producer._transaction_manager.last_error
             return nested[0] if nested else last if isinstance(last, Exception) else error
         return error
+
+    def _take_back(self, transaction: Transaction) -> bool:
+        """Abort; says whether that is certain and the next commit can begin."""
+        is_aborted = self._abort()
+        if is_aborted and transaction.is_sent:
+            return True
+        # A batch that failed leaves the client out of sequence with the broker: the next commit would fail as well.
+        if self._end is not None or not self._source.is_member():
+            return is_aborted
+        close_producer(self._producer, 1.0)
+        try:
+            self._producer = self._open()
+            self._initialize()
+        except (TransportError, DeadlineError) as error:
+            self._end = error
+            return is_aborted
+        return True
 
     def _abort(self) -> bool:
         """Abort; says whether the broker has confirmed it."""
@@ -215,6 +240,7 @@ class Transaction:
     """One commit's calls, made on the helper's thread.
 
     Attributes:
+        is_sent: the broker has acknowledged every record.
         is_committing: the broker has been asked to commit: from here on an error leaves the outcome open.
         is_abandoned: the caller has given up; set from its thread.
     """
@@ -227,6 +253,7 @@ class Transaction:
         partitions: Mapping[str, int],
         positions: Mapping[Partition, tuple[int, str]],
     ) -> None:
+        self.is_sent = False
         self.is_committing = False
         self.is_abandoned = False
         self._producer = producer
@@ -243,6 +270,7 @@ class Transaction:
         producer = self._producer
         producer.begin_transaction()
         send_all(producer, self._records, self._partitions)
+        self.is_sent = True
         if self._positions:
             metadata = self._source.consumer.group_metadata()
             if metadata.generation_id < 0:

@@ -1,13 +1,11 @@
 """The log on Apache Kafka, through kafka-python 3; implements `transport.Transport`.
 
-With `kafka_source`, `kafka_commit`, `kafka_records` and `kafka_errors` this is all that sees kafka-python. Imported
-only where Kafka is chosen.
+The modules `kafka_*` beside it are all that sees kafka-python. Imported only where Kafka is chosen.
 """
 
 from __future__ import annotations
 
-import importlib
-import socket
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,9 +14,9 @@ from typing import Any, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.net.compat import KafkaNetClient
 
-from stream_ad.errors import ConfigError, ContractError, PositionError, TopicError, UnreachableError
+from stream_ad.errors import ContractError, PositionError, TopicError, UnreachableError
+from stream_ad.io.kafka_clients import KafkaClients, Option
 from stream_ad.io.kafka_commit import KafkaCommitter
 from stream_ad.io.kafka_errors import translated, translating
 from stream_ad.io.kafka_records import close_producer, raw_batch, send_all
@@ -26,40 +24,12 @@ from stream_ad.io.kafka_source import KafkaSource
 from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, TopicInfo
 
 T = TypeVar("T")
-Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
-Option = str | int | float | bool
 
 READ_RECORDS = 2_000
 CHUNK_RECORDS = 5_000
 CHUNK_BYTES = 16_000_000
 """kafka-python buffers without a bound, so `append` waits for its records after this many."""
 RETRY_S = 0.05
-
-DECIDED_HERE = frozenset(
-    {
-        "acks",
-        "allow_auto_create_topics",
-        "auto_offset_reset",
-        "bootstrap_servers",
-        "delivery_timeout_ms",
-        "enable_auto_commit",
-        "enable_idempotence",
-        "group_id",
-        "group_instance_id",
-        "isolation_level",
-        "kafka_client",
-        "key_deserializer",
-        "key_serializer",
-        "partition_assignment_strategy",
-        "partitioner",
-        "session_timeout_ms",
-        "transaction_timeout_ms",
-        "transactional_id",
-        "value_deserializer",
-        "value_serializer",
-    }
-)
-"""Client options that exactly-once hangs on."""
 
 
 class KafkaLog:
@@ -78,7 +48,7 @@ class KafkaLog:
         commit_deadline_s: how long a commit may take.
         max_record_bytes: largest record sent; at most the topic's `max.message.bytes`.
         client_options: handed to kafka-python as they are (for example `security_protocol`); those that
-            exactly-once hangs on (`DECIDED_HERE`) are refused.
+            exactly-once hangs on (`kafka_clients.DECIDED_HERE`) are refused.
 
     Raises:
         ConfigError: the `crc32c` package is missing, or a client option is unknown or not to be chosen.
@@ -95,23 +65,17 @@ class KafkaLog:
         max_record_bytes: int = 1_000_000,
         client_options: Mapping[str, Option] | None = None,
     ) -> None:
-        try:
-            importlib.import_module("crc32c")
-        except ImportError as error:
-            # kafka-python would fall back to checksums in Python, twenty times slower, without a word.
-            raise ConfigError("the package `crc32c` is missing: install `kafka-python[crc32c]`") from error
-        self.servers = tuple(servers)
+        self.clients = KafkaClients(servers, request_timeout_s, max_record_bytes, client_options or {})
         self.session_timeout_s = session_timeout_s
         self.transaction_timeout_s = transaction_timeout_s
         self.request_timeout_s = request_timeout_s
         self.commit_deadline_s = commit_deadline_s
-        self.max_record_bytes = max_record_bytes
-        self._options = _checked(client_options or {})
         # Reentrant: an owner's callback inside a call may call the log again.
         self._lock = threading.RLock()
         self._admin: KafkaAdminClient | None = None
         self._producer: KafkaProducer | None = None
         self._queries: dict[str | None, KafkaConsumer] = {}
+        self._readers: list[KafkaConsumer] = []
         self._partitions: dict[str, int] = {}
         self._open: set[KafkaSource | KafkaCommitter] = set()
 
@@ -177,12 +141,9 @@ class KafkaLog:
         )
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records and committed positions.
-
-        Raises:
-            TopicError: there is no such topic.
-        """
-        self._ask(f"topic {name}", lambda admin: admin.delete_topics([name]))
+        """Delete a topic with its records and committed positions; a no-op without one."""
+        with contextlib.suppress(TopicError):
+            self._ask(f"topic {name}", lambda admin: admin.delete_topics([name]))
         self._partitions.pop(name, None)
 
     def trim(self, partition: Partition, before_offset: int) -> None:
@@ -200,13 +161,13 @@ class KafkaLog:
         Raises:
             TopicError, RecordTooLargeError, AccessError, UnreachableError.
         """
-        where = f"{topic} on {self._where}"
+        where = f"{topic} on {self.clients.where}"
         count = self._count(topic)
         with self._lock:
             try:
                 with translating(where):
                     if self._producer is None:
-                        self._producer = self.open_producer(self.request_timeout_s, retry_backoff_ms=50)
+                        self._producer = self.clients.open_producer(self.request_timeout_s, retry_backoff_ms=50)
                     for chunk in _chunks(records):
                         send_all(self._producer, {topic: chunk}, {topic: count})
             except Exception:
@@ -232,20 +193,27 @@ class KafkaLog:
         if start >= stop:
             return
         tp = TopicPartition(partition.topic, partition.number)
-        consumer = self.open_consumer(None)
+        with self._lock:
+            # A new consumer takes 0.1 s to learn a topic's leaders; an idle one knows them.
+            consumer = self._readers.pop() if self._readers else self.clients.open_consumer(None)
         try:
-            with translating(f"{partition} on {self._where}"):
+            with translating(f"{partition} on {self.clients.where}"):
                 consumer.assign([tp])
                 consumer.seek(tp, start)
             yield from self._read_on(consumer, partition, start, stop)
-        finally:
+        except Exception:
             consumer.close(autocommit=False)
+            raise
+        except GeneratorExit:
+            self._readers.append(consumer)
+            raise
+        self._readers.append(consumer)
 
     def _read_on(self, consumer: KafkaConsumer, partition: Partition, start: int, stop: int) -> Iterator[RawBatch]:
         tp = TopicPartition(partition.topic, partition.number)
         moved_at = time.monotonic()
         while start < stop:
-            with translating(f"{partition} on {self._where}"):
+            with translating(f"{partition} on {self.clients.where}"):
                 # Short, because a fetch of nothing but control records moves the position without an answer.
                 records = consumer.poll(timeout_ms=20, max_records=READ_RECORDS).get(tp, [])
                 position = consumer.position(tp, timeout_ms=1_000 * self.request_timeout_s)
@@ -256,7 +224,9 @@ class KafkaLog:
                     yield batch
                     moved_at = time.monotonic()
             elif time.monotonic() - moved_at > self.request_timeout_s:
-                raise UnreachableError(f"{partition} on {self._where}: nothing came for {self.request_timeout_s:g} s")
+                raise UnreachableError(
+                    f"{partition} on {self.clients.where}: nothing came for {self.request_timeout_s:g} s"
+                )
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
         """Return the earliest retained offset and the one after the last committed record.
@@ -266,7 +236,7 @@ class KafkaLog:
         """
         tp = self._known(partition)
         timeout_ms = 1_000 * self.request_timeout_s
-        with self._lock, translating(f"{partition} on {self._where}"):
+        with self._lock, translating(f"{partition} on {self.clients.where}"):
             query = self._query(None)
             return query.beginning_offsets([tp], timeout_ms)[tp], query.end_offsets([tp], timeout_ms)[tp]
 
@@ -280,7 +250,7 @@ class KafkaLog:
             TopicError, AccessError, UnreachableError.
         """
         tp = self._known(partition)
-        with self._lock, translating(f"group {group} on {self._where}"):
+        with self._lock, translating(f"group {group} on {self.clients.where}"):
             found = self._query(group).committed(tp, metadata=True, timeout_ms=1_000 * self.settle_s)
         if found is None:
             return None
@@ -319,9 +289,10 @@ class KafkaLog:
         for part in list(self._open):
             part.abandon()
         with self._lock:
-            for query in self._queries.values():
-                query.close(autocommit=False, timeout_ms=1_000)
+            for consumer in (*self._queries.values(), *self._readers):
+                consumer.close(autocommit=False, timeout_ms=1_000)
             self._queries.clear()
+            self._readers.clear()
             if self._producer is not None:
                 close_producer(self._producer, 1.0)
                 self._producer = None
@@ -329,7 +300,7 @@ class KafkaLog:
                 self._admin.close()
                 self._admin = None
 
-    # Clients, for this package's Kafka files only
+    # For the sources and committers of this log
 
     @property
     def settle_s(self) -> float:
@@ -356,96 +327,9 @@ class KafkaLog:
         """Take a static member out of its group, which would otherwise wait for the session time-out."""
         self._ask(f"group {group}", lambda admin: admin.remove_group_members(group, [member]))
 
-    def open_consumer(self, group: str | None, **own: Any) -> KafkaConsumer:
-        """Connect a consumer that reads committed records only and resets no offset by itself."""
-        return self._connect(
-            KafkaConsumer,
-            {
-                "group_id": group,
-                "isolation_level": "read_committed",
-                "auto_offset_reset": "none",
-                "enable_auto_commit": False,
-                "allow_auto_create_topics": False,
-                # Bounds what waits unread in memory; larger answers were no faster.
-                "fetch_max_bytes": 8 * 1024 * 1024,
-                "retry_backoff_ms": 20,
-                **own,
-            },
-        )
-
-    def open_producer(self, delivery_timeout_s: float, **own: Any) -> KafkaProducer:
-        """Connect an idempotent producer."""
-        return self._connect(
-            KafkaProducer,
-            {
-                "acks": "all",
-                "enable_idempotence": True,
-                "allow_auto_create_topics": False,
-                # The estimate counts key, headers and framing too.
-                "max_request_size": self.max_record_bytes,
-                "batch_size": 256 * 1024,
-                "linger_ms": 5,
-                "max_block_ms": round(1_000 * self.request_timeout_s),
-                "delivery_timeout_ms": round(1_000 * delivery_timeout_s) + 1_000,
-                **own,
-            },
-        )
-
-    @property
-    def _where(self) -> str:
-        return ",".join(self.servers)
-
-    def _connect(self, kind: type[Client], own: dict[str, Any]) -> Client:
-        self._reach()
-        made: list[KafkaNetClient] = []
-
-        def kafka_client(**configs: Any) -> KafkaNetClient:
-            made.append(KafkaNetClient(**configs))
-            return made[0]
-
-        timeout_ms = round(1_000 * self.request_timeout_s)
-        configs: dict[str, Any] = {
-            "bootstrap_servers": list(self.servers),
-            "client_id": "stream-ad",
-            "bootstrap_timeout_ms": timeout_ms,
-            "request_timeout_ms": timeout_ms,
-            "reconnect_backoff_max_ms": 1_000,
-            "metrics_enabled": False,
-            "kafka_client": kafka_client,
-            **own,
-            **self._options,
-        }
-        with translating(self._where):
-            try:
-                return kind(**{key: value for key, value in configs.items() if key in kind.DEFAULT_CONFIG})
-            except BaseException:
-                # The client leaves its thread and sockets behind when its constructor fails.
-                for client in made:
-                    client.close()
-                raise
-
-    def _reach(self) -> None:
-        """See that some server takes connections: kafka-python leaks a socket at each try at one that does not."""
-        if self._options.get("proxy_url"):
-            return
-        deadline = time.monotonic() + self.request_timeout_s
-        while True:
-            for server in self.servers:
-                host, _, port = server.rpartition(":")
-                try:
-                    with socket.create_connection((host.strip("[]"), int(port)), self.request_timeout_s):
-                        return
-                except OSError as error:
-                    failure = error
-                except ValueError as error:
-                    raise ConfigError(f"servers: expected host:port, found {server!r}") from error
-            if time.monotonic() > deadline:
-                raise UnreachableError(f"{self._where}: {failure}") from failure
-            time.sleep(4 * RETRY_S)
-
     def _query(self, group: str | None) -> KafkaConsumer:
         if group not in self._queries:
-            self._queries[group] = self.open_consumer(group)
+            self._queries[group] = self.clients.open_consumer(group)
         return self._queries[group]
 
     def _ask(self, what: str, question: Callable[[KafkaAdminClient], T]) -> T:
@@ -453,7 +337,7 @@ class KafkaLog:
         deadline = time.monotonic() + self.request_timeout_s
         with self._lock:
             if self._admin is None:
-                self._admin = self._connect(KafkaAdminClient, {})
+                self._admin = self.clients.open_admin()
             while True:
                 try:
                     return question(self._admin)
@@ -461,7 +345,7 @@ class KafkaLog:
                     passing = isinstance(error, kafka_errors.RetriableError | OSError)
                     missing = isinstance(error, kafka_errors.UnknownTopicOrPartitionError)
                     if missing or not passing or time.monotonic() > deadline:
-                        raise translated(error, f"{what} on {self._where}") from error
+                        raise translated(error, f"{what} on {self.clients.where}") from error
                     time.sleep(RETRY_S)
 
     def _await_topic(self, name: str) -> TopicInfo:
@@ -478,8 +362,8 @@ class KafkaLog:
     def _end(self, partition: Partition) -> int:
         """Return the offset after the last record, committed or not."""
         tp = TopicPartition(partition.topic, partition.number)
-        with self._lock, translating(f"{partition} on {self._where}"):
-            consumer = self._connect(KafkaConsumer, {"group_id": None, "isolation_level": "read_uncommitted"})
+        with self._lock, translating(f"{partition} on {self.clients.where}"):
+            consumer = self.clients.open_consumer(None, isolation_level="read_uncommitted")
             try:
                 return int(consumer.end_offsets([tp], 1_000 * self.request_timeout_s)[tp])
             finally:
@@ -496,16 +380,6 @@ class KafkaLog:
         if not 0 <= partition.number < count:
             raise TopicError(f"{partition.topic}: has {count} partitions, no number {partition.number}")
         return TopicPartition(partition.topic, partition.number)
-
-
-def _checked(options: Mapping[str, Option]) -> dict[str, Option]:
-    known = {*KafkaConsumer.DEFAULT_CONFIG, *KafkaProducer.DEFAULT_CONFIG, *KafkaAdminClient.DEFAULT_CONFIG}
-    for name in options:
-        if name in DECIDED_HERE:
-            raise ConfigError(f"client_options: {name} is not to be chosen, exactly-once hangs on it")
-        if name not in known:
-            raise ConfigError(f"client_options: kafka-python has no option {name}")
-    return dict(options)
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:

@@ -121,7 +121,7 @@ class KafkaSource:
         self._log = log
         self._topic = topic
         self._owner = owner
-        self._where = f"{group}/{member} on {','.join(log.servers)}"
+        self._where = f"{group}/{member} on {log.clients.where}"
         self._positions: dict[TopicPartition, int] = {}
         self._is_closed = False
         self._has_joined = False
@@ -131,7 +131,7 @@ class KafkaSource:
         if _without_rebalances not in logger.filters:
             logger.addFilter(_without_rebalances)
         session_ms = round(1_000 * log.session_timeout_s)
-        self.consumer = log.open_consumer(
+        self.consumer = log.clients.open_consumer(
             group,
             group_instance_id=member,
             client_id=f"stream-ad.{member}",
@@ -141,6 +141,12 @@ class KafkaSource:
         )
         self._listener.consumer = self.consumer
         self.consumer.subscribe([topic], listener=self._listener)
+        try:
+            # A leader that joins before it knows the topic's partitions gives none to anybody, sometimes for good.
+            self._probe()
+        except BaseException:
+            self.abandon()
+            raise
 
     def poll(self, max_records: int, wait_s: float) -> Sequence[RawBatch]:
         """Return committed records of the owned partitions; see `transport.Source.poll`.
@@ -173,7 +179,8 @@ class KafkaSource:
                 self._answered_at = time.monotonic()
                 return batches
             if time.monotonic() >= deadline:
-                self._probe()
+                if time.monotonic() - self._answered_at > self._log.request_timeout_s / 2:
+                    self._probe()
                 return batches
 
     def assignment(self) -> frozenset[Partition]:
@@ -305,10 +312,7 @@ class KafkaSource:
         return batches
 
     def _probe(self) -> None:
-        """Ask something when nothing has come for long: poll itself is silent about brokers that are gone."""
-        half_s = self._log.request_timeout_s / 2
-        if time.monotonic() - self._answered_at < half_s:
-            return
+        """Ask the topic's first broker something: poll itself is silent about brokers that are gone."""
         with translating(f"{self._where}: no answer"):
-            self.consumer.end_offsets([TopicPartition(self._topic, 0)], 1_000 * half_s)
+            self.consumer.end_offsets([TopicPartition(self._topic, 0)], 500 * self._log.request_timeout_s)
         self._answered_at = time.monotonic()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,17 @@ from stream_ad.core.batches import Reason
 from stream_ad.errors import ContractError
 from stream_ad.io.transport import Headers, RawBatch
 from stream_ad.io.wire_encode import ARROW, CONTENT_TYPE, JSON
-from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, NUMBERS, Problem, Unreadable, decode_document, shown
+from stream_ad.io.wire_json import NUMBERS, Problem, Unreadable, decode_document, shown
 from stream_ad.io.wire_rows import Decoded, Gathered, Series, assemble, joined
+from stream_ad.io.wire_singles import is_id, take_singles
 from stream_ad.io.wire_times import MAX_MS, MIN_MS, grid_fits, time_ns
 
 __all__ = ["Decoded", "Decoder", "content_type"]
 
 BRACKET = ord("[")
 MAX_CACHED_DEVICES = 200_000
-_FIELDS = itemgetter("device", "ts", "values")
+BLOCK = 1000
+"""Single readings turned into columns at a time: few enough to stay in the processor's cache."""
 
 
 class Decoder:
@@ -64,43 +65,32 @@ class Decoder:
         of missing values. Integer and RFC 3339 times are exact; sample i of an even series is at its
         start plus i * step_ms in float64, rounded to nanoseconds.
         """
-        found = Gathered()
+        found, records, documents = Gathered(), [], []
         for record, (value, headers) in enumerate(zip(raw.values, raw.headers, strict=True)):
             if len(value) > self._max_bytes:
                 detail = f"expected at most {self._max_bytes} bytes, found {len(value)}"
                 found.problems.append((record, Problem(Reason.TOO_LARGE, detail)))
             elif headers and (kind := content_type(headers)) != JSON:
                 self._complete(found, record, value, kind)
-            elif not (self._series if BRACKET in value else self._single)(found, record, value):
-                self._complete(found, record, value, JSON)
-        self._check_singles(found, raw)
+            elif BRACKET in value:
+                if not self._series(found, record, value):
+                    self._complete(found, record, value, JSON)
+            else:
+                try:
+                    documents.append(orjson.loads(value))
+                    records.append(record)
+                except ValueError:
+                    self._complete(found, record, value, JSON)
+                if len(documents) == BLOCK:
+                    self._singles(found, raw, records, documents)
+                    records, documents = [], []
+        self._singles(found, raw, records, documents)
         self._check_times(found, raw)
         return assemble(found, raw, len(self._channels))
 
-    def _single(self, found: Gathered, record: int, value: bytes) -> bool:
-        """Take a well-formed single reading; False leaves the record to the complete way."""
-        try:
-            device, ts, values = _FIELDS(orjson.loads(value))
-            row = tuple(map(values.get, self._channels))
-            slot = found.slots.get(device)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return False
-        event_ns = ts * 1_000_000 if type(ts) is int and MIN_MS <= ts <= MAX_MS else time_ns(ts)
-        if slot is None:
-            if not _is_id(device):
-                return False
-            if not self._accepts(device):
-                found.unknown_devices += 1
-                return True
-        if event_ns is None:
-            return False
-        if len(values) != len(row) or None in row:
-            found.unknown_channels += len(values.keys() - self._names)
-        found.single_record.append(record)
-        found.single_slot.append(found.slot(device) if slot is None else slot)
-        found.single_ns.append(event_ns)
-        found.single_values += row
-        return True
+    def _singles(self, found: Gathered, raw: RawBatch, records: list[int], documents: list[Any]) -> None:
+        for record in take_singles(found, records, documents, self._channels, self._accepts):
+            self._complete(found, record, raw.values[record], JSON)
 
     def _series(self, found: Gathered, record: int, raw: bytes) -> bool:
         """Take a well-formed series; False leaves the record to the complete way.
@@ -112,7 +102,7 @@ class Decoder:
         try:
             document: Any = self._parser.parse(raw)
             device, ts, values = document["device"], document["ts"], document["values"]
-            if (len(document) != 3 and _repeats(document)) or not _is_id(device):
+            if (len(document) != 3 and _repeats(document)) or not is_id(device):
                 return False
             if not self._accepts(device):
                 found.unknown_devices += 1
@@ -121,18 +111,19 @@ class Decoder:
             columns, brackets, unknown = self._columns(values)
             samples = len(ts) if times is not None else next((len(c) for c in columns if c is not None), 0)
             missing = b"" if None not in columns else np.full(samples, np.nan).tobytes()
-            buffers = [
-                missing if column is None else column.as_buffer(of_type="d")
-                for column in columns
-                if column is None or len(column) == samples
-            ]
+            if any(column is not None and len(column) != samples for column in columns):
+                return False
+            try:
+                buffers = [missing if column is None else column.as_buffer(of_type="d") for column in columns]
+            except TypeError:
+                buffers = self._with_nulls(raw, samples, missing)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
             return False
         if start_ns is not None and not grid_fits(start_ns, samples, step_ms):
             return False
         # The parser flattens nested arrays; where there are none, each array has one bracket.
         brackets += times is not None
-        if len(buffers) != len(columns) or len(raw) - len(raw.replace(b"[", b"")) != brackets:
+        if len(raw) - len(raw.replace(b"[", b"")) != brackets:
             return False
         found.unknown_channels += unknown
         if samples:
@@ -159,6 +150,20 @@ class Decoder:
         columns = [values.get(channel) for channel in self._channels]
         return columns, arrays + len(names) - len(others), len(others)
 
+    def _with_nulls(self, raw: bytes, samples: int, missing: bytes) -> list[bytes]:
+        """Return the samples of each channel as bytes of float64, null as NaN.
+
+        Raises:
+            TypeError: a sample is neither number nor null.
+        """
+        values = orjson.loads(raw)["values"]
+        buffers = []
+        for column in map(values.get, self._channels):
+            if column is not None and not {*map(type, column)} <= NUMBERS:
+                raise TypeError("neither number nor null")
+            buffers.append(missing if column is None else np.fromiter(column, np.float64, samples).tobytes())
+        return buffers
+
     def _complete(self, found: Gathered, record: int, value: bytes, kind: str) -> None:
         """Decode a record of any shape and keep what it holds."""
         try:
@@ -183,22 +188,6 @@ class Decoder:
         if result.chunk is not None and len(result.chunk.event_ns):
             found.chunks.append((record, result.chunk))
 
-    def _check_singles(self, found: Gathered, raw: RawBatch) -> None:
-        """Move single readings with a value that is neither number nor null to the complete way."""
-        if {*map(type, found.single_values)} <= NUMBERS:
-            return
-        width = len(self._channels)
-        kept: list[int] = []
-        for place, record in enumerate(found.single_record):
-            if {*map(type, found.single_values[place * width : (place + 1) * width])} <= NUMBERS:
-                kept.append(place)
-            else:
-                self._again(found, record, raw)
-        found.single_values = [v for place in kept for v in found.single_values[place * width : (place + 1) * width]]
-        found.single_record = [found.single_record[place] for place in kept]
-        found.single_slot = [found.single_slot[place] for place in kept]
-        found.single_ns = [found.single_ns[place] for place in kept]
-
     def _check_times(self, found: Gathered, raw: RawBatch) -> None:
         """Move series with a time out of range to the complete way."""
         for (samples, has_times), group in found.series.items():
@@ -212,7 +201,7 @@ class Decoder:
                 found.series[samples, has_times] = [group[place] for place in np.flatnonzero(fits)]
 
     def _again(self, found: Gathered, record: int, raw: RawBatch) -> None:
-        counted = found.unknown_channels
+        counted = found.unknown_channels  # in the first go
         self._complete(found, record, raw.values[record], JSON)
         found.unknown_channels = counted
 
@@ -231,10 +220,6 @@ def content_type(headers: Headers) -> str:
         if name.lower() == CONTENT_TYPE:
             return value.decode("latin-1").partition(";")[0].strip().lower()
     return JSON
-
-
-def _is_id(device: Any) -> bool:
-    return type(device) is str and 1 <= len(device) <= MAX_DEVICE_LENGTH
 
 
 def _series_times(ts: Any) -> tuple[bytes | None, int | None, Any]:

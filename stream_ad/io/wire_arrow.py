@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stream_ad.core.batches import BoolArray, Float64Array, Int32Array, Int64Array, Reason
 from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, Chunk, Found, Unreadable, refused_rows, shown
@@ -31,18 +30,21 @@ def decode_table(raw: bytes, channels: Sequence[str], is_known: Callable[[str], 
     Raises:
         Unreadable: the record is refused wholly.
     """
-    table = _table(raw, max_rows)
-    names = table.schema.names
+    schema, batches = _read(raw, max_rows)
+    names = schema.names
     for name in ("device", "ts"):
         if names.count(name) != 1:
             raise Unreadable(Reason.MISSING_FIELD, f"{name}: expected one column, found {names.count(name)}")
-    codes, ids = _devices(table["device"])
-    event_ns, bad_time = _times(table["ts"])
+    codes, ids = _devices(_column(schema, batches, "device"))
+    event_ns, bad_time = _times(_column(schema, batches, "ts"))
     known = [channel for channel in channels if channel in names]
-    values = np.full((table.num_rows, len(channels)), np.nan)
+    values = np.full((len(codes), len(channels)), np.nan)
     for number, channel in enumerate(channels):
-        if channel in names:
-            values[:, number] = _channel(channel, table, names)
+        count = names.count(channel)
+        if count > 1:
+            raise Unreadable(Reason.WRONG_TYPE, f"{shown(channel)}: expected one column, found {count}")
+        if count:
+            values[:, number] = _channel(channel, _column(schema, batches, channel))
 
     mine = np.array([is_known(name) for name in ids] + [False], np.bool_)
     no_device = codes < 0
@@ -55,7 +57,8 @@ def decode_table(raw: bytes, channels: Sequence[str], is_known: Callable[[str], 
     return Found(chunk, problem, len(ids) - int(mine.sum()), unknown)
 
 
-def _table(raw: bytes, max_rows: int) -> Any:
+def _read(raw: bytes, max_rows: int) -> tuple[Any, list[Any]]:
+    """Return schema and batches, all checked to the last byte."""
     try:
         with pa.ipc.open_stream(raw) as reader:
             batches, rows = [], 0
@@ -65,24 +68,31 @@ def _table(raw: bytes, max_rows: int) -> Any:
                     raise Unreadable(Reason.TOO_LARGE, f"expected at most {max_rows} rows, found more")
                 batch.validate(full=True)
                 batches.append(batch)
-            return pa.Table.from_batches(batches, reader.schema)
+            return reader.schema, batches
     except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError, TypeError) as error:
         raise Unreadable(
             Reason.UNDECODABLE, f"expected an Arrow IPC stream, found: {shown(str(error), 200)[1:-1]}"
         ) from error
 
 
+def _column(schema: Any, batches: list[Any], name: str) -> Any:
+    """Return a column as one array, without a dictionary."""
+    number = schema.get_field_index(name)
+    kind = schema.field(number).type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    pieces = [batch.column(number) for batch in batches]
+    if plain != kind:
+        pieces = [piece.cast(plain) for piece in pieces]
+    return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces) if pieces else pa.array([], plain)
+
+
 def _devices(column: Any) -> tuple[Int32Array, list[str]]:
     """Return int32[n] indices, -1 where there is no usable id, and the ids in the order seen."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    kind = column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise Unreadable(Reason.WRONG_TYPE, f"device: expected a text column, found {shown(str(column.type))[1:-1]}")
-    encoded = pc.dictionary_encode(column.cast(pa.large_string())).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = (
-            pa.concat_arrays(encoded.chunks) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
-        )
-    codes = np.asarray(encoded.indices.fill_null(-1), np.int32)
+    encoded = column.dictionary_encode()
+    codes = _numbers(encoded.indices, np.int32, -1)[0]
     ids: list[str] = encoded.dictionary.to_pylist()
     usable = np.array([1 <= len(name) <= MAX_DEVICE_LENGTH for name in ids] + [False], np.bool_)
     return np.where(usable[codes], codes, np.int32(-1)), ids
@@ -93,11 +103,11 @@ def _times(column: Any) -> tuple[Int64Array, BoolArray]:
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         factor = _UNIT_NS[kind.unit]
-        ticks, absent = _numbers(column.cast(pa.int64()), np.int64)
+        ticks, absent = _numbers(column.view(pa.int64()), np.int64)
         bad = absent | (ticks < MIN_MS * 1_000_000 // factor) | (ticks > MAX_MS * 1_000_000 // factor)
         return np.where(bad, 0, ticks) * factor, bad
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        ms, absent = _numbers(column.cast(pa.float64(), safe=False), np.float64)
+        ms, absent = _numbers(column, np.float64)
         bad = absent | ~((ms >= MIN_MS) & (ms <= MAX_MS))
         return np.where(bad, 0, milliseconds_ns(np.where(bad, 0.0, ms))), bad
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -108,22 +118,24 @@ def _times(column: Any) -> tuple[Int64Array, BoolArray]:
     )
 
 
-def _channel(channel: str, table: Any, names: Sequence[str]) -> Float64Array:
+def _channel(channel: str, column: Any) -> Float64Array:
     """Return float64[n]: null is NaN, NaN is infinite."""
-    if names.count(channel) != 1:
-        raise Unreadable(Reason.WRONG_TYPE, f"{shown(channel)}: expected one column, found {names.count(channel)}")
-    column = table[channel]
     kind = column.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise Unreadable(
             Reason.WRONG_TYPE, f"{shown(channel)}: expected a numeric column, found {shown(str(kind))[1:-1]}"
         )
-    values, absent = _numbers(column.cast(pa.float64(), safe=False), np.float64)
+    values, absent = _numbers(column, np.float64)
     values = np.where(np.isnan(values), np.inf, values)
     values[absent] = np.nan
     return values
 
 
-def _numbers(column: Any, dtype: type) -> tuple[Any, BoolArray]:
+def _numbers(column: Any, dtype: type, fill: int = 0) -> tuple[Any, BoolArray]:
+    """Return the numbers, `fill` where null, and bool[n], True where null."""
+    if column.null_count == 0:
+        return column.to_numpy(zero_copy_only=False).astype(dtype, copy=False), np.zeros(len(column), np.bool_)
     absent = np.asarray(column.is_null(), np.bool_)
-    return np.asarray(column.fill_null(0), dtype), absent
+    if pa.types.is_null(column.type):
+        return np.full(len(column), fill, dtype), absent
+    return np.asarray(column.fill_null(fill)).astype(dtype, copy=False), absent

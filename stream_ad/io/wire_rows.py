@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,15 +50,21 @@ class Series(NamedTuple):
     columns: bytes
 
 
+class Singles(NamedTuple):
+    """Single readings, a record each, ascending; values float64[n, c]."""
+
+    record: npt.NDArray[np.intp]
+    slot: Int64Array
+    event_ns: Int64Array
+    values: Float64Array
+
+
 @dataclass(slots=True)
 class Gathered:
     """What one call of `decode` collects, record by record; series by (samples, has times)."""
 
     slots: dict[str, int] = field(default_factory=dict)
-    single_record: list[int] = field(default_factory=list)
-    single_slot: list[int] = field(default_factory=list)
-    single_ns: list[int] = field(default_factory=list)
-    single_values: list[Any] = field(default_factory=list)
+    singles: list[Singles] = field(default_factory=list)
     series: dict[tuple[int, bool], list[Series]] = field(default_factory=dict)
     chunks: list[tuple[int, Chunk]] = field(default_factory=list)
     problems: list[tuple[int, Problem]] = field(default_factory=list)
@@ -109,7 +115,7 @@ def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
             rows = (starts[part.record][:, None] + np.arange(part.samples)).ravel()
             slot[rows], event_ns[rows], values[rows] = part.slot, part.event_ns, part.values
     ids = tuple(found.slots)
-    if found.problems or found.chunks:
+    if found.problems or found.chunks or (found.singles and found.series):
         ids, slot = _by_first_row(ids, slot)
     infinite = np.isinf(values)
     bad_values = int(np.count_nonzero(infinite))
@@ -134,25 +140,18 @@ def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
 
 
 def _parts(found: Gathered, width: int) -> Iterator[_Part]:
-    if found.single_record:
-        count = len(found.single_record)
-        flat = np.fromiter(found.single_values, np.float64, count * width)
-        yield _Part(
-            np.array(found.single_record, np.intp),
-            1,
-            np.array(found.single_slot, np.int64),
-            np.array(found.single_ns, np.int64),
-            flat.reshape(count, width).astype(np.float32),
-        )
+    if found.singles:
+        record, slot, event_ns, values = map(np.concatenate, zip(*found.singles, strict=True))
+        yield _Part(record, 1, slot, event_ns, values.astype(np.float32))
     for (samples, has_times), group in found.series.items():
         if group:
             yield _series_part(samples, has_times, group, width)
-    for record, chunk in found.chunks:
+    for number, chunk in found.chunks:
         used = np.unique(chunk.device)
         slots = np.zeros(len(chunk.ids), np.int64)
         slots[used] = [found.slot(chunk.ids[code]) for code in used]
         yield _Part(
-            np.array([record], np.intp),
+            np.array([number], np.intp),
             len(chunk.event_ns),
             slots[chunk.device],
             chunk.event_ns,

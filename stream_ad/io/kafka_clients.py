@@ -1,0 +1,192 @@
+"""kafka-python's clients with the settings that hold for all of them, closed where they fail to open."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
+
+from stream_ad.errors import AccessError, ConfigError, UnreachableError
+from stream_ad.io.kafka_errors import translating
+
+Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
+Option = str | int | float | bool
+
+DECIDED_HERE = frozenset(
+    {
+        "acks",
+        "allow_auto_create_topics",
+        "auto_offset_reset",
+        "bootstrap_servers",
+        "delivery_timeout_ms",
+        "enable_auto_commit",
+        "enable_idempotence",
+        "group_id",
+        "group_instance_id",
+        "isolation_level",
+        "kafka_client",
+        "key_deserializer",
+        "key_serializer",
+        "partition_assignment_strategy",
+        "partitioner",
+        "session_timeout_ms",
+        "transaction_timeout_ms",
+        "transactional_id",
+        "value_deserializer",
+        "value_serializer",
+    }
+)
+"""Client options that exactly-once hangs on."""
+
+
+class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is untyped
+    """Notes when a broker ends a connection over its credentials.
+
+    A broker that refuses them says so and hangs up; the client drops an answer that arrives together with the hang-up,
+    and tries again until its time is over.
+    """
+
+    has_been_turned_away = False
+
+    async def _connect(self, node: Any, conn: Any, **options: Any) -> None:
+        await super()._connect(node, conn, **options)
+        saw_versions = conn.broker_version_data is not None
+        if saw_versions and conn.sasl_enabled and conn.init_future.is_done and conn.init_future.failed():
+            self.has_been_turned_away = "disconnected" in str(conn.init_future.exception)
+
+
+class KafkaClients:
+    """Opens clients of one cluster.
+
+    Args:
+        servers: `host:port` of one or more brokers.
+        request_timeout_s: how long a broker may take to answer.
+        max_record_bytes: largest record sent.
+        options: kafka-python's own.
+
+    Raises:
+        ConfigError: the `crc32c` package is missing, or a client option is unknown or not to be chosen.
+    """
+
+    def __init__(
+        self, servers: Sequence[str], request_timeout_s: float, max_record_bytes: int, options: Mapping[str, Option]
+    ) -> None:
+        try:
+            importlib.import_module("crc32c")
+        except ImportError as error:
+            # kafka-python would fall back to checksums in Python, twenty times slower, without a word.
+            raise ConfigError("the package `crc32c` is missing: install `kafka-python[crc32c]`") from error
+        self.servers = tuple(servers)
+        self.where = ",".join(servers)
+        self._request_timeout_s = request_timeout_s
+        self._max_record_bytes = max_record_bytes
+        self._options = _checked(options)
+
+    def open_consumer(self, group: str | None, **own: Any) -> KafkaConsumer:
+        """Connect a consumer that reads committed records only and resets no offset by itself."""
+        return self._connect(
+            KafkaConsumer,
+            {
+                "group_id": group,
+                "isolation_level": "read_committed",
+                "auto_offset_reset": "none",
+                "enable_auto_commit": False,
+                "allow_auto_create_topics": False,
+                # Bounds what waits unread in memory; larger answers were no faster.
+                "fetch_max_bytes": 8 * 1024 * 1024,
+                "retry_backoff_ms": 20,
+                **own,
+            },
+        )
+
+    def open_producer(self, delivery_timeout_s: float, **own: Any) -> KafkaProducer:
+        """Connect an idempotent producer."""
+        return self._connect(
+            KafkaProducer,
+            {
+                "acks": "all",
+                "enable_idempotence": True,
+                "allow_auto_create_topics": False,
+                # The estimate counts key, headers and framing too.
+                "max_request_size": self._max_record_bytes,
+                "batch_size": 256 * 1024,
+                "linger_ms": 5,
+                "max_block_ms": round(1_000 * self._request_timeout_s),
+                "delivery_timeout_ms": round(1_000 * delivery_timeout_s) + 1_000,
+                **own,
+            },
+        )
+
+    def open_admin(self) -> KafkaAdminClient:
+        """Connect an admin client."""
+        return self._connect(KafkaAdminClient, {})
+
+    def _connect(self, kind: type[Client], own: dict[str, Any]) -> Client:
+        self._reach()
+        made: list[KafkaNetClient] = []
+
+        def kafka_client(**configs: Any) -> KafkaNetClient:
+            net = NetworkSelector(**configs)
+            made.append(KafkaNetClient(net=net, manager=Manager(net, **configs)))
+            return made[0]
+
+        timeout_ms = round(1_000 * self._request_timeout_s)
+        configs: dict[str, Any] = {
+            "bootstrap_servers": list(self.servers),
+            "client_id": "stream-ad",
+            "bootstrap_timeout_ms": timeout_ms,
+            "request_timeout_ms": timeout_ms,
+            "reconnect_backoff_max_ms": 1_000,
+            "metrics_enabled": False,
+            "kafka_client": kafka_client,
+            **own,
+            **self._options,
+        }
+        with translating(self.where):
+            try:
+                return kind(**{key: value for key, value in configs.items() if key in kind.DEFAULT_CONFIG})
+            except BaseException as error:
+                # The client leaves its thread and sockets behind when its constructor fails.
+                for client in made:
+                    client.close()
+                if made and made[0]._manager.has_been_turned_away:
+                    raise AccessError(
+                        f"{self.where}: the broker ended the connection when it saw the credentials"
+                    ) from error
+                raise
+
+    def _reach(self) -> None:
+        """See that some server takes connections: kafka-python leaks a socket at each try at one that does not."""
+        if self._options.get("proxy_url"):
+            return
+        deadline = time.monotonic() + self._request_timeout_s
+        while True:
+            for server in self.servers:
+                host, _, port = server.rpartition(":")
+                try:
+                    with socket.create_connection((host.strip("[]"), int(port)), self._request_timeout_s):
+                        return
+                except OSError as error:
+                    failure = error
+                except ValueError as error:
+                    raise ConfigError(f"servers: expected host:port, found {server!r}") from error
+            if time.monotonic() > deadline:
+                raise UnreachableError(f"{self.where}: {failure}") from failure
+            time.sleep(0.2)
+
+
+def _checked(options: Mapping[str, Option]) -> dict[str, Option]:
+    known = {*KafkaConsumer.DEFAULT_CONFIG, *KafkaProducer.DEFAULT_CONFIG, *KafkaAdminClient.DEFAULT_CONFIG}
+    for name in options:
+        if name in DECIDED_HERE:
+            raise ConfigError(f"client_options: {name} is not to be chosen, exactly-once hangs on it")
+        if name not in known:
+            raise ConfigError(f"client_options: kafka-python has no option {name}")
+    return dict(options)
