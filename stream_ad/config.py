@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from stream_ad import pretrained
 from stream_ad.errors import ConfigError
 
 PREFIX = "STREAM_AD__"
@@ -39,6 +40,7 @@ class StreamSettings(Section):
     devices: str = "*"
     """Shell pattern; other devices are skipped and counted."""
     bundle: Path
+    """The model's folder, or `pretrained:NAME` for one that ships with the package."""
     scores_topic: Topic = ""
     """Default: `sensor.scores.v1.<name>`, so that two streams never share a topic."""
     alerts_topic: Topic = "sensor.alerts.v1"
@@ -236,7 +238,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     overlay(data, environment)
     for section, key in PATHS:
         value = data.get(section, {}).get(key) if isinstance(data.get(section), dict) else None
-        if isinstance(value, str):
+        if isinstance(value, str) and value.startswith(pretrained.PREFIX) and key == "bundle":
+            data[section][key] = str(pretrained.path(value.removeprefix(pretrained.PREFIX)))
+        elif isinstance(value, str):
             data[section][key] = str(path.parent.resolve() / Path(value).expanduser())
     return parse(data, str(path))
 
