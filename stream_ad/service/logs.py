@@ -65,7 +65,9 @@ def configure(
 ) -> None:
     """Send the logs of this process to stderr; later calls replace earlier ones.
 
-    Other libraries are heard from warnings on: kafka-python tells every reconnect as information.
+    Other libraries are heard from warnings on, but for kafka-python, which tells every failed try to
+    reconnect as an error, tens a second: what matters of it reaches the log as our own events. With
+    level `debug` its warnings are heard too.
 
     Args:
         level: least level of this package's events.
@@ -83,7 +85,7 @@ def configure(
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(level.upper())
-    logging.getLogger("kafka").setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.WARNING if level == "debug" else logging.CRITICAL)
     logging.captureWarnings(True)
 
 

@@ -29,6 +29,7 @@ class House:
     def __init__(self, folder: Path, partitions: int = 1, clock: Callable[[], int] = time.time_ns) -> None:
         self.folder = folder
         self.log = LocalLog(folder / "log.sqlite", clock=clock)
+        self.log.ensure_topic("sensor.readings.v1", partitions)
         self.topic = self.log.ensure_topic(TOPIC, partitions)
         self.running: list[Archiver] = []
         self.sent = [0] * partitions

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from stream_ad.assembly import group, member, open_transport
+from stream_ad.assembly import ensure_topics, group, member, open_transport
 from stream_ad.errors import (
     ContractError,
     DeadlineError,
@@ -58,6 +58,7 @@ class Archiver:
         stream, store, service = context.settings.stream, context.settings.store, context.settings.service
         self.metrics = ArchiverMetrics(stream.name, service.instance, lambda: self._buffered_bytes())
         self._beat = context.beat
+        self._settings = context.settings
         self._open_log = open_log
         self._folder: Path = store.scores
         self._topic = stream.scores_topic
@@ -88,7 +89,7 @@ class Archiver:
             score_log.clean_aside(self._folder, time.time_ns() - ASIDE_KEPT_NS)
         except StorageError as error:
             log.warning("aside_not_cleaned", message=str(error))
-        self._topic_id = self._transport.topic(self._topic).topic_id
+        self._topic_id = ensure_topics(self._settings, self._transport)[self._topic].topic_id
         self._source = self._transport.join(self._topic, self._group, self, self._member)
         self._committer = self._transport.committer(self._source, self._member)
 

@@ -237,7 +237,14 @@ class Scorer:
                 span = score_messages.Span(owned.span_end, owned.replay.offset)
                 part = merged(owned.judged)
                 scores += score_messages.encode(
-                    part.verdicts, part.ids, names, self._window_ns(), span, owned.partition, self._config_digest, self._max_bytes
+                    part.verdicts,
+                    part.ids,
+                    names,
+                    self._window_ns(),
+                    span,
+                    owned.partition,
+                    self._config_digest,
+                    self._max_bytes,
                 )
             alerts += [alert_messages.encode(alert, owned.partition, self._config_digest) for alert, _ in owned.alerts]
             letters += owned.letters
