@@ -119,12 +119,12 @@ class QuantileThreshold(Section):
     kind: Literal["quantile"] = "quantile"
     quantile: Share = 0.999
     memory_rows: Annotated[int, Field(ge=100, le=60_000)] = 5_000
-    """Quiet rows after which an old score has half its weight or less."""
+    """Quiet rows after which an old score is forgotten; at least half of so many are remembered."""
     seed_rows: Annotated[int, Field(ge=0, le=60_000)] = 1_000
     """How many rows the bundle's calibration counts for at a device's start."""
     factor: PositiveFloat = 1.0
     """The limit is the quantile times this."""
-    feedback: Annotated[float, Field(ge=0, le=1)] = 0.05
+    feedback: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Each incident lifts the limit by this share of the scores' spread, each quiet row lowers it
     by `1 - quantile` of that: keeps the rate of incidents near the budget."""
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
 from stream_ad.core.slot_state import SlotState
-from stream_ad.core.thresholds.base import Calibration
+from stream_ad.core.thresholds.base import SCORE_FLOOR, Calibration
 from stream_ad.errors import ConfigError
 
 
@@ -31,7 +31,9 @@ class Fixed:
             raise ConfigError(f"fixed threshold: expected 0 < quantile < 1 and factor > 0, found {quantile}, {factor}")
         if limit is not None and not 0 < limit < np.inf:
             raise ConfigError(f"fixed threshold: expected a finite limit > 0, found {limit}")
-        self.limit = calibration.quantile(quantile) * factor if limit is None else limit
+        # A calibration of zeros must not give a limit that a score of 0, smoothed to 1e-12, exceeds.
+        derived = max(calibration.quantile(quantile) * factor, 2 * SCORE_FLOOR)
+        self.limit = derived if limit is None else limit
         # The limit is part of a snapshot so that the record of what was in force is complete.
         self._state = SlotState({"limit": np.float64(self.limit)})
 

@@ -9,8 +9,8 @@ from stream_ad.core.slot_state import SlotState
 from stream_ad.core.thresholds.base import SCORE_FLOOR, Calibration, Phase, log_scores, spread_of
 from stream_ad.errors import ConfigError
 
-BINS = 256
-OUTER = 64
+BINS = 240
+OUTER = 56
 """Bins on each side of the finely divided range."""
 ABOVE_MAXIMUM = np.log(1e9)
 """How far the bins reach above the calibration's maximum, in log score."""
@@ -25,10 +25,13 @@ YOUNG_ROWS = 100
 class Quantile:
     """Limit = factor x exp(offset) x the quantile of a device's quiet smoothed scores.
 
-    The scores of a device are counted in 256 bins over the log score: 128 equal bins around the
-    calibration, 64 on each side that widen towards 1e-12 and 1e9 times the calibration's maximum.
-    When `memory_rows` are counted, all counts are halved, so a row has lost at least half of its
-    weight after that many more. The quantile is interpolated inside its bin.
+    The scores of a device are counted in 240 bins over the log score: 128 equal bins around the
+    calibration, 56 on each side that widen towards 1e-12 and 1e9 times the calibration's maximum.
+    Two generations of counts are kept; when the younger one holds half of `memory_rows`, it takes
+    the place of the older one, which is forgotten. So between a half and the whole of
+    `memory_rows` count, and nothing older: with counts that only fade, a high level of long ago
+    would rule a quantile of 0.999 for ten half-lives. The calibration is a new slot's older
+    generation. The quantile is interpolated inside its bin.
 
     `1 - quantile` is the budget, the wanted share of quiet windows that open an incident. Each
     opening lifts the offset by `feedback` spreads (standard deviation of the calibration's log
@@ -44,8 +47,7 @@ class Quantile:
         calibration: seed of the histogram, of the bins and of the spread.
         quantile: 0..1, exclusive.
         memory_rows: 100..60000.
-        seed_rows: rows that the calibration counts for in a new slot, 0..60000; cut to
-            `memory_rows - 1`.
+        seed_rows: rows that the calibration counts for in a new slot, 0..60000.
         factor: > 0.
         feedback: >= 0; 0 turns it off.
 
@@ -60,7 +62,7 @@ class Quantile:
         memory_rows: int = 5_000,
         seed_rows: int = 1_000,
         factor: float = 1.0,
-        feedback: float = 0.05,
+        feedback: float = 0.1,
     ) -> None:
         if not 0 < quantile < 1 or not 0 < factor < np.inf or not 0 <= feedback < np.inf:
             raise ConfigError(
@@ -74,23 +76,26 @@ class Quantile:
             )
         logs = log_scores(calibration.score)
         self._budget = 1.0 - quantile
-        self._memory = memory_rows
+        self._generation = memory_rows // 2
         self._log_factor = float(np.log(factor))
         self._spread = spread_of(logs)
         self._step = feedback * self._spread
         self._edges = bin_edges(logs, self._spread)
-        self._young_level = float(np.quantile(logs, quantile))
+        # Levels over which the budget, and the most that feedback may spend, shall lie.
         self._shares = np.array([self._budget, min(SPARE * self._budget, 0.5)])
-        counts = seed_counts(self._bin(logs), min(seed_rows, memory_rows - 1))
+        quantile_cell = self._bin(np.quantile(logs, [quantile]))
+        self._young_level = float(self._edges[quantile_cell[0] + 1])
+        seed = seed_counts(self._bin(logs), seed_rows)
         # `at` is the bin where each share of the rows is reached, counted from the top, and `over`
-        # the rows in the bins above it: kept up to date, they spare a sum over 256 bins a row.
+        # the rows in the bins above it: kept up to date, they spare a sum over all bins a row.
         self._state = SlotState(
             {
-                "counts": counts,
+                "young": np.zeros(BINS, np.uint16),
+                "old": seed,
+                "young_rows": np.int32(0),
+                "old_rows": np.int32(seed_rows),
                 "at": np.full(2, BINS - 1, np.int16),
                 "over": np.zeros(2, np.int32),
-                "total": np.int32(counts.sum()),
-                "odd": np.uint8(0),
                 "offset": np.float64(0),
                 "limit": np.float64(0),
             }
@@ -131,13 +136,13 @@ class Quantile:
             return
         state = self._state
         cell = self._bin(log_scores(score))
-        state["counts"][device, cell] += np.uint16(1)
+        state["young"][device, cell] += np.uint16(1)
         state["over"][device] += cell[:, None] > state["at"][device]
-        total = state["total"][device] + np.int32(1)
-        state["total"][device] = total
-        full = total >= self._memory
-        if full.any():
-            self._age(device[full])
+        rows = state["young_rows"][device] + np.int32(1)
+        state["young_rows"][device] = rows
+        is_full = rows >= self._generation
+        if is_full.any():
+            self._forget(device[is_full])
         state["offset"][device] += np.where(phase == Phase.OPENED, self._step, -self._step * self._budget)
         self._refresh(device)
 
@@ -157,47 +162,42 @@ class Quantile:
         inner = self._edges[1:-1]
         return np.searchsorted(inner, logs, side="right").astype(np.int64)
 
-    def _age(self, device: Int32Array) -> None:
-        """Halve the counts without a bias against rare ones.
-
-        What is halved is the number of rows at or above each bin, rounded up and down in turn;
-        the counts are its differences. Halving bin by bin would wipe (or keep for ever) the
-        counts of 1 of which the tail consists.
-        """
+    def _forget(self, device: Int32Array) -> None:
+        """Make the younger generation the older one, and start an empty one."""
         state = self._state
-        odd = state["odd"][device]
-        above = np.cumsum(state["counts"][device, ::-1], axis=1, dtype=np.int32)
-        halved = (above + odd[:, None]) >> 1
-        counts = np.diff(halved, axis=1, prepend=np.int32(0))[:, ::-1].astype(np.uint16)
-        state["counts"][device] = counts
-        state["total"][device] = halved[:, -1]
-        below = (halved[:, None, :] < (halved[:, -1:] * self._shares)[:, :, None]).sum(axis=2)
-        state["at"][device] = BINS - 1 - below
+        counts = state["young"][device]
+        state["old"][device] = counts
+        state["young"][device] = 0
+        state["old_rows"][device] = state["young_rows"][device]
+        state["young_rows"][device] = 0
+        above = np.cumsum(counts[:, ::-1], axis=1, dtype=np.int32)
+        below = (above[:, None, :] < (above[:, -1:] * self._shares)[:, :, None]).sum(axis=2)
+        at = BINS - 1 - below
         row = np.arange(len(device))[:, None]
-        state["over"][device] = halved[row, below] - counts[row, BINS - 1 - below]
-        state["odd"][device] = odd ^ np.uint8(1)
+        state["at"][device] = at
+        state["over"][device] = above[row, below] - counts[row, at]
 
     def _refresh(self, device: Int32Array) -> None:
         """Clamp the offsets and renew the limits of these slots."""
         state = self._state
-        total = state["total"][device]
+        total = state["young_rows"][device] + state["old_rows"][device]
         want = total[:, None] * self._shares
         self._follow(device, want)
         at, over = state["at"][device], state["over"][device]
         low, high = self._edges[at[:, 0]], self._edges[at[:, 0] + 1]
-        inside = (want[:, 0] - over[:, 0]) / np.maximum(state["counts"][device, at[:, 0]], 1)
+        inside = (want[:, 0] - over[:, 0]) / np.maximum(self._counted(device, at[:, 0]), 1)
         level = high - np.clip(inside, 0.0, 1.0) * (high - low)
         # The upper edge, so that a device whose scores all fall into one bin stays under its limit.
         least = np.minimum(self._edges[at[:, 1] + 1] - level, 0.0)
-        if (young := total < YOUNG_ROWS).any():
-            level = np.where(young, self._young_level, level)
-            least = np.where(young, 0.0, least)
+        if (is_new := total < min(YOUNG_ROWS, self._generation)).any():
+            level = np.where(is_new, self._young_level, level)
+            least = np.where(is_new, 0.0, least)
         offset = np.clip(state["offset"][device], least, LIFT * self._spread)
         state["offset"][device] = offset
         state["limit"][device] = np.exp(np.minimum(level + offset + self._log_factor, 690.0))
 
     def _follow(self, device: Int32Array, want: Float64Array) -> None:
-        """Move `at` and `over` until `over < want <= over + counts[at]`.
+        """Move `at` and `over` until `over < want <= over + counted[at]`.
 
         Args:
             device: int32[k].
@@ -205,21 +205,26 @@ class Quantile:
                 ends at the top bin.
         """
         state = self._state
-        counts = state["counts"]
         slot = np.repeat(device, 2)
         at, over, goal = state["at"][device].reshape(-1), state["over"][device].reshape(-1), want.reshape(-1)
         moving = np.flatnonzero((over >= goal) & (at < BINS - 1))
         while len(moving):
             at[moving] += 1
-            over[moving] -= counts[slot[moving], at[moving]]
+            over[moving] -= self._counted(slot[moving], at[moving])
             moving = moving[(over[moving] >= goal[moving]) & (at[moving] < BINS - 1)]
-        moving = np.flatnonzero(over + counts[slot, at] < goal)
+        moving = np.flatnonzero(over + self._counted(slot, at) < goal)
         while len(moving):
-            over[moving] += counts[slot[moving], at[moving]]
+            over[moving] += self._counted(slot[moving], at[moving])
             at[moving] -= 1
-            moving = moving[over[moving] + counts[slot[moving], at[moving]] < goal[moving]]
+            moving = moving[over[moving] + self._counted(slot[moving], at[moving]) < goal[moving]]
         state["at"][device] = at.reshape(-1, 2)
         state["over"][device] = over.reshape(-1, 2)
+
+    def _counted(self, device: Int32Array, cell: Int64Array) -> Int32Array:
+        """Return int32[k], the rows of both generations in a bin of each slot."""
+        state = self._state
+        counted: Int32Array = np.add(state["young"][device, cell], state["old"][device, cell], dtype=np.int32)
+        return counted
 
 
 def bin_edges(logs: Float64Array, spread: float) -> Float64Array:
@@ -230,7 +235,7 @@ def bin_edges(logs: Float64Array, spread: float) -> Float64Array:
         spread: > 0, their standard deviation.
 
     Returns:
-        float64[257], rising.
+        float64[241], rising.
     """
     median, top = float(np.median(logs)), float(logs.max())
     reach = max(top - median, spread)
@@ -264,7 +269,7 @@ def seed_counts(cell: Int64Array, rows: int) -> UInt16Array:
         rows: what the counts add up to.
 
     Returns:
-        uint16[256].
+        uint16[240].
     """
     above = np.cumsum(np.bincount(cell, minlength=BINS)[::-1])
     scaled = np.rint(above * (rows / len(cell))).astype(np.int64)

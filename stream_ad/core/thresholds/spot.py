@@ -28,14 +28,16 @@ class Spot:
     It works on the log of the smoothed score, where tails are close to exponential and the shape
     is easy to estimate: `log limit = t + sigma / gamma ((risk n / n_t)^-gamma - 1)`, `n` rows of which
     `n_t` exceeded the tail's start `t`. Shape and scale come from the probability-weighted moments
-    of the youngest `peaks` excesses (Hosking and Wallis 1987, eqs. 5 and 6), a closed form, in
+    of the youngest `peaks` excesses (Hosking and Wallis, Technometrics 1987), a closed form, in
     place of the paper's numerical likelihood.
 
     Unlike the paper's SPOT, rows over the limit belong to the tail if they are quiet or open an
     incident: leaving them out cuts the tail at the limit, which then sinks. Rows inside an
     incident are not learned. And `t` follows a level that changes: it rises by
     `0.05 (1 - tail_share)` spreads at a row over it and falls by `0.05 tail_share` spreads at any
-    other. `n` and `n_t` are halved when `n_t` reaches twice `peaks`.
+    other. After a fall the limit sinks by about one spread in 1,000 rows, and its tail is the
+    new level's only after `peaks` new excesses. `n` and `n_t` are halved when `n_t` reaches
+    twice `peaks`.
 
     The risk is per row: where excesses come in clusters, fewer incidents open.
 
@@ -149,7 +151,7 @@ class Spot:
     def _fit(self, device: Int32Array) -> None:
         """Fit shape and scale from the probability-weighted moments of the excesses.
 
-        Hosking and Wallis 1987, with plotting positions (i - 0.35) / m. The shape is drawn
+        Hosking and Wallis (Technometrics 1987), with plotting positions (i - 0.35) / m. The shape is drawn
         towards 0 where peaks are few; the scale is then the one that keeps their mean.
         """
         state = self._state
