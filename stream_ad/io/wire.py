@@ -30,7 +30,7 @@ __all__ = ["Decoded", "Decoder", "content_type"]
 
 BRACKET = ord("[")
 MAX_CACHED_DEVICES = 200_000
-BLOCK = 1000
+BLOCK = 256
 """Single readings turned into columns at a time: few enough to stay in the processor's cache."""
 
 
@@ -66,27 +66,37 @@ class Decoder:
         start plus i * step_ms in float64, rounded to nanoseconds.
         """
         found, records, documents = Gathered(), [], []
-        for record, (value, headers) in enumerate(zip(raw.values, raw.headers, strict=True)):
-            if len(value) > self._max_bytes:
-                detail = f"expected at most {self._max_bytes} bytes, found {len(value)}"
-                found.problems.append((record, Problem(Reason.TOO_LARGE, detail)))
-            elif headers and (kind := content_type(headers)) != JSON:
-                self._complete(found, record, value, kind)
-            elif BRACKET in value:
+        usual = not any(raw.headers) and max(map(len, raw.values), default=0) <= self._max_bytes
+        for record, value in enumerate(raw.values):
+            if not usual and self._unusual(found, record, value, raw.headers[record]):
+                continue
+            if BRACKET in value:
                 if not self._series(found, record, value):
                     self._complete(found, record, value, JSON)
-            else:
-                try:
-                    documents.append(orjson.loads(value))
-                    records.append(record)
-                except ValueError:
-                    self._complete(found, record, value, JSON)
-                if len(documents) == BLOCK:
-                    self._singles(found, raw, records, documents)
-                    records, documents = [], []
+                continue
+            try:
+                documents.append(orjson.loads(value))
+            except ValueError:
+                self._complete(found, record, value, JSON)
+                continue
+            records.append(record)
+            if len(records) == BLOCK:
+                self._singles(found, raw, records, documents)
+                records, documents = [], []
         self._singles(found, raw, records, documents)
         self._check_times(found, raw)
         return assemble(found, raw, len(self._channels))
+
+    def _unusual(self, found: Gathered, record: int, value: bytes, headers: Headers) -> bool:
+        """Take a record that is too large or not JSON."""
+        if len(value) > self._max_bytes:
+            detail = f"expected at most {self._max_bytes} bytes, found {len(value)}"
+            found.problems.append((record, Problem(Reason.TOO_LARGE, detail)))
+            return True
+        kind = content_type(headers)
+        if kind != JSON:
+            self._complete(found, record, value, kind)
+        return kind != JSON
 
     def _singles(self, found: Gathered, raw: RawBatch, records: list[int], documents: list[Any]) -> None:
         for record in take_singles(found, records, documents, self._channels, self._accepts):

@@ -489,6 +489,28 @@ def test_where_a_batch_is_cut_changes_nothing(docs: list[dict[str, Any]], cut: i
     assert whole.bad_values == sum(part.bad_values for part in parts)
 
 
+def test_large_batches_of_all_kinds_give_what_their_records_give_alone() -> None:
+    values, headers = [], []
+    for number in range(1_500):
+        kinds = {
+            0: encode_series(f"p{number % 7}", T0 + number, 0.5, {c: [1.0, float(number)] for c in CHANNELS}),
+            1: encode_series(f"p{number % 7}", T0 + number, 0.5, {"flow": [None, float(number)]}),
+            2: b'{"device":"p1","ts":%d,"values":{"flow":"x"}}' % (T0 + number) if number % 100 == 2 else b"",
+            3: encode_arrow(["p1", "q"], [T0, T0 + number], {"temp": np.array([1.0, 2.0])}),
+        }
+        single = encode_reading(f"p{number % 11}", T0 + number, {"flow": number, "temp": -1.5, "speed": None})
+        values.append(kinds.get(number % 50, single))
+        headers.append(ARROW_HEADERS if number % 50 == 3 else ())
+    decoder = Decoder(CHANNELS, "p*")
+    whole = decoder.decode(raw(values, headers))
+    alone = [decoder.decode(raw([v], [h], first=100 + i)) for i, (v, h) in enumerate(zip(values, headers, strict=True))]
+
+    assert rows(whole) == [row for found in alone for row in rows(found)]
+    assert whole.refused == tuple(r for found in alone for r in found.refused)
+    assert whole.unknown_devices == 30
+    assert list(whole.readings.ids) == list(dict.fromkeys(row[0] for row in rows(whole)))
+
+
 anything = st.recursive(
     odd | st.floats(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12
 )

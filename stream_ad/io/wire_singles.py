@@ -1,0 +1,123 @@
+"""Many parsed single readings -> columns, one channel at a time over all of them.
+
+Python's own loops (`map`, `zip`) do the work of a record, so that it costs little more than its parsing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from stream_ad.core.batches import Float64Array, Int64Array
+from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, NUMBERS
+from stream_ad.io.wire_rows import Gathered, Singles
+from stream_ad.io.wire_times import MAX_MS, MIN_MS, time_ns
+
+_FIELDS = itemgetter("device", "ts", "values")
+
+
+def take_singles(
+    found: Gathered,
+    records: Sequence[int],
+    documents: Sequence[Any],
+    channels: Sequence[str],
+    accepts: Callable[[str], bool],
+) -> list[int]:
+    """Take all well-formed single readings.
+
+    Args:
+        found: where they go; unknown devices and channels are counted there.
+        records: number of each document's record in the batch, ascending.
+        documents: parsed JSON without any array of samples.
+        channels: the bundle's channels, in the order of the columns.
+        accepts: tells whether a device belongs to the stream.
+
+    Returns:
+        the records left for the complete way.
+    """
+    if _take(found, records, documents, channels, accepts):
+        return []
+    plain = [place for place, document in enumerate(documents) if _is_plain(document, channels)]
+    kept = [records[place] for place in plain]
+    if not _take(found, kept, [documents[place] for place in plain], channels, accepts):
+        return list(records)
+    return sorted(set(records) - set(kept))
+
+
+def is_id(device: Any) -> bool:
+    """Tell whether a value can be a device's id."""
+    return type(device) is str and 1 <= len(device) <= MAX_DEVICE_LENGTH
+
+
+def _is_plain(document: Any, channels: Sequence[str]) -> bool:
+    """Tell of one document what `_take` asks of all."""
+    try:
+        device, ts, values = _FIELDS(document)
+        kinds = {type(values.get(channel)) for channel in channels}
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return is_id(device) and time_ns(ts) is not None and kinds <= NUMBERS
+
+
+def _take(
+    found: Gathered,
+    records: Sequence[int],
+    documents: Sequence[Any],
+    channels: Sequence[str],
+    accepts: Callable[[str], bool],
+) -> bool:
+    """Take all documents, or none where one of them is not plain."""
+    if not documents:
+        return True
+    try:
+        devices, times, values = zip(*map(_FIELDS, documents), strict=True)
+    except (KeyError, TypeError):
+        return False
+    distinct = dict.fromkeys(devices) if {*map(type, devices)} == {str} else {}
+    if not distinct or not all(map(is_id, distinct)) or {*map(type, values)} != {dict}:
+        return False
+    foreign = {device for device in distinct if not accepts(device)}
+    if foreign:
+        mine = [place for place, device in enumerate(devices) if device not in foreign]
+        ours = [documents[place] for place in mine]
+        if not _take(found, [records[place] for place in mine], ours, channels, accepts):
+            return False
+        found.unknown_devices += len(documents) - len(mine)
+        return True
+    event_ns, matrix = _times(times), _matrix(values, channels)
+    if event_ns is None or matrix is None:
+        return False
+    if np.isnan(matrix).any() or sum(map(len, values)) != matrix.size:
+        names = frozenset(channels)
+        found.unknown_channels += sum(len(row.keys() - names) for row in values)
+    for device in distinct:
+        found.slot(device)
+    slot = np.fromiter(map(found.slots.__getitem__, devices), np.int64, len(devices))
+    found.singles.append(Singles(np.array(records, np.intp), slot, event_ns, matrix))
+    return True
+
+
+def _matrix(values: Sequence[dict[str, Any]], channels: Sequence[str]) -> Float64Array | None:
+    """Return float64[n, c], NaN where null or absent; None where a value is neither number nor null."""
+    matrix = np.empty((len(values), len(channels)))
+    for number, channel in enumerate(channels):
+        try:
+            column = list(map(itemgetter(channel), values))
+        except KeyError:
+            column = [row.get(channel) for row in values]
+        if not {*map(type, column)} <= NUMBERS:
+            return None
+        matrix[:, number] = np.fromiter(column, np.float64, len(column))
+    return matrix
+
+
+def _times(times: Sequence[Any]) -> Int64Array | None:
+    if {*map(type, times)} == {int}:
+        if min(times) < MIN_MS or max(times) > MAX_MS:
+            return None
+        return np.fromiter(times, np.int64, len(times)) * 1_000_000
+    event_ns = list(map(time_ns, times))
+    return None if None in event_ns else np.array(event_ns, np.int64)
