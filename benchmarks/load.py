@@ -1,0 +1,86 @@
+"""What the benchmarks of the pipe run on: a bundle, topics full of messages, settings."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from simulators import producer, recorder, scenarios
+from stream_ad.config import Settings, load
+from stream_ad.core.model import Channel, WindowShape
+from stream_ad.io import bundles, recordings
+from stream_ad.io.transport import Record, Transport
+from stream_ad.lab.training import TrainingPlan, train
+
+TOPIC = "bench.readings"
+SAMPLES, STRIDE = 64, 16
+TRAINING_START_MS = 1_767_571_200_000
+
+
+def make_bundle(folder: Path) -> Path:
+    """Train the autoencoder 512-128-32-128-512 on a few quiet pumps, briefly: speed does not hang on weights."""
+    target = folder / "bundle"
+    if not target.exists():
+        quiet = scenarios.load("quiet").changed(devices=4, duration_s=20_000)
+        recorder.write_recording(quiet, TRAINING_START_MS, folder / "quiet.parquet")
+        recording = recordings.read(folder / "quiet.parquet")
+        plan = TrainingPlan(
+            name="bench",
+            kind="autoencoder",
+            shape=WindowShape(1_000_000_000, SAMPLES, STRIDE),
+            channels=[Channel(name) for name in recording.channels],
+            settings={"hidden": [128, 32, 128], "epochs": 5},
+            folds=2,
+            baseline="",
+        )
+        trained = train(recording, plan)
+        bundles.save(trained.model, target, trained.probe)
+    return target
+
+
+def fill(transport: Transport, topic: str, form: str, messages: int, devices: int) -> int:
+    """Put simulated messages into a topic of one partition; return how many."""
+    transport.ensure_topic(topic, 1)
+    samples = 1 if form == "single" else SAMPLES
+    duration_s = -(-messages // devices) * samples
+    load_scenario = scenarios.load("load").changed(devices=devices, duration_s=float(duration_s), format=form)
+    batch: list[Record] = []
+    sent = 0
+    for message in producer.simulate(load_scenario, int(time.time() * 1_000) - duration_s * 1_000):
+        if message.topic != load_scenario.readings_topic or sent + len(batch) >= messages:
+            continue
+        batch.append(Record(message.value, message.key, message.headers, 0))
+        if len(batch) == 2_000:
+            transport.append(topic, batch)
+            sent += len(batch)
+            batch = []
+    transport.append(topic, batch)
+    return sent + len(batch)
+
+
+def write_settings(folder: Path, name: str, transport: str, topic: str, extra: str = "") -> Path:
+    """Write the settings of a stream that scores a topic from its beginning."""
+    path = folder / f"{name}.toml"
+    path.write_text(
+        f"""
+[stream]
+name = "{name}"
+readings_topic = "{topic}"
+bundle = "bundle"
+[transport]
+{transport}
+[store]
+scores = "{name}/scores"
+checkpoints = "{name}/checkpoints"
+[service]
+http_port = 0
+log_level = "warning"
+{extra}
+"""
+    )
+    return path
+
+
+def settings_of(path: Path) -> Settings:
+    """Read settings that were written."""
+    return load(path, {})
