@@ -66,7 +66,8 @@ class Decoder:
         start plus i * step_ms in float64, rounded to nanoseconds.
         """
         found, records, documents = Gathered(), [], []
-        usual = not any(raw.headers) and max(map(len, raw.values), default=0) <= self._max_bytes
+        kinds = {content_type(headers) for headers in set(raw.headers)}
+        usual = kinds <= {JSON} and max(map(len, raw.values), default=0) <= self._max_bytes
         for record, value in enumerate(raw.values):
             if not usual and self._unusual(found, record, value, raw.headers[record]):
                 continue
@@ -120,8 +121,9 @@ class Decoder:
             times, start_ns, step_ms = _series_times(ts)
             columns, brackets, unknown = self._columns(values)
             samples = len(ts) if times is not None else next((len(c) for c in columns if c is not None), 0)
-            missing = b"" if None not in columns else np.full(samples, np.nan).tobytes()
-            if any(column is not None and len(column) != samples for column in columns):
+            is_full = None not in columns
+            missing = b"" if is_full else np.full(samples, np.nan).tobytes()
+            if {*map(len, columns if is_full else [c for c in columns if c is not None])} - {samples}:
                 return False
             try:
                 buffers = [missing if column is None else column.as_buffer(of_type="d") for column in columns]
