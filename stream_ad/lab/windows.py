@@ -74,7 +74,7 @@ def cut_windows(recording: Recording, channels: Sequence[Channel], shape: Window
             record_log_ns=event[:1],
         )
         found.append(windowing.add(batch.device, batch)[0])
-    found.append(windowing.close_idle(2 * FOREVER_NS, len(recording)))
+    found.append(windowing.close_idle(int(recording.event_ns[-1]) + FOREVER_NS, len(recording)))
     joined = Windows(
         np.concatenate([windows.values for windows in found]),
         np.concatenate([windows.keys.device for windows in found]),

@@ -25,6 +25,7 @@ OWN: Mapping[str, str] = {
     "dagmm": f"{_HERE}.dagmm:KIND",
     "isolation_forest": f"{_HERE}.isolation_forest:KIND",
     "mahalanobis": f"{_HERE}.mahalanobis:KIND",
+    "multiscale_pca": f"{_HERE}.multiscale_pca:KIND",
     "pca": f"{_HERE}.pca:KIND",
 }
 
