@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from stream_ad import __version__
@@ -17,13 +18,15 @@ from stream_ad.core.pipeline import PartitionPipeline
 from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.core.windowing import TimeRules, Windowing
-from stream_ad.errors import ConfigError
+from stream_ad.errors import ConfigError, TopicError
 from stream_ad.io import bundles
 from stream_ad.io.transport import TopicInfo, Transport
 from stream_ad.io.wire import Decoder
 
 GROUP = "stream-ad"
 LOCAL_MAX_RECORD_BYTES = 1_000_000
+MIN_RECORD_BYTES = 100_000
+"""A dead letter takes tens of kilobytes for keys, headers and its own facts."""
 
 
 def open_transport(settings: Settings) -> Transport:
@@ -48,19 +51,20 @@ def open_transport(settings: Settings) -> Transport:
         )
     from stream_ad.io.local_log import LocalLog
 
-    return LocalLog(transport.path)
+    return LocalLog(transport.path, session_timeout_s=transport.session_timeout_s)
 
 
 def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicInfo]:
     """Check the readings topic and make the output topics that are missing.
 
-    Scores go to the same partition number as the readings they tell of, so both topics have as many.
+    Scores go to the same partition number as the readings they tell of, so both topics have as many. Several
+    streams may share the topics of alerts and dead letters, whatever their numbers of partitions.
 
     Returns:
         what the log says of each topic, by name.
 
     Raises:
-        TopicError: there is no readings topic, or an output topic has another number of partitions.
+        TopicError: there is no readings topic, or the scores topic has another number of partitions.
         ConfigError: record times are producers' and the settings do not accept that.
         AccessError: we may not make a topic.
     """
@@ -71,16 +75,40 @@ def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicIn
             f"{stream.readings_topic}: expected message.timestamp.type=LogAppendTime, found producers' times; "
             "set it on the topic, or accept the risk with time.trust_producer_clocks = true"
         )
-    outputs = (stream.scores_topic, stream.alerts_topic, stream.dead_letters_topic)
-    return {stream.readings_topic: readings} | {
-        name: transport.ensure_topic(name, readings.partitions) for name in outputs
-    }
+    try:
+        found = {stream.scores_topic: transport.ensure_topic(stream.scores_topic, readings.partitions)}
+    except TopicError as error:
+        raise TopicError(
+            f"{error}, as many as {readings.name}: they cannot be changed once scores exist; a stream over a readings "
+            "topic with another count needs a new stream.name"
+        ) from error
+    for name in (stream.alerts_topic, stream.dead_letters_topic):
+        try:
+            found[name] = transport.topic(name)
+        except TopicError:
+            found[name] = transport.ensure_topic(name, readings.partitions)
+    return found | {stream.readings_topic: readings}
 
 
-def max_record_bytes(settings: Settings) -> int:
-    """Return the size of the largest record that we send."""
-    transport = settings.transport
-    return transport.max_record_bytes if isinstance(transport, KafkaTransport) else LOCAL_MAX_RECORD_BYTES
+def max_payload_bytes(settings: Settings, topics: Mapping[str, TopicInfo]) -> int:
+    """Return the size of the largest payload that we send: a tenth is left for headers and the batch.
+
+    Args:
+        settings: of the stream.
+        topics: what `ensure_topics` returned.
+
+    Raises:
+        ConfigError: an output topic takes only small records, so that a dead letter might not fit.
+    """
+    transport, stream = settings.transport, settings.stream
+    sent = transport.max_record_bytes if isinstance(transport, KafkaTransport) else LOCAL_MAX_RECORD_BYTES
+    limits = {"transport.max_record_bytes": sent}
+    for name in (stream.scores_topic, stream.alerts_topic, stream.dead_letters_topic):
+        limits[name] = topics[name].max_record_bytes or sent
+    least = min(limits, key=lambda name: limits[name])
+    if limits[least] < MIN_RECORD_BYTES:
+        raise ConfigError(f"{least}: expected room for records of {MIN_RECORD_BYTES} bytes, found {limits[least]}")
+    return limits[least] * 9 // 10
 
 
 def load_model(settings: Settings) -> Model:

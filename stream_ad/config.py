@@ -63,6 +63,8 @@ class LocalTransport(Section):
 
     kind: Literal["local"] = "local"
     path: Path
+    session_timeout_s: PositiveFloat = 10.0
+    """A process silent for longer loses its partitions; beyond any pause of a busy machine."""
 
 
 class KafkaTransport(Section):

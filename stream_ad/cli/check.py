@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import console, print_json
-from stream_ad.errors import ConfigError, StreamAdError, TopicError
+from stream_ad.errors import BundleError, ConfigError, StreamAdError, TopicError
 
 if TYPE_CHECKING:
     from stream_ad.config import Settings
-    from stream_ad.io.transport import TopicInfo, Transport
+    from stream_ad.io.transport import RawBatch, TopicInfo, Transport
 
 PARTITIONS = 4
 """For topics that are made here: a few, so that scorers can be added later."""
+NEWEST = 200
+"""Records whose channels are compared with the bundle's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def check_log(settings: Settings, create: bool, partitions: int | None) -> Itera
                 transport.topic(settings.stream.readings_topic)
             yield Finding("log", True, where)
             yield from check_topics(transport, settings, create, partitions)
+            yield from check_readings(transport, settings)
     except StreamAdError as error:
         yield Finding("log", False, f"{where}: {error}")
 
@@ -135,6 +138,84 @@ def check_topics(transport: Transport, settings: Settings, create: bool, partiti
     if not wrong and not readings.append_time:
         good = good.replace("append times", "producers' times, trusted")
     yield Finding("topics", not wrong, "\n".join(wrong) or good)
+
+
+def check_readings(transport: Transport, settings: Settings) -> Iterator[Finding]:
+    """Compare the newest readings with the bundle's channels; says nothing where one of them is not there."""
+    from stream_ad.io.bundle_manifest import read_manifest
+
+    try:
+        manifest = read_manifest(settings.stream.bundle)
+        newest = newest_records(transport, settings.stream.readings_topic, NEWEST)
+    except (TopicError, BundleError):
+        return  # another line tells
+    if not newest:
+        yield Finding("readings", True, "none yet")
+        return
+    fault, text = describe_readings(settings, [channel.name for channel in manifest.channels], newest)
+    yield Finding("readings", not fault, text)
+
+
+def newest_records(transport: Transport, topic: str, count: int) -> list[RawBatch]:
+    """Return about the newest `count` records of a topic.
+
+    Raises:
+        TopicError: there is no such topic.
+    """
+    from stream_ad.io.transport import Partition
+
+    found: list[RawBatch] = []
+    partitions = transport.topic(topic).partitions
+    for number in range(partitions):
+        partition = Partition(topic, number)
+        earliest, end = transport.bounds(partition)
+        start = max(earliest, end - -(-count // partitions))
+        found += [batch for batch in transport.read(partition, start, end) if len(batch)]
+    return found
+
+
+def describe_readings(settings: Settings, channels: list[str], newest: list[RawBatch]) -> tuple[bool, str]:
+    """Return whether nothing of some records can be scored, and a line about them."""
+    import numpy as np
+
+    from stream_ad.io.wire import Decoder
+
+    decoder = Decoder(channels, settings.stream.devices)
+    decoded = [decoder.decode(raw) for raw in newest]
+    records = sum(map(len, newest))
+    others = sum(one.unknown_devices for one in decoded)
+    refused = [letter for one in decoded for letter in one.refused]
+    seen = np.any([np.isfinite(one.readings.values).any(axis=0) for one in decoded], axis=0)
+    start = f"the newest {_count(records, 'record')} of {settings.stream.readings_topic}"
+    if others == records:
+        return True, f"{start} are all of devices that stream.devices = {settings.stream.devices!r} leaves out"
+    if others + len(refused) == records:
+        return True, f"{start} cannot be read; the last: {refused[-1].detail}"
+    if not seen.any():
+        found = sorted({name for raw in newest for name in channel_names(raw)})
+        return True, f"{start} have no channel of the bundle: expected {', '.join(channels)}, found {', '.join(found)}"
+    absent = [name for name, has in zip(channels, seen.tolist(), strict=True) if not has]
+    notes = [f"no value of {', '.join(absent)}"] if absent else ["all channels of the bundle"]
+    notes += [f"{_count(len(refused), 'record')} refused: {refused[-1].detail}"] if refused else []
+    notes += [f"{others} of other devices"] if others else []
+    return False, f"{start}: {'; '.join(notes)}"
+
+
+def channel_names(raw: RawBatch) -> Iterator[str]:
+    """Yield the names of channels in some records; what cannot be read has none."""
+    import orjson
+    import pyarrow as pa
+
+    from stream_ad.io.wire import content_type
+    from stream_ad.io.wire_encode import ARROW
+
+    for value, headers in zip(raw.values, raw.headers, strict=True):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
+            if content_type(headers) == ARROW:
+                with pa.ipc.open_stream(value) as reader:
+                    yield from (name for name in reader.schema.names if name not in ("device", "ts"))
+            else:
+                yield from orjson.loads(value)["values"].keys()
 
 
 def find_topic(transport: Transport, name: str, create: bool, partitions: int) -> TopicInfo:

@@ -12,11 +12,14 @@ from stream_ad.cli.main import main
 from stream_ad.errors import ConfigError
 from stream_ad.io import bundles
 from stream_ad.io.local_log import LocalLog
+from stream_ad.io.transport import Record
+from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series
 from stream_ad.service.metrics import RoleMetrics
 from stream_ad.service.probes import Probes
-from tests.support.pipelines import signal, small_model
+from tests.support.pipelines import CHANNELS, signal, small_model
 
 READINGS, SCORES = "sensor.readings.v1", "sensor.scores.v1.pumps"
+T = 1_767_225_600_000
 
 
 def add_bundle(folder: Path) -> None:
@@ -38,7 +41,8 @@ def test_all_is_well_after_create(config: Path, capsys: pytest.CaptureFixture[st
 
     code, found = checked(config, capsys, "--create", "--partitions", "2")
     assert code == 0, found
-    assert list(found) == ["config", "log", "topics", "bundle", "folders", "ports"]
+    assert list(found) == ["config", "log", "topics", "readings", "bundle", "folders", "ports"]
+    assert found["readings"]["text"] == "none yet"
     assert found["topics"]["text"].startswith(f"{READINGS}: 2 partitions, append times; {SCORES}: the same")
     assert "small" in found["bundle"]["text"]
     assert "3 channels, window 8 x 1 s, stride 4; the probe agrees" in found["bundle"]["text"]
@@ -87,6 +91,56 @@ def test_unequal_partitions_and_missing_topics_are_told(config: Path, capsys: py
     log.close()
     _, found = checked(config, capsys, "--create")
     assert f"{SCORES} has 3 partitions, {READINGS} has 2: they must be equal" in found["topics"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("records", "good", "text"),
+    [
+        ([encode_reading("a", T, dict.fromkeys(CHANNELS, 1.0))], True, "the newest 1 record of"),
+        ([encode_reading("a", T, dict.fromkeys(CHANNELS, 1.0))], True, ": all channels of the bundle"),
+        ([encode_reading("a", T, {"flow": 1.0}), b"?"], True, ": no value of current, pressure; 1 record refused: "),
+        (
+            [encode_reading("a", T, {"load": 1.0, "heat": 2.0}), encode_series("a", T, 1, {"load": [1.0]}), b""],
+            False,
+            "no channel of the bundle: expected current, flow, pressure, found heat, load",
+        ),
+        ([b"?", b'{"values":1}'], False, "cannot be read; the last: "),
+    ],
+)
+def test_the_newest_readings_are_held_against_the_bundle(
+    config: Path, capsys: pytest.CaptureFixture[str], records: list[bytes], good: bool, text: str
+) -> None:
+    add_bundle(config.parent)
+    log = LocalLog(config.parent / "log.sqlite")
+    log.ensure_topic(READINGS, 2)
+    log.append(READINGS, [Record(record) for record in records])
+    log.close()
+    code, found = checked(config, capsys, "--create")
+    assert (found["readings"]["ok"], code) == (good, 0 if good else 1)
+    assert text in found["readings"]["text"]
+
+
+def test_channels_of_arrow_readings_are_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_bundle(config.parent)
+    log = LocalLog(config.parent / "log.sqlite")
+    log.ensure_topic(READINGS, 1)
+    log.append(READINGS, [Record(encode_arrow(["a"], [T], {"heat": [1.0]}), headers=ARROW_HEADERS)])
+    log.close()
+    _, found = checked(config, capsys, "--create")
+    assert found["readings"]["text"].endswith("expected current, flow, pressure, found heat")
+
+
+def test_devices_that_are_all_left_out_are_told(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_bundle(config.parent)
+    log = LocalLog(config.parent / "log.sqlite")
+    log.ensure_topic(READINGS, 1)
+    log.append(READINGS, [Record(encode_reading("fan-1", T, {"flow": 1.0}))])
+    log.close()
+    monkeypatch.setenv("STREAM_AD__STREAM__DEVICES", "pump-*")
+    _, found = checked(config, capsys, "--create")
+    assert found["readings"]["text"].endswith("are all of devices that stream.devices = 'pump-*' leaves out")
 
 
 def test_a_log_that_is_none_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from stream_ad.core.batches import Alert
 from stream_ad.core.model import Model
 from stream_ad.core.pipeline import Judged, merged
 from stream_ad.core.quality import Quality
-from stream_ad.errors import ConfigError, PositionError, TransportError, UnreachableError
+from stream_ad.errors import ConfigError, DeadlineError, PositionError, TransportError, UnreachableError
 from stream_ad.io import alert_messages, dead_letters, score_messages
 from stream_ad.io.transport import (
     Commit,
@@ -38,6 +38,8 @@ log = EventLog(__name__)
 MAX_REJECTIONS = 5
 """Commits rejected in a row, after which the role starts again."""
 LAG_EVERY_S = 5.0
+UNSCORED_WINDOWS = 100
+"""When so many windows have come and none could be scored, bundle and readings hardly belong together."""
 
 
 class _Owned:
@@ -82,6 +84,7 @@ class Scorer:
         self._last_commit = self._lag_read = time.monotonic()
         self._rejections = 0
         self._urgent = False
+        self._unscored: int | None = 0
         self._source: Source | None = None
         self._committer: Committer | None = None
         self._transport: Transport
@@ -101,8 +104,7 @@ class Scorer:
         self._transport = assembly.open_transport(self._settings)
         topics = assembly.ensure_topics(self._settings, self._transport)
         self._topic_id = topics[self._settings.stream.readings_topic].topic_id
-        sizes = [info.max_record_bytes for info in topics.values() if info.max_record_bytes]
-        self._max_bytes = min([*sizes, assembly.max_record_bytes(self._settings)]) * 9 // 10
+        self._max_bytes = assembly.max_payload_bytes(self._settings, topics)
         self._checkpointer = Checkpointer(self._settings, self._model, self.metrics)
         member = assembly.member(self._settings, "scorer", self._context.index)
         readings = self._settings.stream.readings_topic
@@ -168,9 +170,26 @@ class Scorer:
         for part in result.judged:
             self.metrics.windows.inc(len(part.verdicts))
             quality = part.verdicts.scores.quality
-            self.metrics.unscored.inc(int(np.count_nonzero(quality & np.uint32(Quality.UNSCORABLE))))
+            unscored = int(np.count_nonzero(quality & np.uint32(Quality.UNSCORABLE)))
+            self.metrics.unscored.inc(unscored)
+            self._doubt_fit(len(part.verdicts), unscored, stepped.unknown_channels)
             self.metrics.anomalous.inc(int(part.verdicts.is_anomaly.sum()))
         self.metrics.devices(owned.partition, owned.replay.devices)
+
+    def _doubt_fit(self, windows: int, unscored: int, unknown_channels: int) -> None:
+        """Warn, once, when nothing of the first windows could be scored."""
+        if self._unscored is None:
+            return
+        self._unscored = self._unscored + windows if windows == unscored else None
+        if self._unscored is not None and self._unscored >= UNSCORED_WINDOWS:
+            log.warning(
+                "nothing_scored",
+                windows=self._unscored,
+                readings_with_unknown_channels=unknown_channels > 0,
+                bundle_channels=[channel.name for channel in self._model.channels],
+                advice="the readings hardly fit the bundle; `stream-ad check` compares their channels",
+            )
+            self._unscored = None
 
     def _time_to_commit(self) -> bool:
         moved = [owned for owned in self._owned.values() if owned.moved]
@@ -258,7 +277,11 @@ class Scorer:
         if self._source is None or time.monotonic() - self._lag_read < LAG_EVERY_S:
             return
         self._lag_read = time.monotonic()
-        for partition, end in self._source.end_offsets().items():
+        try:
+            ends = self._source.end_offsets()
+        except (UnreachableError, DeadlineError):
+            return
+        for partition, end in ends.items():
             owned = self._owned.get(partition)
             if owned is not None:
                 age_s = (time.time_ns() - owned.replay.log_ns) / 1e9
