@@ -13,6 +13,7 @@ from stream_ad.io.transport import Record, Transport
 from stream_ad.lab.training import TrainingPlan, train
 
 TOPIC = "bench.readings"
+DEVICES = 1_000
 SAMPLES, STRIDE = 64, 16
 TRAINING_START_MS = 1_767_571_200_000
 

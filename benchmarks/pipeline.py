@@ -21,13 +21,12 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.load import TOPIC, fill, make_bundle, settings_of, write_settings
+from benchmarks.load import DEVICES, TOPIC, fill, make_bundle, settings_of, write_settings
 from deploy.kafka.broker import KafkaCluster
 from stream_ad import assembly
 from stream_ad.io.transport import Partition
 
 BARS = {("kafka", "series"): 0.45, ("kafka", "single"): 0.55}
-DEVICES = 1_000
 
 
 @dataclass(frozen=True)

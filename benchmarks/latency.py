@@ -1,0 +1,157 @@
+"""From a reading's log time to its alert in a subscriber's hands, at half the sustainable rate, on a real Kafka.
+
+The subscriber reads committed records only and looks at its clock, which is the broker's: one
+machine. `python -m benchmarks.latency --help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.load import DEVICES, SAMPLES, TOPIC, make_bundle, settings_of, write_settings
+from benchmarks.pipeline import pipe, running
+from deploy.kafka.broker import KafkaCluster
+from simulators import producer, scenarios
+from stream_ad import assembly
+from stream_ad.config import Settings
+from stream_ad.core.batches import Int64Array
+from stream_ad.io import alert_messages
+from stream_ad.io.transport import Partition, Record, Transport
+
+TICK_S = 0.01
+FAULTS_PER_DEVICE_HOUR = 3.0
+STRENGTH = 2.0
+
+
+def faulty(messages: int, devices: int) -> list[Record]:
+    """Return messages of a fleet with many faults, so that many alerts are timed."""
+    duration_s = -(-messages // devices) * SAMPLES
+    load = scenarios.load("load").changed(
+        devices=devices,
+        duration_s=float(duration_s),
+        random_faults={"per_device_hour": FAULTS_PER_DEVICE_HOUR, "first_s": 120.0, "strength": STRENGTH},
+    )
+    start_ms = int(time.time() * 1_000) - duration_s * 1_000
+    return [
+        Record(message.value, message.key, message.headers, 0)
+        for message in producer.simulate(load, start_ms)
+        if message.topic == load.readings_topic
+    ]
+
+
+def send_paced(transport: Transport, topic: str, records: Sequence[Record], rate: float) -> float:
+    """Append records at a steady rate; return the rate that came about."""
+    begun = time.monotonic()
+    sent = 0
+    while sent < len(records):
+        due = min(len(records), int((time.monotonic() - begun) * rate) + 1)
+        if due > sent:
+            transport.append(topic, records[sent:due])
+            sent = due
+        time.sleep(TICK_S)
+    return sent / (time.monotonic() - begun)
+
+
+class Subscriber(threading.Thread):
+    """Reads the alerts topic and notes when each alert came."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(daemon=True)
+        self.seen: list[tuple[int, float]] = []
+        self._settings = settings
+        self._stop_event = threading.Event()
+
+    def run(self) -> None:
+        from kafka import KafkaConsumer, TopicPartition
+
+        consumer = KafkaConsumer(
+            bootstrap_servers=self._settings.transport.servers,  # type: ignore[union-attr]  # Kafka here
+            isolation_level="read_committed",
+            fetch_max_wait_ms=20,
+        )
+        partition = TopicPartition(self._settings.stream.alerts_topic, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning()
+        while not self._stop_event.is_set():
+            for records in consumer.poll(timeout_ms=50).values():
+                now = time.time()
+                self.seen += [(alert_messages.decode(record.value).input.offset, now) for record in records]
+        consumer.close()
+
+    def finish(self) -> list[tuple[int, float]]:
+        self._stop_event.set()
+        self.join(10)
+        return self.seen
+
+
+def log_times(transport: Transport, partition: Partition) -> Iterator[tuple[Int64Array, Int64Array]]:
+    for raw in transport.read(partition, *transport.bounds(partition)):
+        yield raw.offset, raw.log_ns
+
+
+def measure(folder: Path, server: str, rate: float, seconds: float) -> None:
+    """Send at the rate, time the alerts, print the quantiles."""
+    topic = f"{TOPIC}.latency"
+    kafka = f'kind = "kafka"\nservers = ["{server}"]'
+    path = write_settings(folder, "latency", kafka, topic)
+    settings = settings_of(path)
+    log = assembly.open_transport(settings)
+    log.ensure_topic(topic, 1)
+    assembly.ensure_topics(settings, log)
+    records = faulty(int(rate * seconds), DEVICES)
+    with running(path, "archiver", "scorer"):
+        time.sleep(8)
+        subscriber = Subscriber(settings)
+        subscriber.start()
+        actual = send_paced(log, topic, records, rate)
+        time.sleep(3)
+        seen = subscriber.finish()
+    offsets, times = map(np.concatenate, zip(*log_times(log, Partition(topic, 0)), strict=True))
+    log.close()
+    at = np.searchsorted(offsets, [offset for offset, _ in seen])
+    latency_ms = 1e3 * (np.array([moment for _, moment in seen]) - times[at] / 1e9)
+    settled = latency_ms[len(latency_ms) // 10 :]
+    p50, p99 = np.quantile(settled, [0.5, 0.99])
+    verdict = "met" if p99 < 400 else "MISSED"
+    print(
+        f"rate {actual:,.0f} messages/s, {len(settled)} alerts: p50 {p50:.0f} ms, p99 {p99:.0f} ms, "
+        f"most {settled.max():.0f} ms (to reach p99 < 400 ms: {verdict})"
+    )
+
+
+def sustainable(folder: Path, server: str, messages: int) -> float:
+    """Return the messages a second that the pipe works off."""
+    from benchmarks.load import fill
+
+    topic = f"{TOPIC}.rate"
+    path = write_settings(folder, "rate", f'kind = "kafka"\nservers = ["{server}"]', topic)
+    log = assembly.open_transport(settings_of(path))
+    fill(log, topic, "series", messages, DEVICES)
+    log.close()
+    wall_s, _, _ = pipe(path, messages, topic)
+    return messages / wall_s
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rate", type=float, help="messages a second (half of what is measured first)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        folder = Path(scratch)
+        make_bundle(folder)
+        server = stack.enter_context(KafkaCluster(folder / "kafka")).servers[0]
+        measure(folder, server, args.rate or sustainable(folder, server, 40_000) / 2, args.seconds)
+
+
+if __name__ == "__main__":
+    main()
