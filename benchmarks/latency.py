@@ -29,6 +29,7 @@ from stream_ad.io.transport import Partition, Record, Transport
 TICK_S = 0.01
 FAULTS_PER_DEVICE_HOUR = 3.0
 STRENGTH = 2.0
+WARM_UP = 1_000
 
 
 def faulty(messages: int, devices: int) -> list[Record]:
@@ -58,6 +59,17 @@ def send_paced(transport: Transport, topic: str, records: Sequence[Record], rate
             sent = due
         time.sleep(TICK_S)
     return sent / (time.monotonic() - begun)
+
+
+def await_offset(transport: Transport, group: str, partition: Partition, offset: int) -> None:
+    """Wait until a group has committed an offset."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        position = transport.committed(group, partition)
+        if position is not None and position.offset >= offset:
+            return
+        time.sleep(0.1)
+    raise SystemExit("the scorer does not start")
 
 
 class Subscriber(threading.Thread):
@@ -108,10 +120,11 @@ def measure(folder: Path, server: str, rate: float, seconds: float) -> None:
     assembly.ensure_topics(settings, log)
     records = faulty(int(rate * seconds), DEVICES)
     with running(path, "archiver", "scorer"):
-        time.sleep(8)
+        log.append(topic, records[:WARM_UP])
+        await_offset(log, assembly.group(settings, "scorer"), Partition(topic, 0), WARM_UP)
         subscriber = Subscriber(settings)
         subscriber.start()
-        actual = send_paced(log, topic, records, rate)
+        actual = send_paced(log, topic, records[WARM_UP:], rate)
         time.sleep(3)
         seen = subscriber.finish()
     offsets, times = map(np.concatenate, zip(*log_times(log, Partition(topic, 0)), strict=True))

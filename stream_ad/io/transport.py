@@ -177,7 +177,10 @@ class Source(Protocol):
         ...
 
     def end_offsets(self) -> Mapping[Partition, int]:
-        """Return the offset after the last committed record of each owned partition (for lag)."""
+        """Return the offset after the last record of each owned partition, for lag.
+
+        Never blocks: it is what was last heard, at the latest when records were polled.
+        """
         ...
 
     def close(self) -> None:
@@ -221,6 +224,10 @@ class Transport(Protocol):
             TopicError: there is no such topic.
             UnreachableError: no answer within the deadline.
         """
+        ...
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with its records and committed positions; a no-op without one."""
         ...
 
     def append(self, topic: str, records: Iterable[Record]) -> None:

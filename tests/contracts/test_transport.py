@@ -341,6 +341,10 @@ def test_end_offsets_tell_the_lag(transport: Transport, name: str, backend: Back
     transport.ensure_topic(name, 2)
     transport.append(name, [Record(b"v", partition=0)] * 5)
     reader = own_all(transport, name, 2, backend.deadline_s)
+    deadline = time.monotonic() + backend.deadline_s
+    while reader.count() < 1:
+        reader.poll(max_records=1)
+        assert time.monotonic() < deadline
     assert reader.source.end_offsets() == {Partition(name, 0): 5, Partition(name, 1): 0}
 
 
