@@ -1,0 +1,157 @@
+"""A labelled run through the roles that run in service: bundle, log, scorer, archiver, score log."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stream_ad import assembly
+from stream_ad.config import Settings, parse
+from stream_ad.errors import DeadlineError, ScoreLogError
+from stream_ad.io import bundles, score_log
+from stream_ad.io.producing import Form, messages
+from stream_ad.io.transport import Partition, Transport
+from stream_ad.lab.configurations import Configuration
+from stream_ad.lab.datasets import Run, to_send
+from stream_ad.lab.evaluation import Judged
+from stream_ad.lab.training import Trained
+from stream_ad.service.role import Role
+from stream_ad.service.roles.catalog import RoleContext, build
+
+PATIENCE_S = 120.0
+"""A role that has not caught up with a run of a thousand rows after this long never will."""
+NEVER_S = 86_400.0
+"""No window may be closed by the wall clock of the machine that evaluates."""
+
+
+class LivePipe:
+    """Sends runs through a log, each as a stream of its own, and reads the verdicts back.
+
+    Scorer and archiver are the ones that `stream-ad run` starts, here turned by hand in one process.
+
+    Args:
+        folder: bundles, score logs and the embedded log go here, `<configuration>/<run>/…`.
+        kafka: servers, or None for the embedded log.
+    """
+
+    def __init__(self, folder: Path, kafka: list[str] | None = None) -> None:
+        self._folder = folder
+        self._kafka = kafka
+        self._token = uuid.uuid4().hex[:8]
+
+    def __call__(self, run: Run, configuration: Configuration, trained: Trained) -> Judged:
+        """Judge a run.
+
+        Raises:
+            TransportError: the log failed.
+            DeadlineError: a role did not catch up.
+            ScoreLogError: the score log does not hold one verdict a window.
+        """
+        settings = self._settings(run, configuration)
+        bundles.save(trained.model, settings.stream.bundle, trained.probe)
+        with self._topics(settings) as transport:
+            recording = to_send(run, configuration.samples - 1)
+            transport.append(
+                settings.stream.readings_topic, (message.record for message in messages(recording, Form.JSON))
+            )
+            self._drain("scorer", settings, lambda: _is_scored(settings, transport))
+            self._drain("archiver", settings, lambda: _is_archived(settings, transport))
+        return _judged(score_log.read(settings.store.scores, run.name))
+
+    def _settings(self, run: Run, configuration: Configuration) -> Settings:
+        """Return the stream's settings, all of them a user's."""
+        folder = self._folder / configuration.name / run.name
+        name = f"{configuration.name}-{run.name}".replace("_", "-").lower()
+        topic = f"stream-ad.evaluate.{self._token}.{name}"
+        transport: dict[str, Any] = {"kind": "local", "path": self._folder / "log.sqlite"}
+        if self._kafka is not None:
+            transport = {"kind": "kafka", "servers": self._kafka}
+        return parse(
+            {
+                "stream": {
+                    "name": f"{name}-{self._token}",
+                    "bundle": folder / "bundle",
+                    "readings_topic": f"{topic}.readings",
+                    "scores_topic": f"{topic}.scores",
+                    "alerts_topic": f"{topic}.alerts",
+                    "dead_letters_topic": f"{topic}.dlq",
+                },
+                "transport": transport,
+                "time": {"lateness_s": 0, "idle_close_s": NEVER_S, "evict_after_s": NEVER_S},
+                "threshold": configuration.threshold.model_dump(),
+                "incident": configuration.incident.model_dump(),
+                "commit": {"every_s": 0.1},
+                "store": {
+                    "scores": folder / "scores",
+                    "checkpoints": folder / "checkpoints",
+                    "part_max_age_s": 0.001,
+                },
+            },
+            f"{configuration.name} on {run.name}",
+        )
+
+    @contextmanager
+    def _topics(self, settings: Settings) -> Iterator[Transport]:
+        """Make the stream's topics with one partition; delete them afterwards."""
+        stream = settings.stream
+        transport = assembly.open_transport(settings)
+        try:
+            transport.ensure_topic(stream.readings_topic, 1)
+            names = assembly.ensure_topics(settings, transport)
+            yield transport
+            for name in names:
+                transport.delete_topic(name)
+        finally:
+            transport.close()
+
+    def _drain(self, name: str, settings: Settings, is_done: Callable[[], bool]) -> None:
+        """Turn a role until it has caught up, then close it."""
+        role: Role = build(name, RoleContext(settings, 0, lambda: None))
+        role.open()
+        try:
+            until = time.monotonic() + PATIENCE_S
+            while not is_done():
+                if time.monotonic() > until:
+                    raise DeadlineError(f"{settings.stream.name}: the {name} has not caught up within {PATIENCE_S:g} s")
+                role.turn(0.05)
+        finally:
+            role.close()
+
+
+def _is_scored(settings: Settings, transport: Transport) -> bool:
+    return _reached(settings, transport, "scorer", settings.stream.readings_topic)
+
+
+def _is_archived(settings: Settings, transport: Transport) -> bool:
+    return _reached(settings, transport, "archiver", settings.stream.scores_topic)
+
+
+def _reached(settings: Settings, transport: Transport, role: str, topic: str) -> bool:
+    """Return whether a role has committed up to the last record of a topic."""
+    partition = Partition(topic, 0)
+    position = transport.committed(assembly.group(settings, role), partition)
+    if position is None:
+        return False
+    _, end = transport.bounds(partition)
+    # Behind the last record a log may hold offsets of its own (Kafka's transaction markers).
+    return position.offset >= end or not any(len(batch) for batch in transport.read(partition, position.offset, end))
+
+
+def _judged(table: pa.Table) -> Judged:
+    """Return the verdicts of a device's score log.
+
+    Raises:
+        ScoreLogError: it is empty.
+    """
+    if table.num_rows == 0:
+        raise ScoreLogError("evaluate: expected verdicts in the score log, found none")
+    end_us = table["end"].cast(pa.int64()).to_numpy()
+    is_anomaly = table["is_anomaly"].to_numpy(zero_copy_only=False)
+    return Judged(end_us.astype(np.int64) * 1_000, is_anomaly.astype(np.bool_))
