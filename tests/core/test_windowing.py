@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ def run(case: Case, cuts: list[int], through_snapshot: bool = False) -> tuple[li
     windowing = fresh(case)
     batches, refused = [], []
     edges = [0, *sorted(cuts), len(case.records)]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         records = case.records[a:b]
         batch, slot = batch_of(records)
         bad = np.array([r.bad for _, _, readings in records for r in readings], np.bool_)
