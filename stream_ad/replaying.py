@@ -150,6 +150,7 @@ class Recovery:
         span_end: where the next score message's span starts.
         checkpoint: name of the checkpoint loaded, "" if none was usable.
         exact: the state is that of an undisturbed run; False after a warm-up span.
+        passed_over: checkpoints that could not be used, a reason each.
         why: one line for the log.
     """
 
@@ -159,6 +160,7 @@ class Recovery:
     checkpoint: str
     exact: bool
     why: str
+    passed_over: tuple[str, ...] = ()
 
 
 def recover(
@@ -197,11 +199,13 @@ def recover(
             problems.append(str(error))
             continue
         replay.offset = found.offset
-        return Recovery(replay, position.offset, marker.span_end, name, True, "; ".join(problems) or "checkpoint")
+        why = "; ".join(problems) or "checkpoint"
+        return Recovery(replay, position.offset, marker.span_end, name, True, why, tuple(problems))
     start = max(earliest, position.offset - settings.store.warm_up_records)
     why = f"no usable checkpoint ({'; '.join(problems) or 'none was written yet'}), reading again from {start}"
     exact = start == 0
-    return Recovery(PartitionReplay(settings, model, start), position.offset, marker.span_end, "", exact, why)
+    replay = PartitionReplay(settings, model, start)
+    return Recovery(replay, position.offset, marker.span_end, "", exact, why, tuple(problems))
 
 
 def _candidates(settings: Settings, partition: Partition, marker: Marker) -> Iterator[str]:

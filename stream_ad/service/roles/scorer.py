@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -133,7 +134,7 @@ class Scorer:
         for raw in batches:
             self._step(raw)
         if self._time_to_commit():
-            self._commit()
+            self._commit([owned for owned in self._owned.values() if owned.moved])
         self._measure_lag()
         self._checkpointer.collect(self._owned.keys())
         return bool(batches)
@@ -199,9 +200,8 @@ class Scorer:
         late = time.monotonic() - self._last_commit >= self._settings.commit.every_s
         return late or self._urgent or rows >= self._settings.commit.max_rows
 
-    def _commit(self) -> None:
-        """Make everything pending public in one transaction."""
-        moved = [owned for owned in self._owned.values() if owned.moved]
+    def _commit(self, moved: list[_Owned]) -> None:
+        """Make what is pending of some partitions public in one transaction."""
         if not moved or self._committer is None:
             return
         commit = Commit(self._outputs(moved), {owned.partition: self._position(owned) for owned in moved})
@@ -221,9 +221,9 @@ class Scorer:
                 raise TransportError(f"{self._rejections} commits in a row were rejected")
             return
         self._rejections = 0
-        self._urgent = False
         for owned in moved:
             self._landed(owned)
+        self._urgent = any(owned.alerts for owned in self._owned.values())
 
     def _landed(self, owned: _Owned) -> None:
         now_ns = time.time_ns()
@@ -291,17 +291,15 @@ class Scorer:
 
     def gained(self, position: Position | None, partition: Partition) -> int | None:
         """Recover the partition's state and read on from there."""
-        if position is None:
-            earliest, end = self._transport.bounds(Partition(self._settings.stream.scores_topic, partition.number))
-            if end > earliest:
-                raise PositionError(
-                    f"{partition.topic}[{partition.number}]: nothing is committed, although the scores topic has "
-                    "records: starting over would repeat rows; restore the group's offsets or use a new stream name"
-                )
+        if position is None and self._has_scores(partition.number):
+            raise PositionError(
+                f"{partition.topic}[{partition.number}]: nothing is committed, although the scores topic has "
+                "records: starting over would repeat rows; restore the group's offsets or use a new stream name"
+            )
         recovery = recover(self._settings, self._model, self._transport, partition, position)
         owned = self._owned[partition] = _Owned(partition, recovery)
         self.metrics.replaying(partition, owned.catching_up)
-        say = log.info if recovery.exact else log.warning
+        say = log.info if recovery.exact and not recovery.passed_over else log.warning
         say(
             "partition_gained",
             partition=partition.number,
@@ -312,15 +310,22 @@ class Scorer:
         )
         return owned.replay.offset
 
+    def _has_scores(self, number: int) -> bool:
+        """Return whether anything was published; the end of a topic also moves by transactions that were aborted."""
+        scores = Partition(self._settings.stream.scores_topic, number)
+        return any(len(raw) for raw in self._transport.read(scores, *self._transport.bounds(scores)))
+
     def leaving(self, partition: Partition) -> None:
         """Checkpoint, commit what is pending, and let go."""
         owned = self._owned.get(partition)
         if owned is None:
             return
         if not owned.catching_up:
+            owned.checkpoint_due = math.inf
             self._checkpointer.take_now(partition, self._topic_id, owned.replay)
-            if owned.moved:
-                self._commit()
+            # Also without results: the next owner goes on from the checkpoint that the last commit names.
+            if owned.moved or self._checkpointer.newest(partition) != owned.checkpoint:
+                self._commit([owned])
         log.info("partition_left", partition=partition.number, offset=owned.public)
         self._drop(partition)
 

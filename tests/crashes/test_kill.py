@@ -1,0 +1,160 @@
+"""Scorer and archiver are killed with `kill -9` at random moments, several times; every row and alert is there once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import pytest
+from kafka import KafkaProducer
+
+from stream_ad.assembly import ensure_topics
+from stream_ad.errors import UnreachableError
+from stream_ad.io.transport import Record
+from stream_ad.service.role import Exit
+from tests.support.e2e import LONG_S, Process, Stream, fleet_records, wait_until
+
+SCORER_KILLS, ARCHIVER_KILLS = 4, 3
+MESSAGES = 1_500
+"""Sent at least, faults among them."""
+
+
+class Producer:
+    """Appends readings at a pace, whoever calls `go_on` often enough."""
+
+    def __init__(self, stream: Stream, records: Iterator[Record], rate: float) -> None:
+        self._stream, self._records, self._rate = stream, records, rate
+        self._begun = time.monotonic()
+        self.sent = 0
+
+    def go_on(self) -> None:
+        due = min(int((time.monotonic() - self._begun) * self._rate) - self.sent, 500)
+        if due > 0:
+            self.append(due)
+
+    def stop(self) -> None:
+        self._rate = 0.0
+
+    def append(self, count: int) -> None:
+        records = list(islice(self._records, count))
+        self._stream.send(records)
+        self.sent += len(records)
+
+
+def kill_again_and_again(stream: Stream, seed: int) -> None:
+    rng = random.Random(seed)
+    producer = Producer(stream, fleet_records(duration_s=3_600), rate=120)
+    roles = {role: Process(stream, role) for role in ("scorer", "archiver")}
+    kills = ["scorer"] * SCORER_KILLS + ["archiver"] * ARCHIVER_KILLS
+    rng.shuffle(kills)
+
+    def tend() -> None:
+        producer.go_on()
+        for process in roles.values():
+            process.expect_alive()
+
+    def wait(what: Callable[[], bool]) -> None:
+        wait_until(what, each=tend)
+
+    try:
+        for role in kills:
+            running = roles[role]
+            wait(lambda running=running: running.said("opened"))  # type: ignore[misc]
+            until = time.monotonic() + rng.uniform(0.0, 1.2)
+            wait(lambda until=until: time.monotonic() > until)  # type: ignore[misc]
+            roles[role].kill()
+            roles[role] = Process(stream, role)
+        producer.append(max(MESSAGES - producer.sent, 0))
+        producer.stop()
+        wait(stream.scored)
+        wait(stream.archived)
+        assert [roles[role].stop() for role in ("scorer", "archiver")] == [0, 0]
+    finally:
+        for process in roles.values():
+            process.end()
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_nothing_is_lost_or_repeated_on_the_local_log(make_stream: Callable[..., Stream], seed: int) -> None:
+    stream = make_stream()
+    kill_again_and_again(stream, seed)
+    found = stream.prove(at_least_alerts=5)
+    assert len(found.rows) > MESSAGES
+    assert len(found.letters) > 10
+
+
+@pytest.mark.broker
+def test_nothing_is_lost_or_repeated_on_kafka(make_stream: Callable[..., Stream], kafka_broker: list[str]) -> None:
+    stream = make_stream(servers=kafka_broker)
+    kill_again_and_again(stream, seed=2)
+    found = stream.prove(at_least_alerts=5)
+    assert len(found.rows) > MESSAGES
+
+
+@pytest.mark.broker
+def test_a_first_commit_that_died_is_no_reason_to_refuse(
+    make_stream: Callable[..., Stream], kafka_broker: list[str]
+) -> None:
+    """What a transaction that was aborted leaves in the scores topic are no scores."""
+    stream = make_stream(servers=kafka_broker, partitions=1)
+    ensure_topics(stream.settings, stream.log)
+    producer = KafkaProducer(bootstrap_servers=kafka_broker, transactional_id=f"{stream.settings.stream.name}-dead")
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(stream.settings.stream.scores_topic, b"never public").get(30)
+    producer.abort_transaction()
+    producer.close()
+    stream.send(list(islice(fleet_records(duration_s=60), 40)))
+    process = Process(stream, "scorer")
+    try:
+        process.await_event("opened")
+        wait_until(stream.scored, each=process.expect_alive)
+        assert process.stop() == 0
+    finally:
+        process.end()
+    assert stream.outcome() == stream.reference()
+
+
+def test_a_stopped_scorer_that_wakes_up_late_publishes_nothing_twice(make_stream: Callable[..., Stream]) -> None:
+    stream = make_stream(transport={"session_timeout_s": 1.5})
+    records = fleet_records(duration_s=3_600)
+    scorers = [Process(stream, "scorer", 0), Process(stream, "scorer", 1)]
+    archiver = Process(stream, "archiver")
+    try:
+        for process in (*scorers, archiver):
+            process.await_event("opened")
+        stream.send(list(islice(records, 400)))
+        wait_until(lambda: all(process.said("partition_gained") for process in scorers))
+        wait_until(stream.scored)
+        stop_outside_a_write(scorers[0], stream)
+        stream.send(list(islice(records, 400)))
+        wait_until(stream.scored, each=scorers[1].expect_alive)  # the other one has taken over
+        scorers[0].process.send_signal(signal.SIGCONT)
+        stream.send(list(islice(records, 100)))
+        assert scorers[0].process.wait(LONG_S) == Exit.FENCED
+        assert scorers[0].said("partition_lost")
+        scorers[0] = Process(stream, "scorer", 0)  # as a supervisor would
+        scorers[0].await_event("opened")
+        stream.send(list(islice(records, 200)))
+        wait_until(stream.scored)
+        wait_until(stream.archived)
+        assert [process.stop() for process in (*scorers, archiver)] == [0, 0, 0]
+    finally:
+        for process in (*scorers, archiver):
+            process.end()
+    stream.prove(at_least_alerts=3)
+
+
+def stop_outside_a_write(process: Process, stream: Stream) -> None:
+    """Stop a process where it does not hold the log's lock, which would hold back everybody."""
+    while True:
+        process.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        try:
+            stream.send([Record(b"a probe", b"pump-0001")])
+            return
+        except UnreachableError:
+            process.process.send_signal(signal.SIGCONT)

@@ -1,0 +1,298 @@
+"""A role dies at a named step of its turn; whoever comes next leaves the outputs of an undisturbed run.
+
+A role is killed by letting go of its connections without a word to the log, as the kernel does.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from stream_ad.io import checkpoints, score_log
+from stream_ad.io.local_members import LocalCommitter
+from stream_ad.service import checkpointer as checkpointing
+from stream_ad.service.roles import archiver, scorer
+from stream_ad.service.roles.archiver import Archiver
+from stream_ad.service.roles.catalog import RoleContext
+from stream_ad.service.roles.scorer import Scorer
+from tests.support.e2e import SEPARATOR, Stream, assert_same, fleet_records, wait_until
+
+PIECES = (150, 120, 180, 90, 160)
+"""Readings sent before each life of a scorer."""
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of ours may catch it."""
+
+
+def open_scorer(stream: Stream, index: int = 0) -> Scorer:
+    role = scorer.build(RoleContext(stream.settings, index, lambda: None))
+    role.open()
+    return role
+
+
+def open_archiver(stream: Stream) -> Archiver:
+    role = archiver.build(RoleContext(stream.settings, 0, lambda: None))
+    role.open()
+    return role
+
+
+def kill(role: Scorer | Archiver) -> None:
+    """Close its connections, as the end of its process would."""
+    if isinstance(role, Scorer):
+        role._checkpointer.close()
+    role._transport.close()
+
+
+def work_off(role: Scorer, stream: Stream) -> None:
+    wait_until(stream.scored, each=lambda: role.turn(0.02))
+
+
+def archive_all(stream: Stream) -> None:
+    role = open_archiver(stream)
+    wait_until(stream.archived, each=lambda: role.turn(0.02))
+    role.close()
+
+
+@contextmanager
+def dies_in(owner: object, name: str, after: bool, times: int = 1) -> Iterator[None]:
+    """Kill the process in a function of ours: before its work or right after it, at its `times`-th call."""
+    original = getattr(owner, name)
+    calls = 0
+
+    def dying(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls < times:
+            return original(*args, **options)
+        if after:
+            original(*args, **options)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, dying)
+        yield
+
+
+def live_and_die(stream: Stream, step: str) -> None:
+    """Run a scorer that is killed at a step."""
+    role = open_scorer(stream)
+    try:
+        if step == "stepped":  # results in memory, nothing public
+            with dies_in(LocalCommitter, "commit", after=False, times=2), pytest.raises(Killed):
+                work_off(role, stream)
+        elif step == "committed":  # public, but the process has not heard of it
+            with dies_in(LocalCommitter, "commit", after=True, times=2), pytest.raises(Killed):
+                work_off(role, stream)
+        elif step == "checkpoint begun":
+            with dies_in(checkpointing.Checkpointer, "take", after=False), pytest.raises(Killed):
+                work_off(role, stream)
+        elif step == "checkpoint not named":  # on disk; no commit names it
+            work_off(role, stream)
+            for owned in role._owned.values():
+                role._checkpointer.take_now(owned.partition, role._topic_id, owned.replay)
+        else:
+            role.turn(0.02)  # in the middle of reading again
+    finally:
+        kill(role)
+
+
+@pytest.mark.parametrize("step", ["stepped", "committed", "checkpoint begun", "checkpoint not named", "reading again"])
+def test_a_scorer_dies_at_the_same_step_again_and_again(make_stream: Callable[..., Stream], step: str) -> None:
+    stream = make_stream(commit={"every_s": 0.001, "poll_records": 37}, store={"checkpoint_every_s": 0.05})
+    records = fleet_records(duration_s=600)
+    for count in PIECES:
+        stream.send(list(islice(records, count)))
+        live_and_die(stream, step)
+    last = open_scorer(stream)
+    work_off(last, stream)
+    last.close()
+    archive_all(stream)
+    stream.prove(at_least_alerts=5)
+
+
+def test_dying_while_checkpoints_are_read_again_costs_nothing(make_stream: Callable[..., Stream]) -> None:
+    """Killed again and again before it has caught up, a scorer publishes nothing meanwhile."""
+    stream = make_stream(commit={"every_s": 0.001, "poll_records": 20}, store={"checkpoint_every_s": 1_000.0})
+    records = fleet_records(duration_s=600)
+    stream.send(list(islice(records, 500)))
+    first = open_scorer(stream)
+    work_off(first, stream)
+    kill(first)
+    before = stream.outcome()
+    for _ in range(3):
+        role = open_scorer(stream)
+        for _ in range(3):
+            role.turn(0.02)
+        assert not role.ready()[0]
+        kill(role)
+    assert stream.outcome() == before
+    stream.send(list(islice(records, 100)))
+    last = open_scorer(stream)
+    work_off(last, stream)
+    last.close()
+    archive_all(stream)
+    stream.prove()
+
+
+@pytest.mark.parametrize("step", ["written aside", "linked", "offset committed"])
+def test_an_archiver_dies_at_the_same_step_again_and_again(make_stream: Callable[..., Stream], step: str) -> None:
+    stream = make_stream(commit={"every_s": 0.001}, store={"part_max_age_s": 0.001})
+    records = fleet_records(duration_s=600)
+    role = open_scorer(stream)
+    for count in PIECES:
+        stream.send(list(islice(records, count)))
+        work_off(role, stream)
+        dying = open_archiver(stream)
+        where: tuple[object, str, bool] = {
+            "written aside": (score_log, "_link", False),
+            "linked": (LocalCommitter, "commit", False),
+            "offset committed": (LocalCommitter, "commit", True),
+        }[step]
+        owner, name, after = where
+        with dies_in(owner, name, after), pytest.raises(Killed):
+            wait_until(stream.archived, each=lambda dying=dying: dying.turn(0.02))  # type: ignore[misc]
+        kill(dying)
+    role.close()
+    archive_all(stream)
+    stream.prove()
+
+
+def test_partitions_are_handed_over_once(make_stream: Callable[..., Stream]) -> None:
+    stream = make_stream(partitions=3, commit={"every_s": 0.01, "poll_records": 60})
+    records = fleet_records(duration_s=600)
+    first = open_scorer(stream)
+    stream.send(list(islice(records, 200)))
+    for _ in range(3):
+        first.turn(0.02)
+    second = open_scorer(stream, index=1)
+    stream.send(list(islice(records, 200)))
+    wait_until(lambda: bool(second._owned), each=lambda: (first.turn(0.01), second.turn(0.01)))
+    assert all(recovered.public == recovered.replay.offset for recovered in second._owned.values())
+    wait_until(stream.scored, each=lambda: (first.turn(0.01), second.turn(0.01)))
+    assert {len(first._owned), len(second._owned)} == {1, 2}
+    stream.send(list(islice(records, 150)))
+    second.turn(0.02)
+    first.close()
+    stream.send(list(islice(records, 50)))
+    work_off(second, stream)
+    assert len(second._owned) == 3
+    second.close()
+    archive_all(stream)
+    stream.prove()
+
+
+def test_a_planned_hand_over_reads_nothing_again(make_stream: Callable[..., Stream]) -> None:
+    stream = make_stream(store={"checkpoint_every_s": 1_000.0})
+    records = fleet_records(duration_s=600)
+    stream.send(list(islice(records, 900)))
+    first = open_scorer(stream)
+    first.turn(0.02)
+    first.turn(0.02)
+    first.close()
+    second = open_scorer(stream)
+    second.turn(0.0)
+    assert second.metrics.replayed_records._value.get() == 0
+    work_off(second, stream)
+    second.turn(0.0)
+    second.close()  # nothing pending: the commit only names the checkpoint
+    third = open_scorer(stream)
+    stream.send(list(islice(records, 20)))
+    work_off(third, stream)
+    assert third.metrics.replayed_records._value.get() == 0
+    third.close()
+    archive_all(stream)
+    stream.prove()
+
+
+# -- checkpoints -----------------------------------------------------------------------------------
+
+
+def scored_twice(stream: Stream, between: Callable[[Path], None]) -> tuple[list[str], dict[int, str]]:
+    """Score, kill, do something to the checkpoints' folder, score on.
+
+    Returns:
+        the checkpoints of partition 0 before it, newest first, and the one used, by partition.
+    """
+    records = fleet_records(duration_s=600)
+    first = open_scorer(stream)
+    for _ in range(4):  # a few checkpoints
+        stream.send(list(islice(records, 120)))
+        work_off(first, stream)
+        for owned in first._owned.values():
+            first._checkpointer.take_now(owned.partition, first._topic_id, owned.replay)
+    stream.send(list(islice(records, 60)))
+    work_off(first, stream)
+    kill(first)
+    folder = stream.settings.store.checkpoints
+    before = checkpoints.names(folder, stream.settings.stream.name, 0)
+    between(folder)
+    stream.send(list(islice(records, 100)))
+    second = open_scorer(stream)
+    second.turn(0.0)
+    used = {partition.number: owned.checkpoint for partition, owned in second._owned.items()}
+    work_off(second, stream)
+    second.close()
+    archive_all(stream)
+    return before, used
+
+
+def without_limits(rows: list[str]) -> list[str]:
+    """Return device, start, end, score, smoothed score, quality, …, offset of each row, not what the limit decides."""
+    kept = (*range(5), *range(8, 16))
+    return sorted(SEPARATOR.join(row.split(SEPARATOR)[k] for k in kept) for row in rows)
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> set[str]:
+    return {entry.message for entry in caplog.records if entry.levelname == "WARNING"}
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    make_stream: Callable[..., Stream], caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = make_stream(store={"checkpoint_every_s": 1_000.0})
+
+    def damage_newest(folder: Path) -> None:
+        for number in range(2):
+            damage(folder / checkpoints.names(folder, stream.settings.stream.name, number)[0])
+
+    before, used = scored_twice(stream, damage_newest)
+    assert used[0] in before[1:]
+    assert warnings_of(caplog) == {"partition_gained"}
+    stream.prove()
+
+
+def test_without_checkpoints_all_retained_input_is_read_again(make_stream: Callable[..., Stream]) -> None:
+    stream = make_stream()
+    _, used = scored_twice(stream, shutil.rmtree)
+    assert set(used.values()) == {""}
+    stream.prove()
+
+
+def test_other_settings_do_not_use_the_state_of_the_old(
+    make_stream: Callable[..., Stream], caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = make_stream()
+
+    def change(_: Path) -> None:
+        stream.change("threshold", kind="quantile", quantile=0.99)
+
+    _, used = scored_twice(stream, change)
+    assert set(used.values()) == {""}
+    # Windows and scores depend on the bundle alone, so all rows are there once; limits differ from here on.
+    expected = without_limits(stream.reference().rows)
+    assert_same("rows of the topic", without_limits(stream.outcome().rows), expected)
+    assert_same("rows of the archive", without_limits(stream.archive_rows()), expected)
+    assert warnings_of(caplog) == {"partition_gained"}
+    assert "expected fingerprint" in str(caplog.records[-1].__dict__["fields"]["why"])
