@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from stream_ad import config
 from tests.docs.pages import ROOT, tables
 
-SECTIONS = {
+SECTIONS: dict[str, type[BaseModel]] = {
     "`[stream]`": config.StreamSettings,
     '`[transport]` with `kind = "local"`': config.LocalTransport,
     '`[transport]` with `kind = "kafka"`': config.KafkaTransport,
