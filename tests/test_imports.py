@@ -1,0 +1,33 @@
+"""What is loaded when: a process pays only for what it uses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "sklearn", "river", "kafka", "matplotlib", "duckdb", "pandas")
+
+
+def loaded(code: str) -> set[str]:
+    """Return which heavy packages a fresh interpreter has loaded after running code."""
+    program = f"import sys\n{code}\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["stream_ad", "stream_ad.cli.main", "stream_ad.config", "stream_ad.core.pipeline"])
+def test_an_import_loads_nothing_heavy(module: str) -> None:
+    assert loaded(f"import {module}") == set()
+
+
+@pytest.mark.parametrize("role", ["scorer", "archiver"])
+def test_a_role_on_the_local_log_loads_neither_torch_nor_kafka(role: str) -> None:
+    assert loaded(f"import stream_ad.service.roles.{role}, stream_ad.io.local_log") == set()
+
+
+@pytest.mark.parametrize("bundle", ["pump-autoencoder", "pump-dagmm"])
+def test_scoring_with_a_network_does_not_load_torch(bundle: str) -> None:
+    code = f"from stream_ad import pretrained\nfrom stream_ad.io import bundles\nbundles.load(pretrained.path({bundle!r}))"
+    assert "torch" not in loaded(code)
