@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until `what` holds.
 
     Raises:
@@ -31,7 +31,7 @@ def python(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 15.0) -> tuple[int, list[dict[str, Any]], str]:
+def finish(process: subprocess.Popen[str], seconds: float = 60.0) -> tuple[int, list[dict[str, Any]], str]:
     """Wait for the end; return the exit code, the log lines and all of stderr; stdout must be empty."""
     try:
         out, text = process.communicate(timeout=seconds)
