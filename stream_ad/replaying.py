@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from stream_ad.assembly import build_decoder, build_pipeline, fingerprint
 from stream_ad.config import Settings
 from stream_ad.core.batches import Arrays, Refused
@@ -77,12 +79,14 @@ class PartitionReplay:
 
     Attributes:
         offset: the next input offset to be stepped.
+        has_values: a reading had a value of a channel that the bundle knows, since this object was made.
     """
 
     def __init__(self, settings: Settings, model: Model, offset: int) -> None:
         self._decoder = build_decoder(settings, model)
         self._pipeline = build_pipeline(settings, model)
         self.offset = offset
+        self.has_values = False
 
     @property
     def devices(self) -> int:
@@ -105,6 +109,7 @@ class PartitionReplay:
         decoded = self._decoder.decode(raw)
         result = self._pipeline.step(decoded.readings, decoded.bad_value_rows)
         self.offset = raw.next_offset
+        self.has_values = self.has_values or bool(np.isfinite(decoded.readings.values).any())
         refused = _one_a_record((*decoded.refused, *result.refused))
         return Stepped(result, refused, decoded.unknown_devices, decoded.unknown_channels)
 

@@ -16,11 +16,8 @@ import pytest
 from stream_ad.io import checkpoints, score_log
 from stream_ad.io.local_members import LocalCommitter
 from stream_ad.service import checkpointer as checkpointing
-from stream_ad.service.roles import archiver, scorer
-from stream_ad.service.roles.archiver import Archiver
-from stream_ad.service.roles.catalog import RoleContext
-from stream_ad.service.roles.scorer import Scorer
 from tests.support.e2e import SEPARATOR, Stream, assert_same, fleet_records, wait_until
+from tests.support.roles import archive_all, kill, open_archiver, open_scorer, work_off
 
 PIECES = (150, 120, 180, 90, 160)
 """Readings sent before each life of a scorer."""
@@ -28,35 +25,6 @@ PIECES = (150, 120, 180, 90, 160)
 
 class Killed(BaseException):
     """The process ends here: nothing of ours may catch it."""
-
-
-def open_scorer(stream: Stream, index: int = 0) -> Scorer:
-    role = scorer.build(RoleContext(stream.settings, index, lambda: None))
-    role.open()
-    return role
-
-
-def open_archiver(stream: Stream) -> Archiver:
-    role = archiver.build(RoleContext(stream.settings, 0, lambda: None))
-    role.open()
-    return role
-
-
-def kill(role: Scorer | Archiver) -> None:
-    """Close its connections, as the end of its process would."""
-    if isinstance(role, Scorer):
-        role._checkpointer.close()
-    role._transport.close()
-
-
-def work_off(role: Scorer, stream: Stream) -> None:
-    wait_until(stream.scored, each=lambda: role.turn(0.02))
-
-
-def archive_all(stream: Stream) -> None:
-    role = open_archiver(stream)
-    wait_until(stream.archived, each=lambda: role.turn(0.02))
-    role.close()
 
 
 @contextmanager

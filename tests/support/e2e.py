@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -259,10 +260,9 @@ class Stream:
             replay = PartitionReplay(settings, model, 0)
             for stepped in replay_span(replay, self.log, partition, end):
                 alerts += [alert_messages.encode(one, partition, digest).value for one in stepped.result.alerts]
-                letters += [
-                    (partition.number, one.offset, one.reason.value, one.detail, one.rows, values[one.offset])
-                    for one in stepped.refused
-                ]
+                for one in stepped.refused:
+                    digested = digest_of(values[one.offset])
+                    letters.append((partition.number, one.offset, one.reason.value, one.detail, one.rows, digested))
                 if stepped.result.rows:
                     part = merged(stepped.result.judged)
                     window_ns = model.window.samples * model.window.period_ns
@@ -288,13 +288,18 @@ class Outcome:
 
     rows: list[str]
     alerts: list[str]
-    letters: list[tuple[int, int, str, str, int, bytes]]
+    letters: list[tuple[int, int, str, str, int, str]]
 
 
-def _letter(value: bytes, headers: Any) -> tuple[int, int, str, str, int, bytes]:
+def digest_of(value: bytes) -> str:
+    """Return the digest that a dead letter names."""
+    return hashlib.blake2b(value, digest_size=32).hexdigest()
+
+
+def _letter(value: bytes, headers: Any) -> tuple[int, int, str, str, int, str]:
     letter = dead_letters.decode(value, headers)
     refused = letter.refused
-    return letter.source.number, refused.offset, refused.reason.value, refused.detail, refused.rows, letter.value
+    return letter.source.number, refused.offset, refused.reason.value, refused.detail, refused.rows, letter.digest
 
 
 def rows_of(tables: Sequence[pa.Table]) -> list[str]:

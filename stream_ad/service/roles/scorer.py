@@ -40,7 +40,9 @@ MAX_REJECTIONS = 5
 """Commits rejected in a row, after which the role starts again."""
 LAG_EVERY_S = 5.0
 UNSCORED_WINDOWS = 100
-"""When so many windows have come and none could be scored, bundle and readings hardly belong together."""
+STRANGE_RECORDS = 100
+"""When so many windows have come and none could be scored, or so many records with channels that the bundle does not
+have and none that it has, bundle and readings hardly belong together."""
 
 
 class _Owned:
@@ -85,7 +87,8 @@ class Scorer:
         self._last_commit = self._lag_read = time.monotonic()
         self._rejections = 0
         self._urgent = False
-        self._unscored: int | None = 0
+        self._is_fit = False
+        self._unscored = self._strange = 0
         self._source: Source | None = None
         self._committer: Committer | None = None
         self._transport: Transport
@@ -173,24 +176,25 @@ class Scorer:
             quality = part.verdicts.scores.quality
             unscored = int(np.count_nonzero(quality & np.uint32(Quality.UNSCORABLE)))
             self.metrics.unscored.inc(unscored)
-            self._doubt_fit(len(part.verdicts), unscored, stepped.unknown_channels)
+            self._is_fit |= unscored < len(part.verdicts)
+            self._unscored += unscored
             self.metrics.anomalous.inc(int(part.verdicts.is_anomaly.sum()))
         self.metrics.devices(owned.partition, owned.replay.devices)
+        if not self._is_fit:
+            self._doubt_fit(0 if owned.replay.has_values else stepped.unknown_channels)
 
-    def _doubt_fit(self, windows: int, unscored: int, unknown_channels: int) -> None:
-        """Warn, once, when nothing of the first windows could be scored."""
-        if self._unscored is None:
-            return
-        self._unscored = self._unscored + windows if windows == unscored else None
-        if self._unscored is not None and self._unscored >= UNSCORED_WINDOWS:
+    def _doubt_fit(self, strange: int) -> None:
+        """Warn, once, when nothing could be scored so far."""
+        self._strange += strange
+        if self._unscored >= UNSCORED_WINDOWS or self._strange >= STRANGE_RECORDS:
+            self._is_fit = True
             log.warning(
                 "nothing_scored",
                 windows=self._unscored,
-                readings_with_unknown_channels=unknown_channels > 0,
+                records_without_known_channel=self._strange,
                 bundle_channels=[channel.name for channel in self._model.channels],
                 advice="the readings hardly fit the bundle; `stream-ad check` compares their channels",
             )
-            self._unscored = None
 
     def _time_to_commit(self) -> bool:
         moved = [owned for owned in self._owned.values() if owned.moved]

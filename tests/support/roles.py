@@ -1,0 +1,38 @@
+"""Roles of a stream as objects in this process, driven turn by turn."""
+
+from __future__ import annotations
+
+from stream_ad.service.roles import archiver, scorer
+from stream_ad.service.roles.archiver import Archiver
+from stream_ad.service.roles.catalog import RoleContext
+from stream_ad.service.roles.scorer import Scorer
+from tests.support.e2e import Stream, wait_until
+
+
+def open_scorer(stream: Stream, index: int = 0) -> Scorer:
+    role = scorer.build(RoleContext(stream.settings, index, lambda: None))
+    role.open()
+    return role
+
+
+def open_archiver(stream: Stream) -> Archiver:
+    role = archiver.build(RoleContext(stream.settings, 0, lambda: None))
+    role.open()
+    return role
+
+
+def kill(role: Scorer | Archiver) -> None:
+    """Close its connections, as the end of its process would."""
+    if isinstance(role, Scorer):
+        role._checkpointer.close()
+    role._transport.close()
+
+
+def work_off(role: Scorer, stream: Stream) -> None:
+    wait_until(stream.scored, each=lambda: role.turn(0.02))
+
+
+def archive_all(stream: Stream) -> None:
+    role = open_archiver(stream)
+    wait_until(stream.archived, each=lambda: role.turn(0.02))
+    role.close()
