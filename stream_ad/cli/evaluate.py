@@ -40,7 +40,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--detectors", metavar="A,B", help="only these configurations (all that ship)")
     parser.add_argument("--runs", type=int, metavar="N", help="only the first N runs, for a quick look (all)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--broker", choices=(LOCAL,), default=LOCAL, help="an embedded log of its own (the default)")
+    where.add_argument("--broker", choices=(LOCAL,), help="an embedded log of its own (the default)")
     where.add_argument("--kafka", metavar="HOST:PORT", help="this Apache Kafka; topics are made and deleted")
     parser.add_argument("--seed", type=int, default=0, help="of the training (0)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep bundles and score logs here")

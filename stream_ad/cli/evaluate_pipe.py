@@ -27,8 +27,6 @@ from stream_ad.service.roles.catalog import RoleContext, build
 
 PATIENCE_S = 120.0
 """A role that has not caught up with a run of a thousand rows after this long never will."""
-NEVER_S = 86_400.0
-"""No window may be closed by the wall clock of the machine that evaluates."""
 
 
 class LivePipe:
@@ -84,9 +82,7 @@ class LivePipe:
                     "dead_letters_topic": f"{topic}.dlq",
                 },
                 "transport": transport,
-                "time": {"lateness_s": 0, "idle_close_s": NEVER_S, "evict_after_s": NEVER_S},
-                "threshold": configuration.threshold.model_dump(),
-                "incident": configuration.incident.model_dump(),
+                **configuration.judging(),
                 "commit": {"every_s": 0.1},
                 "store": {
                     "scores": folder / "scores",
