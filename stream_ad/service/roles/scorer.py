@@ -303,6 +303,8 @@ class Scorer:
         recovery = recover(self._settings, self._model, self._transport, partition, position)
         owned = self._owned[partition] = _Owned(partition, recovery)
         self.metrics.replaying(partition, owned.catching_up)
+        self.metrics.devices(partition, owned.replay.devices)
+        self.metrics.committed(partition, owned.public)
         say = log.info if recovery.exact and not recovery.passed_over else log.warning
         say(
             "partition_gained",
