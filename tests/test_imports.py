@@ -29,5 +29,5 @@ def test_a_role_on_the_local_log_loads_neither_torch_nor_kafka(role: str) -> Non
 
 @pytest.mark.parametrize("bundle", ["pump-autoencoder", "pump-dagmm"])
 def test_scoring_with_a_network_does_not_load_torch(bundle: str) -> None:
-    code = f"from stream_ad import pretrained\nfrom stream_ad.io import bundles\nbundles.load(pretrained.path({bundle!r}))"
-    assert "torch" not in loaded(code)
+    imports = "from stream_ad import pretrained\nfrom stream_ad.io import bundles"
+    assert "torch" not in loaded(f"{imports}\nbundles.load(pretrained.path({bundle!r}))")

@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,13 +89,15 @@ def run(args: argparse.Namespace) -> int:
         baseline="" if args.no_baseline else "pca",
     )
     check(args)
+    begun = time.monotonic()
     with progress_bar() as progress:
         trained = train(recording, plan, progress)
     model_id = bundles.save(trained.model, folder, trained.probe, replace=args.replace)
     if args.json:
         print_json({"bundle": str(folder), "model_id": model_id, **trained.card})
     else:
-        tell(folder, model_id, plan.shape, trained.card)
+        tell(plan.shape, trained.card)
+        print(f"Wrote {folder} ({args.detector}, {model_id[:16]}, {duration_text(time.monotonic() - begun)})")
     return 0
 
 
@@ -181,8 +184,8 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
-def tell(folder: Path, model_id: str, shape: WindowShape, card: dict[str, Any]) -> None:
-    """Print what was made."""
+def tell(shape: WindowShape, card: dict[str, Any]) -> None:
+    """Print what was fitted and what it sees."""
     from rich.table import Table
 
     out = console()
@@ -202,4 +205,3 @@ def tell(folder: Path, model_id: str, shape: WindowShape, card: dict[str, Any]) 
         shares = [f"{share:.1%}" for share in report["shift_found"].values()]
         table.add_row(kind, f"{report['score_median']:.4g}", f"{report['limit']:.4g}", *shares)
     out.print(table)
-    out.print(f"Wrote {folder} ({card['detector']}, {model_id[:16]}, {card['seconds']:g} s)")

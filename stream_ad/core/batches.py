@@ -193,6 +193,7 @@ class ScoreBatch:
         score: float64[n], >= 0, higher is more anomalous; NaN where unscorable.
         contribution: float32[n, c], each channel's share of the score, or None.
         model_id: digest of the bundle that scored the batch.
+        faulty: bool[n, c], the channels that are stuck or missing, or None where that is not known.
     """
 
     keys: Keys
@@ -201,6 +202,7 @@ class ScoreBatch:
     score: Float64Array
     contribution: Float32Array | None
     model_id: str
+    faulty: BoolArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.keys)
@@ -209,6 +211,8 @@ class ScoreBatch:
         expect("score", self.score, np.float64, (n,))
         if self.contribution is not None:
             expect("contribution", self.contribution, np.float32, self.coverage.shape)
+        if self.faulty is not None:
+            expect("faulty", self.faulty, np.bool_, self.coverage.shape)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -259,6 +263,7 @@ class VerdictBatch:
                 score=s.score[rows],
                 contribution=None if s.contribution is None else s.contribution[rows],
                 model_id=s.model_id,
+                faulty=None if s.faulty is None else s.faulty[rows],
             ),
             smoothed=self.smoothed[rows],
             limit=self.limit[rows],

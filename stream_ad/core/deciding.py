@@ -258,8 +258,10 @@ class Deciding:
         )
 
     def _shares(self, scores: ScoreBatch, row: int, kind: Open) -> ChannelShares:
-        if kind is Open.SENSOR and (missing := channel_shares(self._channels, 1 - scores.coverage[row])):
-            return missing
+        if kind is Open.SENSOR:
+            faulty = 1 - scores.coverage[row] if scores.faulty is None else scores.faulty[row].astype(np.float32)
+            if found := channel_shares(self._channels, faulty):
+                return found
         if scores.contribution is None:
             return ()
         return channel_shares(self._channels, scores.contribution[row])

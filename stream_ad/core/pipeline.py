@@ -66,6 +66,7 @@ def merged(parts: Sequence[Judged]) -> Judged:
         np.concatenate([batch.keys.sequence for batch in batches]),
         np.concatenate([batch.keys.revision for batch in batches]),
     )
+    faulty = [batch.scores.faulty for batch in batches if batch.scores.faulty is not None]
     explained = [batch.scores.contribution for batch in batches if batch.scores.contribution is not None]
     scores = ScoreBatch(
         keys=keys,
@@ -74,6 +75,7 @@ def merged(parts: Sequence[Judged]) -> Judged:
         score=np.concatenate([batch.scores.score for batch in batches]),
         contribution=np.concatenate(explained) if len(explained) == len(batches) else None,
         model_id=batches[0].scores.model_id,
+        faulty=np.concatenate(faulty) if len(faulty) == len(batches) else None,
     )
     verdicts = VerdictBatch(
         scores,

@@ -34,7 +34,9 @@ class Scoring:
         n, _, channels = windows.values.shape
         flags, scorable = coverage_flags(windows.coverage, self.model.min_coverage)
         quality = windows.quality | flags
-        quality[self._stuck(windows.values)] |= np.uint32(Quality.CHANNEL_STUCK)
+        stuck = self._stuck(windows.values)
+        quality[stuck.any(axis=1)] |= np.uint32(Quality.CHANNEL_STUCK)
+        missing = (windows.coverage < self.model.min_coverage) & scorable[:, None]
         score: Float64Array = np.full(n, np.nan)
         contribution: Float32Array = np.full((n, channels), np.nan, np.float32)
         rows = np.flatnonzero(scorable)
@@ -52,6 +54,7 @@ class Scoring:
             score=score,
             contribution=contribution if self._explains else None,
             model_id=self.model.model_id,
+            faulty=stuck | missing,
         )
 
     def score_values(self, values: Float32Array) -> Scores:
@@ -85,17 +88,16 @@ class Scoring:
         return Scores(score, joined), clipped
 
     def _stuck(self, values: Float32Array) -> BoolArray:
-        """Return bool[n]: a channel that always moved in training stands still in the window."""
-        n, samples, _ = values.shape
-        stuck = np.zeros(n, np.bool_)
+        """Return bool[n, c]: the channel always moved in training and stands still in the window."""
+        n, samples, channels = values.shape
+        stuck = np.zeros((n, channels), np.bool_)
         if samples < 2 or not self._moves.any():
             return stuck
         first = values[:, 0]
         maybe = (first == values[:, samples // 2]) & (first == values[:, -1]) & self._moves
         rows = np.flatnonzero(maybe.any(axis=1))
         if len(rows):
-            still = (values[rows] == first[rows, None]).all(axis=1) & self._moves
-            stuck[rows] = still.any(axis=1)
+            stuck[rows] = (values[rows] == first[rows, None]).all(axis=1) & self._moves
         return stuck
 
 

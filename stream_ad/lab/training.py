@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -92,7 +91,6 @@ def train(recording: Recording, plan: TrainingPlan, progress: Progress = no_prog
     """
     channels = sorted(plan.channels, key=lambda channel: channel.name)
     windows = _usable(cut_windows(recording, channels, plan.shape), plan)
-    begun = time.monotonic()
     model, held_out = _fit(windows, channels, plan, progress)
     report = {plan.kind: _report(model, windows, held_out)}
     if plan.baseline and plan.baseline != plan.kind:
@@ -106,7 +104,6 @@ def train(recording: Recording, plan: TrainingPlan, progress: Progress = no_prog
         "recording": _describe(recording, windows, channels),
         "held_out": report,
         "held_out_note": "leave-block-out on the training recording; a limit at a quantile of these scores",
-        "seconds": round(time.monotonic() - begun, 1),
         "versions": {"stream_ad": __version__, "numpy": version("numpy"), "python": platform.python_version()},
         "limits": "fitted on one recording of normal running; scores mean nothing outside of its operating range",
     }

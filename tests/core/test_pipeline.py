@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ad.core.batches import Alert, AlertPhase, ReadingBatch
+from stream_ad.core.batches import Alert, AlertKind, AlertPhase, ReadingBatch
 from stream_ad.core.model import Model
 from stream_ad.core.pipeline import PartitionPipeline, StepResult, _cut
 from stream_ad.errors import ContractError
-from tests.support.pipelines import fleet_log, small_model, small_pipeline
+from tests.support.pipelines import CHANNELS, SECOND, START, fleet_log, signal, small_model, small_pipeline
 
 MODEL = small_model()
 COLUMNS = ("smoothed", "limit", "is_anomaly", "incident")
@@ -99,6 +99,30 @@ def test_faults_open_incidents_that_name_their_channel_and_every_story_is_whole(
             assert [alert.version for alert in story] == list(range(len(story)))
             assert story[0].phase is AlertPhase.OPENED
             assert AlertPhase.RESOLVED not in [alert.phase for alert in story[:-1]]
+
+
+@pytest.mark.parametrize(("frozen", "said"), [(np.float32(10.0), "does not move"), (np.nan, "gives no values")])
+def test_a_sensor_incident_names_the_channel_that_is_faulty(frozen: float, said: str) -> None:
+    rows = signal(400, seed=5)
+    rows[200:260, CHANNELS.index("flow")] = frozen
+    event = START + np.arange(len(rows), dtype=np.int64) * SECOND
+    log = ReadingBatch(
+        ids=("pump-0",),
+        device=np.zeros(len(rows), np.int32),
+        event_ns=event,
+        log_ns=event,
+        offset=np.arange(len(rows)),
+        values=rows,
+        record_offset=np.arange(len(rows)),
+        record_log_ns=event,
+    )
+    alerts = small_pipeline(MODEL, "fixed", {"limit": 1e9}).step(log).alerts
+    assert [(alert.kind, alert.phase) for alert in alerts] == [
+        (AlertKind.SENSOR, AlertPhase.OPENED),
+        (AlertKind.SENSOR, AlertPhase.RESOLVED),
+    ]
+    assert alerts[0].channels == (("flow", 1.0),)
+    assert said in alerts[0].reason
 
 
 def test_an_evicted_device_starts_afresh_and_its_incident_ends() -> None:
