@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stream_ad import assembly
 from stream_ad.config import Settings, parse
-from stream_ad.errors import DeadlineError, ScoreLogError
+from stream_ad.errors import DeadlineError, ScoreLogError, TransportError
 from stream_ad.io import bundles, score_log
 from stream_ad.io.producing import Form, messages
 from stream_ad.io.transport import Partition, Transport
@@ -101,9 +101,12 @@ class LivePipe:
         try:
             transport.ensure_topic(stream.readings_topic, 1)
             names = assembly.ensure_topics(settings, transport)
-            yield transport
-            for name in names:
-                transport.delete_topic(name)
+            try:
+                yield transport
+            finally:
+                with suppress(TransportError):  # what failed before is the error to tell
+                    for name in names:
+                        transport.delete_topic(name)
         finally:
             transport.close()
 
