@@ -1,0 +1,104 @@
+"""What came out of a demo: figures for the terminal and the page, worked out once."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import pyarrow as pa
+
+from simulators.scenarios import Scenario
+from simulators.trial import Match
+from stream_ad.config import Settings
+from stream_ad.core.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class KindRow:
+    """How a kind of fault came out.
+
+    Attributes:
+        kind: of the fault.
+        injected, found, missed: how many.
+        delay_s: median event time from a fault's start to its incident, None if none was found.
+    """
+
+    kind: str
+    injected: int
+    found: int
+    delay_s: float | None
+
+    @property
+    def missed(self) -> int:
+        """Number of faults without an incident."""
+        return self.injected - self.found
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out of a demo.
+
+    Attributes:
+        scenario, settings, model: what was run.
+        log_name: the log in between, for a person.
+        match: faults against incidents.
+        scores: the score log's rows, by end and device.
+        messages: records of the readings topic.
+        first_alert_s, sending_s, scored_s: from the start of the pipe to the first alert, to the last
+            message sent, and to the last one scored.
+        latencies_s: per incident, from the log time of the reading that opened it to its alert's.
+    """
+
+    scenario: Scenario
+    settings: Settings
+    model: Model
+    log_name: str
+    match: Match
+    scores: pa.Table
+    messages: int
+    first_alert_s: float
+    sending_s: float
+    scored_s: float
+    latencies_s: tuple[float, ...]
+
+    @property
+    def readings(self) -> int:
+        """Readings sent, each of all channels."""
+        return self.messages * self.scenario.message_samples
+
+    @property
+    def latency_s(self) -> float:
+        """Median of the latencies."""
+        return median(self.latencies_s)
+
+    def by_kind(self) -> list[KindRow]:
+        """Return a row for each kind of fault, by name."""
+        rows = []
+        match = self.match
+        for kind in sorted({fault.kind for fault in match.faults}):
+            numbers = [i for i, fault in enumerate(match.faults) if fault.kind == kind]
+            delays = [delay for delay in map(match.delay_s, numbers) if delay is not None]
+            rows.append(KindRow(kind, len(numbers), len(delays), median(delays) if delays else None))
+        return rows
+
+    def query(self) -> str:
+        """Return a command to paste that asks DuckDB about the score log."""
+        files = shown(self.settings.store.scores) / "**" / "*.parquet"
+        sql = (  # noqa: S608 - a path of ours, to be read by a person
+            "SELECT device, count(DISTINCT incident) incidents, round(max(s.smoothed / s.limit), 1) peak_over_limit, "
+            f"count(*) windows FROM '{files}' s GROUP BY device ORDER BY 2 DESC, 3 DESC LIMIT 12"
+        )
+        return f"{shown(Path(sys.executable))} -c \"import duckdb; duckdb.sql('''{sql}''').show()\""
+
+
+def shown(path: Path) -> Path:
+    """Return a path as a person would type it here: relative where that is shorter."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def words(name: str) -> str:
+    """Return `level_shift` as `level shift`."""
+    return name.replace("_", " ")
