@@ -218,7 +218,7 @@ class KafkaCluster:
             if (self.folder / f"data-{index}" / "meta.properties").exists():
                 continue
             command = [java, *FLAGS, "-cp", f"{classes}/*", "kafka.tools.StorageTool", "format"]
-            command += ["-t", self._state["cluster_id"], "-c", str(self._properties(index))]
+            command += [f"--cluster-id={self._state['cluster_id']}", "-c", str(self._properties(index))]
             with self._log(index).open("ab") as log:
                 running.append((index, subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)))
         for index, process in running:
