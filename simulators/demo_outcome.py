@@ -86,8 +86,8 @@ class Outcome:
     def query(self) -> str:
         """Return a command to paste that asks DuckDB about the score log."""
         files = shown(self.settings.store.scores) / "**" / "*.parquet"
-        sql = (  # noqa: S608 - a path of ours, to be read by a person
-            "SELECT device, count(DISTINCT incident) incidents, round(max(s.smoothed / s.limit), 1) peak_over_limit, "
+        sql = (
+            "SELECT device, count(DISTINCT incident) incidents, round(max(s.smoothed / s.limit), 1) peak_over_limit, "  # noqa: S608 - for a person to paste
             f"count(*) windows FROM '{files}' s GROUP BY device ORDER BY 2 DESC, 3 DESC LIMIT 12"
         )
         return f"{shown(Path(sys.executable))} -c \"import duckdb; duckdb.sql('''{sql}''').show()\""
