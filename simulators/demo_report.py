@@ -69,7 +69,7 @@ def header(outcome: Outcome) -> str:
         (f"{match.found} of {len(match.faults)}", "faults found"),
         (str(match.false_alarms), "false alarms"),
         (delay_text(match.median_delay_s), "median delay, event time"),
-        (f"{outcome.latency_s * 1e3:.0f} ms", "from a reading to its alert, median"),
+        (f"{outcome.latency_s * 1e3:.0f} ms", "reading to alert, median"),
         (f"{outcome.scores.num_rows:,}", "windows judged"),
     )
     shown = "".join(
