@@ -177,6 +177,7 @@ class KafkaSource:
             batches = self._batches(records)
             if records:
                 self._answered_at = time.monotonic()
+                self._ask_for_more()
                 return batches
             if time.monotonic() >= deadline:
                 if time.monotonic() - self._answered_at > self._log.request_timeout_s / 2:
@@ -236,6 +237,12 @@ class KafkaSource:
     def _close_consumer(self) -> None:
         with contextlib.suppress(kafka_errors.KafkaError, OSError, RuntimeError):
             self.consumer.close(autocommit=False, timeout_ms=1_000)
+
+    def _ask_for_more(self) -> None:
+        """Let the broker work while we do: after a wait the client itself would ask only at the next poll."""
+        fetcher = self.consumer._fetcher
+        if not fetcher._nodes_with_pending_fetch_requests and not fetcher._completed_fetches:
+            fetcher.send_fetches()
 
     def _keep_join(self) -> None:
         task = self.consumer._coordinator._join_task
