@@ -27,6 +27,9 @@ unit: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.budget
 
 pretrained: $(VENV)/installed
 	$(BIN)/python -m simulators.pretrain
@@ -44,4 +47,4 @@ lock:
 		--custom-compile-command "make lock" -o requirements.lock
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo demo.old build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
