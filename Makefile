@@ -23,7 +23,8 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: $(VENV)/installed
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not broker"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m broker
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.pipeline
