@@ -1,4 +1,4 @@
-"""Checkpoint + input span -> step results: one way for live work, recovery, audit and evaluation.
+"""Checkpoint + input span -> step results: one way for live work and recovery.
 
 State is a cache of the log. To own a partition is to load a checkpoint, read on from its offset,
 and drop what the input before the committed offset caused, because it is public already.
@@ -18,7 +18,7 @@ from stream_ad.config import Settings
 from stream_ad.core.batches import Arrays, Refused
 from stream_ad.core.model import Model
 from stream_ad.core.pipeline import StepResult
-from stream_ad.errors import CheckpointError, ContractError, PositionError
+from stream_ad.errors import CheckpointError, ContractError, PositionError, StorageError
 from stream_ad.io import checkpoints
 from stream_ad.io.transport import Partition, Position, RawBatch, Transport
 
@@ -192,8 +192,8 @@ def recover(
         )
     marker = Marker.from_text(position.metadata)
     wanted = fingerprint(settings, model)
-    problems = []
-    for name in _candidates(settings, partition, marker):
+    problems: list[str] = []
+    for name in _candidates(settings, partition, marker, problems):
         replay = PartitionReplay(settings, model, earliest)
         try:
             found = _load(settings, partition, name, topic.topic_id, wanted)
@@ -213,11 +213,16 @@ def recover(
     return Recovery(replay, position.offset, marker.span_end, "", exact, why, tuple(problems))
 
 
-def _candidates(settings: Settings, partition: Partition, marker: Marker) -> Iterator[str]:
-    """Yield the committed checkpoint, then the others that are there, newest first."""
+def _candidates(settings: Settings, partition: Partition, marker: Marker, problems: list[str]) -> Iterator[str]:
+    """Yield the committed checkpoint, then the others that are there, newest first; note a folder that fails."""
     if marker.checkpoint:
         yield marker.checkpoint
-    for name in checkpoints.names(settings.store.checkpoints, settings.stream.name, partition.number):
+    try:
+        others = checkpoints.names(settings.store.checkpoints, settings.stream.name, partition.number)
+    except StorageError as error:
+        problems.append(str(error))
+        return
+    for name in others:
         if name != marker.checkpoint:
             yield name
 
@@ -233,6 +238,6 @@ def _load(settings: Settings, partition: Partition, name: str, topic_id: str, wa
 
 
 def replay_span(replay: PartitionReplay, transport: Transport, partition: Partition, stop: int) -> Iterator[Stepped]:
-    """Step over the input from where the pipe stands up to `stop`: audit and evaluation."""
+    """Step over the input from where the pipe stands up to `stop`, as a scorer would have."""
     for raw in transport.read(partition, replay.offset, stop):
         yield replay.step(raw)

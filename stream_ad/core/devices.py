@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stream_ad.core.batches import Arrays, Int32Array, Int64Array
+from stream_ad.core.batches import Arrays, BoolArray, Int32Array, Int64Array
 from stream_ad.errors import ContractError
 
 
@@ -60,6 +60,12 @@ class DeviceIndex:
         """Return the id of each slot; a free slot has an empty one."""
         return tuple(self._ids)
 
+    def used(self) -> BoolArray:
+        """Return bool[capacity], True where a slot holds a device."""
+        used = np.zeros(len(self._ids), np.bool_)
+        used[list(self._slot.values())] = True
+        return used
+
     def release(self, slots: Int32Array) -> None:
         """Forget devices; their slots go to later ones."""
         for slot in slots.tolist():
@@ -72,9 +78,7 @@ class DeviceIndex:
         texts = [device.encode() for device in self._ids]
         bounds = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(text) for text in texts], out=bounds[1:])
-        used = np.zeros(len(texts), np.bool_)
-        used[list(self._slot.values())] = True
-        return {"ids": np.frombuffer(b"".join(texts), np.uint8), "bounds": bounds, "used": used}
+        return {"ids": np.frombuffer(b"".join(texts), np.uint8), "bounds": bounds, "used": self.used()}
 
     def restore(self, arrays: Arrays) -> None:
         """Take back a snapshot."""

@@ -208,9 +208,14 @@ class PartitionPipeline:
     def _evict(self, log_ns: int, offset: int, judged: list[Judged], alerts: list[Alert]) -> int:
         """Drop devices that were silent for long; their open windows and incidents end first."""
         heard = self._windowing.heard()[: self._devices.capacity]
+        # Of some devices every reading was refused as too far ahead: they hold a slot and no state.
+        unheard = np.flatnonzero(self._devices.used() & (heard == NEVER)).astype(np.int32)
+        if len(unheard):
+            self._devices.release(unheard)
+            self._ids = None
         slots = np.flatnonzero((heard != NEVER) & (heard + self._evict_after_ns <= log_ns)).astype(np.int32)
         if len(slots) == 0:
-            return 0
+            return len(unheard)
         self._judge(self._windowing.close_idle(log_ns, offset), judged, alerts)
         final_ns = self._windowing.final_ns(slots)
         alerts += self._deciding.resolve(slots, final_ns, offset, self._table(), self._scoring.model.model_id)
@@ -218,7 +223,7 @@ class PartitionPipeline:
         self._deciding.reset(slots)
         self._devices.release(slots)
         self._ids = None
-        return len(slots)
+        return len(unheard) + len(slots)
 
     def snapshot(self) -> Arrays:
         """Return all state as named arrays; taking it changes nothing."""

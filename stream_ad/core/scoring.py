@@ -22,8 +22,10 @@ class Scoring:
     def __init__(self, model: Model, chunk: int = CHUNK) -> None:
         self.model = model
         self._chunk = chunk
-        self._center = model.normaliser.center
-        self._inverse = (1.0 / model.normaliser.scale.astype(np.float64)).astype(np.float32)
+        # A whole window of them: broadcasting over a handful of channels is slow.
+        shape = (model.window.samples, len(model.channels))
+        self._center = np.ascontiguousarray(np.broadcast_to(model.normaliser.center, shape)).ravel()
+        self._inverse = np.ascontiguousarray(np.broadcast_to(_inverse(model.normaliser), shape)).ravel()
         self._clip = np.float32(model.normaliser.clip)
         blank = np.zeros((chunk, model.window.samples, len(model.channels)), np.float32)
         self._explains = model.detector.score(blank).contribution is not None
@@ -70,8 +72,9 @@ class Scoring:
         for start in range(0, n, self._chunk):
             rows = min(self._chunk, n - start)
             part = chunk[:rows]
-            np.subtract(values[start : start + rows], self._center, out=part)
-            np.multiply(part, self._inverse, out=part)
+            flat = part.reshape(rows, -1)
+            np.subtract(values[start : start + rows].reshape(rows, -1), self._center, out=flat)
+            np.multiply(flat, self._inverse, out=flat)
             chunk[rows:] = 0.0
             low, high = float(part.min()), float(part.max())  # NaN if there is any
             if low != low:
@@ -103,10 +106,13 @@ class Scoring:
 
 def normalise(values: Float32Array, normaliser: Normaliser) -> Float32Array:
     """Return raw windows, float32[n, t, c], as a detector sees them: scaled, filled, cut, finite."""
-    inverse = (1.0 / normaliser.scale.astype(np.float64)).astype(np.float32)
-    out = (values - normaliser.center) * inverse
+    out = (values - normaliser.center) * _inverse(normaliser)
     fill_gaps(out)
     return np.clip(out, -normaliser.clip, normaliser.clip, out=out)
+
+
+def _inverse(normaliser: Normaliser) -> Float32Array:
+    return (1.0 / normaliser.scale.astype(np.float64)).astype(np.float32)
 
 
 def fill_gaps(values: Float32Array) -> None:

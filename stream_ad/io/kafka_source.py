@@ -175,7 +175,7 @@ class KafkaSource:
                     raise translated(error, self._where) from error
             self._follow_group()
             batches = self._batches(records)
-            if records:
+            if batches:
                 self._answered_at = time.monotonic()
                 self._ask_for_more()
                 return batches

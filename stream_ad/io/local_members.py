@@ -116,7 +116,9 @@ class LocalSource:
             generation = groups.generation(cursor, self.member)
             rows = groups.holdings(cursor, self.member)
         for row in rows:
-            if row.number in self._next and row.target != self.member.name:
+            # A release that failed after the owner had let go is tried again: nobody else may end our claim.
+            is_ours = row.number in self._next or row.holder == self.member.incarnation
+            if is_ours and row.target != self.member.name:
                 self._hand_over(row.number)
         for row in rows:
             if row.number not in self._next and row.target == self.member.name:
@@ -124,8 +126,9 @@ class LocalSource:
         self._generation = generation
 
     def _hand_over(self, number: int) -> None:
-        self._owner.leaving(self.member.topic.partition(number))
-        del self._next[number]
+        if number in self._next:
+            self._owner.leaving(self.member.topic.partition(number))
+            del self._next[number]
         with self._file.writing() as cursor:
             groups.release(cursor, self.member, number)
 

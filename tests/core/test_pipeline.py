@@ -141,6 +141,25 @@ def test_an_evicted_device_starts_afresh_and_its_incident_ends() -> None:
         assert all(b in (0, a + 1) for a, b in itertools.pairwise(counted))
 
 
+def test_devices_that_only_come_from_the_future_give_their_slots_back() -> None:
+    pipeline = small_pipeline(MODEL, evict_s=100)
+    for k in range(20):
+        log_ns = np.array([START + 200 * k * SECOND])
+        pipeline.step(
+            ReadingBatch(
+                ids=(f"pump-{k}",),
+                device=np.zeros(1, np.int32),
+                event_ns=log_ns + 10**7 * SECOND,
+                log_ns=log_ns,
+                offset=np.array([k]),
+                values=np.zeros((1, 3), np.float32),
+                record_offset=np.array([k]),
+                record_log_ns=log_ns,
+            )
+        )
+    assert pipeline.devices <= 1
+
+
 def test_a_snapshot_of_another_pipe_is_refused() -> None:
     pipeline = small_pipeline(MODEL)
     pipeline.step(fleet_log(1))

@@ -344,6 +344,33 @@ def test_a_hand_over_that_fails_is_tried_again(log: LocalLog) -> None:
     assert len(source.assignment()) == 2
 
 
+def test_a_partition_whose_release_failed_is_released_later(path: Path) -> None:
+    """The lock is taken by somebody else just when the owner has let go."""
+
+    class Clinging(Keeper):
+        def leaving(self, partition: Partition) -> None:
+            super().leaving(partition)
+            if not locks:
+                locks.append(sqlite3.connect(path, isolation_level=None))
+                locks[0].execute("BEGIN IMMEDIATE")
+
+    locks: list[sqlite3.Connection] = []
+    log = LocalLog(path, timeout_s=0.2)
+    log.ensure_topic("in", 2)
+    first = log.join("in", "g", keeper := Clinging(), "a-0")
+    first.poll(1, 0)
+    second = log.join("in", "g", Keeper(), "b-0")
+    with pytest.raises(UnreachableError):
+        first.poll(1, 0)
+    locks[0].close()
+    for _ in range(5):
+        first.poll(1, 0)
+        second.poll(1, 0)
+    assert [len(first.assignment()), len(second.assignment())] == [1, 1]
+    assert len([event for event in keeper.events if event[0] == "leaving"]) == 1
+    log.close()
+
+
 def test_groups_and_topics_do_not_disturb_each_other(log: LocalLog) -> None:
     a, _ = joined(log)
     b = log.join("in", "h", Keeper(), "a-0")
