@@ -39,6 +39,8 @@ log = EventLog(__name__)
 MAX_REJECTIONS = 5
 """Commits rejected in a row, after which the role starts again."""
 LAG_EVERY_S = 5.0
+HASTE_S = 0.1
+"""Alerts wait at most this long for a commit: in a storm of them one a poll would halve the throughput."""
 UNSCORED_WINDOWS = 100
 STRANGE_RECORDS = 100
 """When so many windows have come and none could be scored, or so many records with channels that the bundle does not
@@ -120,7 +122,7 @@ class Scorer:
         """Poll, step and, where it is time, commit."""
         if self._source is None:
             raise ConfigError("scorer: open it first")
-        due_s = self._last_commit + self._settings.commit.every_s - time.monotonic()
+        due_s = self._last_commit + self._pace_s() - time.monotonic()
         waits = any(owned.moved for owned in self._owned.values())
         try:
             batches = self._source.poll(
@@ -201,8 +203,13 @@ class Scorer:
         if not moved:
             return False
         rows = sum(owned.rows for owned in moved)
-        late = time.monotonic() - self._last_commit >= self._settings.commit.every_s
-        return late or self._urgent or rows >= self._settings.commit.max_rows
+        due = time.monotonic() - self._last_commit >= self._pace_s()
+        return due or rows >= self._settings.commit.max_rows
+
+    def _pace_s(self) -> float:
+        """Return the least time between two commits; an alert hastens the next one."""
+        every_s = self._settings.commit.every_s
+        return min(HASTE_S, every_s) if self._urgent else every_s
 
     def _commit(self, moved: list[_Owned]) -> None:
         """Make what is pending of some partitions public in one transaction."""
