@@ -221,22 +221,25 @@ class Stream:
         """Return what came out, with score rows from the scores topic, after checking that its spans chain."""
         tables = []
         stream = self.settings.stream
-        ends: dict[int, int] = {}
-        begun: dict[int, tuple[score_messages.Span, int]] = {}
+        ends: dict[int, tuple[int, int, int]] = {}
+        begun: dict[int, tuple[tuple[score_messages.Span, score_messages.Span, int], int]] = {}
         for partition, offset, value, headers in self.read(stream.scores_topic):
             message = score_messages.decode(value, headers)
             tables.append(message.table)
             number = partition.number
             assert message.input == Partition(stream.readings_topic, number)
-            span, part = begun.get(number, (message.span, 0))
-            assert (message.span, message.part) == (span, part), f"{partition} {offset}: another span inside a span"
+            own = (message.span, message.journal, message.generation)
+            spans, part = begun.get(number, (own, 0))
+            assert (own, message.part) == (spans, part), f"{partition} {offset}: another span inside a span"
+            (span, journal, generation), end = spans, ends.get(number, (0, 0, 0))
             if part == 0:
-                assert span.start == ends.get(number, 0), f"{partition} {offset}: hole or overlap before {span}"
+                assert (span.start, journal.start) == end[:2], f"{partition} {offset}: hole or overlap before {spans}"
+                assert generation >= end[2], f"{partition} {offset}: generation {generation} after {end[2]}"
             if part + 1 < message.parts:
-                begun[number] = (span, part + 1)
+                begun[number] = (spans, part + 1)
             else:
                 begun.pop(number, None)
-                ends[number] = span.end
+                ends[number] = (span.end, journal.end, generation)
         assert not begun
         return Outcome(
             rows=rows_of(tables),
@@ -251,6 +254,8 @@ class Stream:
             parts = score_log.parts(folder, number)
             assert [part.span.start for part in parts[1:]] == [part.span.end for part in parts[:-1]]
             assert [part.input_span.start for part in parts[1:]] == [part.input_span.end for part in parts[:-1]]
+            assert [part.journal.start for part in parts[1:]] == [part.journal.end for part in parts[:-1]]
+            assert sorted(part.generation for part in parts) == [part.generation for part in parts]
         return rows_of([score_log.read(folder)])
 
     def reference(self) -> Outcome:
