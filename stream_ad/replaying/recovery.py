@@ -28,6 +28,8 @@ from stream_ad.replaying.lineage import Lineage, Marker
 from stream_ad.replaying.reconciling import endings, open_alerts
 from stream_ad.replaying.replay import PartitionReplay, empty_lineage
 
+NEAR = 2
+"""A start that lies within so many warm-up spans is read again from: exact, for twice the reading."""
 SETTLE_S = 10.0
 """Entries just committed may take a moment to become visible."""
 
@@ -238,16 +240,16 @@ class _Recovering:
     def _start_over(self, position: Position, marker: Marker, earliest: int) -> Recovery:
         """Read again from the last start if it lies near, else warm up on a stretch of input."""
         entries = self._journalled(marker)
-        reach = position.offset - self._settings.store.warm_up_records
+        warm_up = self._settings.store.warm_up_records
         begun = _last_start(entries)
         if (
             begun is not None
             and self._keeps_bundle(marker)
             and begun.fingerprint == fingerprint(self._settings, begun.model_id)
-            and begun.read_from >= max(earliest, reach)
+            and begun.read_from >= max(earliest, position.offset - NEAR * warm_up)
         ):
             return self._begun(begun, marker, position.offset, entries)
-        start = max(earliest, reach)
+        start = max(earliest, position.offset - warm_up)
         why = (
             f"no usable checkpoint ({'; '.join(self._problems) or 'none was written yet'}), reading again from {start}"
         )

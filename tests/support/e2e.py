@@ -42,8 +42,8 @@ LONG_S = 60.0
 """For waits that end by themselves: a machine may be busy."""
 
 
-def train_bundle(folder: Path) -> Path:
-    """Train a tiny PCA model of the simulated pumps; return its folder."""
+def train_bundle(folder: Path, kind: str = "pca", folds: int = 2, samples: int = SAMPLES) -> Path:
+    """Train a tiny model of the simulated pumps; return its folder."""
     quiet = scenario({"devices": 6, "duration_s": 900, "seed": 3}, "quiet")
     names = sorted(CHANNELS)
     columns = list(recording(quiet, START_MS))
@@ -56,8 +56,8 @@ def train_bundle(folder: Path) -> Path:
             [np.stack([np.asarray(part[name], np.float32) for name in names], axis=1) for part in columns]
         ),
     )
-    shape = WindowShape(SECOND_NS, SAMPLES, STRIDE)
-    plan = TrainingPlan("pump-pca", "pca", shape, tuple(Channel(name) for name in names), baseline="", folds=2)
+    shape = WindowShape(SECOND_NS, samples, STRIDE)
+    plan = TrainingPlan(folder.name, kind, shape, tuple(Channel(name) for name in names), baseline="", folds=folds)
     trained = train(known, plan)
     bundles.save(trained.model, folder, trained.probe)
     return folder
