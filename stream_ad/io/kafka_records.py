@@ -78,9 +78,9 @@ def send_all(
         sent = future.get(timeout_s)
         if newest is not None:
             where = (sent.topic, sent.partition)
-            if sent.offset <= newest.get(where, -1):
+            if sent.offset <= (before := newest.get(where, -1)):
                 raise kafka_errors.OutOfOrderSequenceNumberError(
-                    f"{sent.topic}[{sent.partition}]: expected an offset above {newest.get(where, -1)} for a new record, "
+                    f"{sent.topic}[{sent.partition}]: expected an offset above {before} for a new record, "
                     f"found {sent.offset}: the broker took it for an earlier one"
                 )
             newest[where] = sent.offset

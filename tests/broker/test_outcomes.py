@@ -9,17 +9,17 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 from kafka import errors as kafka_errors
 
-from stream_ad.errors import AccessError, DeadlineError, FencedError, StreamAdError, UnreachableError
+from stream_ad.errors import AccessError, FencedError, StreamAdError
 from stream_ad.io.kafka_log import KafkaLog
 from stream_ad.io.kafka_source import KafkaSource
-from stream_ad.io.transport import Commit, CommitOutcome, Committer, Partition, Position, RawBatch, Record
+from stream_ad.io.transport import Commit, Committer, Partition, Position, Record
 from tests.support.e2e import wait_until
 from tests.support.kafka_proxy import EVER, Act, Api, Proxied, Rule, behind_proxy
 
@@ -253,7 +253,7 @@ class Reader:
 class Bench:
     """A member whose connections lead through the proxy, and a log that reads around it."""
 
-    def __init__(self, broker: Proxied) -> None:
+    def __init__(self, broker: Proxied, transaction_s: float = TRANSACTION_S) -> None:
         self.proxy = broker.proxy
         self.direct = KafkaLog(broker.direct, request_timeout_s=DEADLINE_S)
         name = f"outcomes-{uuid.uuid4().hex[:8]}"
@@ -267,7 +267,7 @@ class Bench:
         self.log = KafkaLog(
             broker.servers,
             session_timeout_s=30.0,
-            transaction_timeout_s=TRANSACTION_S,
+            transaction_timeout_s=transaction_s,
             request_timeout_s=DEADLINE_S,
             commit_deadline_s=DEADLINE_S,
         )
@@ -386,3 +386,150 @@ def test_a_commit_tells_the_truth(shared: Bench, case: Case) -> None:
         assert bench.counts(value) == [0, 0, 0]
     if later != "LANDED":
         assert bench.counts(later_value) == [0, 0, 0]
+
+
+# Opening, reading back, membership
+
+
+OPENING: dict[tuple[Api, Act, str, int], str] = {
+    (Api.INIT_PRODUCER_ID, Act.CUT_BEFORE, "", 1): "",
+    (Api.INIT_PRODUCER_ID, Act.CUT_AFTER, "", 1): "",
+    (Api.INIT_PRODUCER_ID, Act.REPLACE, "ConcurrentTransactionsError", 2): "",
+    (Api.INIT_PRODUCER_ID, Act.ANSWER, "CoordinatorLoadInProgressError", 2): "",
+    (Api.INIT_PRODUCER_ID, Act.ANSWER, "NotCoordinatorError", 1): "",
+    (Api.INIT_PRODUCER_ID, Act.ANSWER, "ProducerFencedError", 1): "FencedError",
+    (Api.INIT_PRODUCER_ID, Act.ANSWER, "InvalidProducerEpochError", 1): "FencedError",
+    (Api.INIT_PRODUCER_ID, Act.ANSWER, "TransactionalIdAuthorizationFailedError", 1): "AccessError",
+    (Api.INIT_PRODUCER_ID, Act.ANSWER, "UnknownError", 1): "TransportError",
+    (Api.INIT_PRODUCER_ID, Act.SWALLOW, "", 1): "DeadlineError or UnreachableError",
+    (Api.FIND_COORDINATOR, Act.CUT_AFTER, "", 1): "",
+    (Api.FIND_COORDINATOR, Act.ANSWER, "CoordinatorNotAvailableError", 2): "",
+    (Api.FIND_COORDINATOR, Act.ANSWER, "TransactionalIdAuthorizationFailedError", 1): "AccessError",
+}
+
+
+@pytest.mark.parametrize("hit", OPENING, ids=lambda hit: f"{hit[0].name}-{hit[1].name}-{hit[2]}")
+def test_a_committer_opens_or_says_why_not(shared: Bench, hit: Hit) -> None:
+    bench, (api, act, error, times) = shared, hit
+    rule = Rule(api, act, code(error), times=times)
+    with bench.proxy.rules(rule), bench.deadline(SHORT_S if act is Act.SWALLOW else DEADLINE_S):
+        try:
+            bench.log.committer(bench.source, "a-0").close()
+            found = ""
+        except StreamAdError as failure:
+            found = type(failure).__name__
+    assert rule.hits
+    assert found in OPENING[hit].split(" or ")
+    committer = bench.log.committer(bench.source, "a-0")
+    word, value, offset = bench.commit(committer)
+    assert word == "LANDED"
+    assert bench.position() == offset
+    bench.await_all(value)
+    committer.close()
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "times"),
+    [
+        (Act.CUT_BEFORE, "", 1),
+        (Act.CUT_AFTER, "", 1),
+        (Act.SWALLOW, "", 1),
+        (Act.ANSWER, "UnstableOffsetCommitError", 3),
+        (Act.ANSWER, "CoordinatorLoadInProgressError", 3),
+        (Act.ANSWER, "NotCoordinatorError", 1),
+        (Act.ANSWER, "GroupAuthorizationFailedError", 1),
+    ],
+)
+def test_a_position_is_read_right_or_not_at_all(
+    broker: Proxied, shared: Bench, act: Act, error: str, times: int
+) -> None:
+    """What a recovery goes on from: None would start the stream over."""
+    committer = shared.log.committer(shared.source, "a-0")
+    word, _, offset = shared.commit(committer)
+    assert word == "LANDED"
+    committer.close()
+    log = KafkaLog(broker.servers, transaction_timeout_s=TRANSACTION_S, request_timeout_s=2.0)
+    rule = Rule(Api.OFFSET_FETCH, act, code(error), times=times)
+    try:
+        with broker.proxy.rules(rule):
+            if error == "GroupAuthorizationFailedError":
+                with pytest.raises(AccessError):
+                    log.committed(shared.group, shared.input)
+            else:
+                found = log.committed(shared.group, shared.input)
+                assert found is not None
+                assert (found.offset, found.metadata) == (offset, f"at {offset}")
+        assert rule.hits >= min(times, 2)
+    finally:
+        log.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "UnknownMemberIdError",
+        pytest.param("IllegalGenerationError", marks=pytest.mark.thorough),
+        pytest.param("FencedInstanceIdError", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_member_that_hears_it_is_none_publishes_nothing_more(bench: Bench, error: str) -> None:
+    committer = bench.log.committer(bench.source, "a-0")
+    word, value, offset = bench.commit(committer)
+    assert word == "LANDED"
+    assert isinstance(bench.source, KafkaSource)
+    rule = Rule(Api.HEARTBEAT, Act.ANSWER, code(error), times=EVER)
+    with bench.proxy.rules(rule):
+        wait_until(lambda: rule.hits > 0)
+        wait_until(lambda: not bench.source.is_member())
+        later, later_value, _ = bench.commit(committer)
+        assert later in ("REJECTED", "FencedError")
+        with pytest.raises(FencedError):
+            wait_until(lambda: not bench.owns())
+    assert bench.reader.told == ["gained", "lost"]
+    assert bench.position() == offset
+    bench.await_all(value)
+    assert bench.counts(later_value) == [0, 0, 0]
+    committer.close()
+
+
+def test_a_rebalance_that_changes_nothing_stops_no_commit(bench: Bench) -> None:
+    committer = bench.log.committer(bench.source, "a-0")
+    rule = Rule(Api.HEARTBEAT, Act.ANSWER, code("RebalanceInProgressError"))
+    with bench.proxy.rules(rule):
+        wait_until(lambda: rule.hits > 0)
+    word, value, offset = bench.commit(committer)
+    assert word in ("LANDED", "REJECTED")
+    for _ in range(20):
+        assert bench.owns()
+    if word == "REJECTED":
+        assert bench.position() == 0
+        assert bench.counts(value) == [0, 0, 0]
+        word, value, offset = bench.commit(committer)
+    assert word == "LANDED"
+    assert bench.position() == offset
+    bench.await_all(value)
+    assert bench.reader.told == ["gained"]
+    committer.close()
+
+
+def test_a_transaction_that_the_broker_has_given_up_is_not_said_to_have_landed(broker: Proxied) -> None:
+    """The coordinator is busy for longer than the transaction may last."""
+    bench = Bench(broker, transaction_s=1.5)
+    try:
+        committer = bench.log.committer(bench.source, "a-0")
+        until = time.monotonic() + 4.5
+        busy = code("ConcurrentTransactionsError")
+        rule = Rule(Api.END_TXN, Act.ANSWER, busy, times=EVER, where=lambda _: time.monotonic() < until)
+        with bench.proxy.rules(rule):
+            word, value, _ = bench.commit(committer)
+        assert rule.hits > 1
+        assert word in ("UNKNOWN", "FencedError")
+        committer.close()
+        committer = bench.log.committer(bench.source, "a-0")
+        assert bench.position() == 0
+        assert bench.counts(value) == [0, 0, 0]
+        assert bench.commit(committer)[0] == "LANDED"
+        assert bench.counts(value) == [0, 0, 0]
+        committer.close()
+    finally:
+        bench.close()
