@@ -58,10 +58,15 @@ def serve() -> int:
         pid = os.fork()
         if pid == 0:
             _be(asked)
-        print(json.dumps({"pid": pid}), flush=True)
+        _say({"pid": pid})
         _, status = os.waitpid(pid, 0)
-        print(json.dumps({"ended": os.waitstatus_to_exitcode(status)}), flush=True)
+        _say({"ended": os.waitstatus_to_exitcode(status)})
     return 0
+
+
+def _say(what: dict[str, int]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 def _be(asked: dict[str, Any]) -> None:

@@ -114,6 +114,12 @@ SCORER_STEPS = {
 }
 """In the order of a life; what is public is read again after a death between a commit and its checkpoint."""
 
+OUTCOME_STEPS = {
+    "rejected": Step("{committer}.commit", after=True, result=lambda outcome: outcome is CommitOutcome.REJECTED),
+    "unknown": Step("{committer}.commit", after=True, result=lambda outcome: outcome is CommitOutcome.UNKNOWN),
+}
+"""Of a scorer whose commits somebody disturbs."""
+
 ARCHIVER_STEPS = {
     "aside being cleaned": Step(f"{SCORE_LOG}:clean_aside"),
     "opened": Step(f"{ARCHIVER}.open", after=True),
@@ -158,7 +164,7 @@ def wrap(path: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]])
 
 def arm(role: str, name: str, transport: str, call: int = 1) -> None:
     """Have this process die at its `call`-th coming to a step."""
-    step = STEPS[role][name]
+    step = (STEPS[role] | OUTCOME_STEPS)[name]
     committer = COMMITTERS[transport]
     within = _Within()
     if step.inside:

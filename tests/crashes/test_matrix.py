@@ -7,28 +7,17 @@ Parquet rows with the input read once.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 
 import pytest
 
-from stream_ad.io.transport import Record
-from tests.crashes.dying import Life, Lives
+from tests.crashes.courses import Course
+from tests.crashes.dying import Lives
 from tests.crashes.steps import STEPS
-from tests.support.e2e import LONG_S, Stream, fleet_records, wait_until
+from tests.support.e2e import Stream
 
 DEATHS = 2
 """At the same step, one after another."""
-PIECE = 40
-"""Readings sent before each life of a scorer."""
-
-
-@pytest.fixture(scope="module")
-def lives() -> Iterator[Lives]:
-    lives = Lives()
-    yield lives
-    lives.close()
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.broker)])
@@ -42,53 +31,16 @@ def stream(request: pytest.FixtureRequest, make_stream: Callable[..., Stream]) -
     )
 
 
-class Course:
-    """Lives of a stream's roles, one after another."""
-
-    def __init__(self, lives: Lives, stream: Stream) -> None:
-        self._lives, self._stream = lives, stream
-        self._records: Iterator[Record] = fleet_records(duration_s=7_200)
-        self._count = 0
-
-    @property
-    def kind(self) -> str:
-        return self._stream.settings.transport.kind
-
-    def send(self, count: int = PIECE) -> None:
-        self._stream.send(list(islice(self._records, count)))
-
-    def start(self, role: str, at: str = "") -> Life:
-        self._count += 1
-        log = self._stream.folder / f"{self._count:03d}-{role}.log"
-        return self._lives.start(self._stream.config, role, log, at)
-
-    def die(self, role: str, step: str, times: int = DEATHS) -> None:
-        for _ in range(times):
-            if role == "scorer":
-                self.send()
-            life = self.start(role, step)
-            assert life.end(LONG_S) == -signal.SIGKILL, f"{role} at {step!r}: {life.text()[-3_000:]}"
-
-    def live(self, role: str) -> None:
-        """Let a role live until its work is done, then stop it in order."""
-        life = self.start(role)
-        done = self._stream.scored if role == "scorer" else self._stream.archived
-        try:
-            wait_until(lambda: life.has_ended() or done())
-        finally:
-            code = life.stop(LONG_S)
-        assert code == 0, life.text()[-3_000:]
-
-
 def steps(role: str, kind: str) -> list[str]:
     return [name for name, step in STEPS[role].items() if kind in step.on]
 
 
+@pytest.mark.timeout(600)
 def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream) -> None:
     course = Course(lives, stream)
     for role in ("scorer", "archiver"):
         for step in steps(role, course.kind):
-            course.die(role, step)
+            course.die(role, step, DEATHS)
         course.live(role)
     stream.prove(at_least_alerts=5)
 
