@@ -476,11 +476,12 @@ def test_a_member_that_hears_it_is_none_publishes_nothing_more(bench: Bench, err
     committer = bench.log.committer(bench.source, "a-0")
     word, value, offset = bench.commit(committer)
     assert word == "LANDED"
-    assert isinstance(bench.source, KafkaSource)
+    source = bench.source
+    assert isinstance(source, KafkaSource)
     rule = Rule(Api.HEARTBEAT, Act.ANSWER, code(error), times=EVER)
     with bench.proxy.rules(rule):
         wait_until(lambda: rule.hits > 0)
-        wait_until(lambda: not bench.source.is_member())
+        wait_until(lambda: not source.is_member())
         later, later_value, _ = bench.commit(committer)
         assert later in ("REJECTED", "FencedError")
         with pytest.raises(FencedError):
