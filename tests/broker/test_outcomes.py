@@ -400,17 +400,18 @@ def appends() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("act", "error"), list(appends()))
-def test_what_was_appended_is_there(shared: Bench, act: Act, error: str) -> None:
+def test_what_was_appended_is_there(broker: Proxied, shared: Bench, act: Act, error: str) -> None:
     """Outside of transactions: once, where `append` returned; and an error does not harm the next records."""
     rule = Rule(Api.PRODUCE, act, code(error))
     values = [b"appended %d %d" % (shared.offset, k) for k in range(3)]
     shared.offset += 1
     topic = shared.outputs[0].topic
+    log = KafkaLog(broker.servers, request_timeout_s=DEADLINE_S)  # whose producer has nothing acknowledged yet
     for value in values:
         returned = True
-        with shared.proxy.rules(rule):
+        with broker.proxy.rules(rule):
             try:
-                shared.log.append(topic, [Record(value, partition=partition) for partition in (0, 1)])
+                log.append(topic, [Record(value, partition=partition) for partition in (0, 1)])
             except StreamAdError:
                 returned = False
         if returned:
@@ -420,6 +421,7 @@ def test_what_was_appended_is_there(shared: Bench, act: Act, error: str) -> None
             assert max(shared.counts(value)) <= 1
             assert value == values[0]
     assert rule.hits == 1
+    log.close()
 
 
 OPENING: dict[tuple[Api, Act, str, int], str] = {
