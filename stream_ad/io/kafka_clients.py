@@ -107,8 +107,8 @@ class KafkaClients:
         )
 
     def open_producer(self, delivery_timeout_s: float, **own: Any) -> KafkaProducer:
-        """Connect an idempotent producer."""
-        return self._connect(
+        """Connect an idempotent producer; a batch whose sequence the broker does not know fails."""
+        producer = self._connect(
             KafkaProducer,
             {
                 "acks": "all",
@@ -123,6 +123,10 @@ class KafkaClients:
                 **own,
             },
         )
+        # The client would begin the partition's sequence anew: the broker then takes the next records for repeated
+        # ones and acknowledges them unwritten.
+        producer._sender._is_retention_based_unknown_producer_id = _never
+        return producer
 
     def open_admin(self) -> KafkaAdminClient:
         """Connect an admin client."""
@@ -180,6 +184,10 @@ class KafkaClients:
             if time.monotonic() > deadline:
                 raise UnreachableError(f"{self.where}: {failure}") from failure
             time.sleep(0.2)
+
+
+def _never(*_: object) -> bool:
+    return False
 
 
 def _checked(options: Mapping[str, Option]) -> dict[str, Option]:

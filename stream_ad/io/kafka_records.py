@@ -49,8 +49,8 @@ def send_all(
     """Send records and wait until the broker has acknowledged each of them.
 
     kafka-python drops a batch whose retries run out without failing the transaction around it, so every future is
-    looked at. Answered with UNKNOWN_PRODUCER_ID it may begin a partition's sequence anew; the broker then takes new
-    records for repeated ones and acknowledges them with the offsets of the old. `newest` finds that out.
+    looked at. A broker that takes new records for repeated ones acknowledges them unwritten, with the offsets of the
+    old or with none: `newest` finds that out.
 
     Args:
         producer: an idempotent producer, inside a transaction or not.

@@ -117,7 +117,6 @@ USUAL: dict[Api, tuple[str, ...]] = {
 """What a broker answers to these requests; the other pairs are tried in the thorough run."""
 
 SAID: dict[tuple[Api, str], str] = {
-    (Api.PRODUCE, "UnknownProducerIdError"): "LANDED or REJECTED",
     (Api.PRODUCE, "InvalidProducerEpochError"): "REJECTED",
     (Api.PRODUCE, "TransactionalIdAuthorizationFailedError"): "AccessError",
     (Api.PRODUCE, "TopicAuthorizationFailedError"): "AccessError",
@@ -371,7 +370,7 @@ def test_a_commit_tells_the_truth(shared: Bench, case: Case) -> None:
         later, later_value, later_offset = bench.commit(committer)
     committer.close()
     if len(rules) == 1:
-        assert later == NEXT[word] or (rules[0].error == code("UnknownProducerIdError") and later == "REJECTED")
+        assert later == NEXT[word]
     if later == "LANDED":
         bench.await_all(later_value)
     bench.log.committer(bench.source, "a-0").close()  # the successor, which ends what is open
@@ -388,7 +387,41 @@ def test_a_commit_tells_the_truth(shared: Bench, case: Case) -> None:
         assert bench.counts(later_value) == [0, 0, 0]
 
 
-# Opening, reading back, membership
+# Appending, opening, reading back, membership
+
+
+def appends() -> Iterator[object]:
+    for act in (Act.CUT_BEFORE, Act.CUT_AFTER):
+        yield pytest.param(act, "", id=act.name)
+    for act in (Act.ANSWER, Act.REPLACE):
+        for error in (*PASSING, *LASTING):
+            usual = act is Act.REPLACE and error in USUAL[Api.PRODUCE]
+            yield pytest.param(act, error, id=f"{act.name}-{error}", marks=() if usual else pytest.mark.thorough)
+
+
+@pytest.mark.parametrize(("act", "error"), list(appends()))
+def test_what_was_appended_is_there(broker: Proxied, shared: Bench, act: Act, error: str) -> None:
+    """Outside of transactions: once, where `append` returned; and an error does not harm the next records."""
+    rule = Rule(Api.PRODUCE, act, code(error))
+    values = [b"appended %d %d" % (shared.offset, k) for k in range(3)]
+    shared.offset += 1
+    topic = shared.outputs[0].topic
+    log = KafkaLog(broker.servers, request_timeout_s=DEADLINE_S)  # whose producer has nothing acknowledged yet
+    for value in values:
+        returned = True
+        with broker.proxy.rules(rule):
+            try:
+                log.append(topic, [Record(value, partition=partition) for partition in (0, 1)])
+            except StreamAdError:
+                returned = False
+        if returned:
+            wait_until(lambda value=value: min(shared.counts(value)[:2]) > 0, 10.0)  # type: ignore[misc]
+            assert shared.counts(value) == [1, 1, 0]
+        else:
+            assert max(shared.counts(value)) <= 1
+            assert value == values[0]
+    assert rule.hits == 1
+    log.close()
 
 
 OPENING: dict[tuple[Api, Act, str, int], str] = {

@@ -13,14 +13,14 @@ import pytest
 
 from tests.crashes.courses import Course
 from tests.crashes.dying import Lives
-from tests.crashes.steps import STEPS
+from tests.crashes.steps import BOTH, STEPS
 from tests.support.e2e import Stream
 
 DEATHS = 2
 """At the same step, one after another."""
 
 
-@pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.broker)])
+@pytest.fixture
 def stream(request: pytest.FixtureRequest, make_stream: Callable[..., Stream]) -> Stream:
     """A stream whose roles come to each step soon: small polls, a commit and a checkpoint at each turn."""
     servers = request.getfixturevalue("kafka_broker") if request.param == "kafka" else ()
@@ -35,6 +35,16 @@ def steps(role: str, kind: str) -> list[str]:
     return [name for name, step in STEPS[role].items() if kind in step.on]
 
 
+def each(role: str) -> list[object]:
+    """Return all pairs of a transport and a step of it."""
+    return [
+        pytest.param(kind, step, id=f"{kind}-{step}", marks=pytest.mark.broker if kind == "kafka" else ())
+        for kind in BOTH
+        for step in steps(role, kind)
+    ]
+
+
+@pytest.mark.parametrize("stream", ["local", pytest.param("kafka", marks=pytest.mark.broker)], indirect=True)
 @pytest.mark.timeout(600)
 def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream) -> None:
     course = Course(lives, stream)
@@ -46,11 +56,9 @@ def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("step", STEPS["scorer"])
+@pytest.mark.parametrize(("stream", "step"), each("scorer"), indirect=["stream"])
 def test_a_scorer_dies_at_one_step_again_and_again(lives: Lives, stream: Stream, step: str) -> None:
     course = Course(lives, stream)
-    if step not in steps("scorer", course.kind):
-        pytest.skip(f"no such step on {course.kind}")
     course.send(400)
     course.live("scorer")
     course.die("scorer", "landed", 1)
@@ -62,7 +70,7 @@ def test_a_scorer_dies_at_one_step_again_and_again(lives: Lives, stream: Stream,
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("step", STEPS["archiver"])
+@pytest.mark.parametrize(("stream", "step"), each("archiver"), indirect=["stream"])
 def test_an_archiver_dies_at_one_step_again_and_again(lives: Lives, stream: Stream, step: str) -> None:
     course = Course(lives, stream)
     course.send(600)
