@@ -289,6 +289,7 @@ class Archiver:
             },
             journal=Span(span.begun[1], span.ended[1]),
             generation=span.generation,
+            is_first=span.is_first,
         )
         shelf.linked = span.end
         self._to_commit[partition] = (span.end, "")

@@ -22,7 +22,8 @@ Place: TypeAlias = tuple[int, int]
 class Growing:
     """Messages that go into one part: offsets start <= offset < end of the scores topic.
 
-    It holds whole input spans only, of one generation, so that a part ends where an input span does.
+    It holds whole input spans only, of one generation, so that a part ends where an input span does. `is_first`
+    says that there was no part of the partition before it.
     """
 
     start: int
@@ -32,6 +33,7 @@ class Growing:
     begun: Place
     ended: Place
     generation: int
+    is_first: bool
     since: float
     tables: list[pa.Table] = field(default_factory=list)
     rows: int = 0
@@ -139,6 +141,7 @@ class Shelf:
                 begun=begin,
                 ended=end,
                 generation=first.generation,
+                is_first=self.seen is None,
                 since=time.monotonic(),
             )
             self.open = growing
