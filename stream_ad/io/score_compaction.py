@@ -452,12 +452,12 @@ def _locked(folder: Path) -> Iterator[Path]:
     """
     work = _work(folder)
     with storage_errors(work, "written"):
-        make_folder(work)
-        if work.stat().st_dev != folder.stat().st_dev:
+        if folder.parent.stat().st_dev != folder.stat().st_dev:
             raise StorageError(
                 f"{work}: expected the file system of {folder}, found another: parts are merged beside the score log, "
                 "where `**/*.parquet` does not see them; let store.scores be a folder below the mount"
             )
+        make_folder(work)
         handle = os.open(work / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:

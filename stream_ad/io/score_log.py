@@ -204,6 +204,16 @@ def clean_aside(folder: Path, older_than_ns: int) -> int:
     return removed
 
 
+def has_line(path: Path, line: str) -> bool:
+    """Return whether a text file is there and has this line.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with storage_errors(path, "read"):
+        return path.is_file() and line in path.read_text(errors="replace").splitlines()
+
+
 def listed(folder: Path) -> list[tuple[int, int, Path]]:
     """Return partition, start and path of each part, sorted.
 

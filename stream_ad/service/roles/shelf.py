@@ -103,6 +103,8 @@ class Shelf:
             ScoreLogError: it is not the next message of its span.
             PositionError: scores were deleted before they were archived.
         """
+        if message.part and self.seen is None and not self.tail:
+            return None  # of a span whose first messages were deleted before this archive began
         before = self.tail[-1][2] if self.tail else None
         if message.part != len(self.tail) or (before is not None and _spans(before) != _spans(message)):
             raise ScoreLogError(
