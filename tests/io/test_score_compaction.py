@@ -293,7 +293,8 @@ def late(folder: Path) -> Path:
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_part_that_comes_in_between_is_taken_over(folder: Path, monkeypatch: pytest.MonkeyPatch, dies: bool) -> None:
     before = foreign_rows(folder)
-    exchange, paths = durable.exchange, []
+    exchange = durable.exchange
+    paths: list[Path] = []
 
     def exchange_late(left: Path, right: Path) -> None:
         if not paths:
@@ -318,7 +319,8 @@ def test_a_part_that_comes_in_between_is_taken_over(folder: Path, monkeypatch: p
 
 
 def test_a_part_that_comes_even_later_is_taken_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remove, seen = score_compaction._Swap.remove, []
+    remove = score_compaction._Swap.remove
+    seen: list[Path] = []
 
     def remove_late(swap: score_compaction._Swap) -> None:
         if not seen:

@@ -278,7 +278,8 @@ def test_a_stopped_archiver_that_wakes_up_after_compaction_places_no_file(tmp_pa
             f'part_max_age_s = {part_max_age_s}\n[service]\nhttp_port = 0\ninstance = "{instance}"\n'
         )
         command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(config), "--log-format", "json", "run"]
-        return subprocess.Popen([*command, "archiver"], stderr=(tmp_path / f"{instance}.log").open("w"), text=True)
+        with (tmp_path / f"{instance}.log").open("w") as file:
+            return subprocess.Popen([*command, "archiver"], stderr=file, text=True)
 
     processes = [start("zombie", 3_600)]
     try:
