@@ -23,7 +23,7 @@ from benchmarks.bare import decoder as bare_decoder
 from benchmarks.load import DEVICES, TOPIC, make_bundle, messages_of, settings_of, write_settings
 from stream_ad import assembly
 from stream_ad.core.model import Model
-from stream_ad.core.pipeline import Judged, PartitionPipeline, merged
+from stream_ad.core.pipeline import Judged, merged
 from stream_ad.io import score_log, score_messages
 from stream_ad.io.transport import Partition, RawBatch, Record
 
