@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--form", choices=("series", "single", "arrow"), default="series")
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--devices", type=int, default=DEVICES)
-    parser.add_argument("--poll", type=int, default=320, help="messages a poll: of series, a fetch of 1 MB holds 320")
+    parser.add_argument("--poll", type=int, default=650, help="messages a poll: a fetch of 2 MB holds 650 series")
     args = parser.parse_args()
     threadpool_limits(1)
     with tempfile.TemporaryDirectory() as scratch:
