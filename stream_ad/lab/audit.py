@@ -23,6 +23,7 @@ from stream_ad.errors import PositionError, StreamAdError
 from stream_ad.io import score_log, score_messages
 from stream_ad.io.journal import StartEntry
 from stream_ad.io.score_messages import Span
+from stream_ad.io.score_parts import open_file
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.replaying import Marker, Recomputed, Recomputing
@@ -224,7 +225,7 @@ class Audit:
             behind = part.span.end
             if part.input_span.end < first or part.input_span.start > stop:
                 continue
-            with part.path.open("rb") as file:
+            with open_file(part.path) as file:
                 table = pq.read_table(file, columns=columns, filters=stretch.expression())
             yield table.replace_schema_metadata(), part.input_span.end - 1
         earliest, end = self._transport.bounds(scores)

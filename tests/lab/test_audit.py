@@ -187,3 +187,54 @@ def test_the_verb_says_it_in_a_line(published: Stream, capsys: pytest.CaptureFix
     assert all(one["agrees"] and one["worst"] == 0 for one in found)
     assert main(["audit", "-c", str(published.config), "--device", "nobody"]) == 2
     assert main(["audit", "-c", str(published.config), "--from", "yesterday"]) == 2
+
+
+# -- verify --topics -------------------------------------------------------------------------------
+
+
+def verified(stream: Stream, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    code = main(["verify", "--topics", "--json", "-c", str(stream.config)])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return code, found
+
+
+def test_files_and_topics_agree(published: Stream, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = verified(published, capsys)
+    assert (code, found["ok"]) == (0, True)
+    tails = found["topics"]["tails"]
+    assert sum(tail["rows"] for tail in tails) > 0
+    assert [tail["gap"] for tail in tails] == ["", ""]
+    assert sum(one["rows"] for one in found["topics"]["partitions"]) == len(published.outcome().rows)
+    assert main(["verify", "--topics", "-c", str(published.config)]) == 0
+    assert "proven" in capsys.readouterr().out
+
+
+def test_a_message_that_is_missing_in_the_tail_is_found(tampered: Stream, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Partition(tampered.settings.stream.scores_topic, 0)
+    last = score_log.last_part(tampered.settings.store.scores, 0)
+    assert last is not None
+    messages = [int(at) for raw in tampered.log.read(place, last.span.end, 10**9) for at in raw.offset]
+    assert messages
+    assert isinstance(tampered.log, LocalLog)
+    tampered.log.trim(place, messages[0] + 1)
+    code, found = verified(tampered, capsys)
+    assert code == 1
+    assert "deleted" in found["topics"]["tails"][0]["gap"]
+    assert found["topics"]["partitions"][0]["missing"] > 0
+    tampered.close()
+
+
+def test_a_repeated_message_is_found(tampered: Stream, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = tampered.settings.stream.scores_topic
+    place = Partition(scores, 0)
+    newest = [
+        (value, headers)
+        for raw in tampered.log.read(place, *tampered.log.bounds(place))
+        for value, headers in zip(raw.values, raw.headers, strict=True)
+    ][-1]
+    tampered.log.append(scores, [Record(newest[0], headers=newest[1], partition=0)])
+    code, found = verified(tampered, capsys)
+    assert code == 1
+    assert "expected input and journal from" in found["topics"]["tails"][0]["gap"]
+    assert found["topics"]["partitions"][0]["surplus"] > 0
+    tampered.close()
