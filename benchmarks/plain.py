@@ -32,7 +32,7 @@ class PlainCommitter:
     def __init__(self, log: KafkaLog, source: KafkaSource) -> None:
         self._log = log
         self._source = source
-        self._producer: KafkaProducer = log.clients.open_producer(60.0)
+        self._producer: KafkaProducer = log.clients.open_producer(60.0, retry_backoff_ms=5)
 
     def commit(self, commit: Commit) -> CommitOutcome:
         """Send, flush, commit."""
@@ -42,7 +42,8 @@ class PlainCommitter:
             TopicPartition(*partition): OffsetAndMetadata(offset, text, -1)
             for partition, (offset, text) in commit.positions.items()
         }
-        self._source.consumer.commit(positions)
+        # Not waited for: its answer would stand behind the fetch that waits for records.
+        self._source.consumer.commit_async(positions)
         return CommitOutcome.LANDED
 
     def close(self) -> None:
