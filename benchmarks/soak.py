@@ -36,6 +36,8 @@ from stream_ad.io import score_log
 GROWTH_BAR = 0.05
 WARM_UP = 0.25
 LIVES, EVICTIONS = 5, 20
+LEAST_EVICTION_S = 31.0
+"""Not before a silent device's windows are closed."""
 RETAINED_BYTES = 1_000_000_000
 """Of the readings and of the scores: enough for minutes of an outage."""
 TOPIC_SETTINGS = {"retention.bytes": str(RETAINED_BYTES), "segment.bytes": "100000000", "retention.ms": "600000"}
@@ -88,7 +90,7 @@ def soak(folder: Path, server: str, devices: int, rate: float, minutes: float, b
         name,
         f'kind = "kafka"\nservers = ["{server}"]',
         topic,
-        f"[time]\nevict_after_s = {60 * minutes / EVICTIONS}",
+        f"[time]\nevict_after_s = {max(LEAST_EVICTION_S, 60 * minutes / EVICTIONS)}",
     )
     settings = settings_of(path)
     sending, asking = assembly.open_transport(settings), assembly.open_transport(settings)
