@@ -8,14 +8,16 @@ from typing import Any
 
 from benchmarks.watching import Sample
 
+LABEL_ROOM = 0.08
+"""Share of a panel's height that a label takes."""
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8641e", "#8a8a8a"
-PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
-    ("resident size, MB", "MB", (("scorer_mb", "scorer", BLUE), ("archiver_mb", "archiver", ORANGE))),
-    ("messages not yet scored", "", (("lag", "lag", BLUE),)),
-    ("devices with state", "", (("devices", "devices", BLUE),)),
-    ("file descriptors", "", (("scorer_fds", "scorer", BLUE), ("archiver_fds", "archiver", ORANGE))),
-    ("threads", "", (("scorer_threads", "scorer", BLUE), ("archiver_threads", "archiver", ORANGE))),
-    ("on disk, MB", "MB", (("checkpoint_mb", "checkpoints", BLUE), ("broker_mb", "broker", GREY))),
+PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
+    ("resident size, MB", (("scorer_mb", "scorer", BLUE), ("archiver_mb", "archiver", ORANGE))),
+    ("messages not yet scored", (("lag", "lag", BLUE),)),
+    ("devices with state", (("devices", "devices", BLUE),)),
+    ("file descriptors", (("scorer_fds", "scorer", BLUE), ("archiver_fds", "archiver", ORANGE))),
+    ("threads", (("scorer_threads", "scorer", BLUE), ("archiver_threads", "archiver", ORANGE))),
+    ("on disk, MB", (("checkpoint_mb", "checkpoints", BLUE), ("broker_mb", "broker", GREY))),
 )
 
 
@@ -36,12 +38,15 @@ def draw(samples: Sequence[Sample], found: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(3, 2, figsize=(10, 7), sharex=True, layout="constrained")
     minutes = [sample.at_s / 60 for sample in samples]
     warm_min = 0.25 * found["minutes"]
-    for panel, (title, _, lines) in zip(axes.flat, PANELS, strict=True):
-        for name, label, colour in lines:
-            values = [getattr(sample, name) for sample in samples]
-            panel.plot(minutes, values, color=colour, linewidth=1.2)
+    for panel, (title, lines) in zip(axes.flat, PANELS, strict=True):
+        ends = [getattr(samples[-1], name) for name, _, _ in lines]
+        top = max(getattr(sample, name) for sample in samples for name, _, _ in lines)
+        are_close = len(ends) > 1 and abs(ends[0] - ends[1]) < LABEL_ROOM * max(top, 1)
+        for number, (name, label, colour) in enumerate(lines):
+            panel.plot(minutes, [getattr(sample, name) for sample in samples], color=colour, linewidth=1.2)
+            shift = (4, (-6 if number else 6) * are_close)
             panel.annotate(
-                label, (minutes[-1], values[-1]), xytext=(4, 0), textcoords="offset points", color=colour, va="center"
+                label, (minutes[-1], ends[number]), xytext=shift, textcoords="offset points", color=colour, va="center"
             )
         panel.set_title(title, loc="left", fontsize=9)
         panel.set_ylim(bottom=0)

@@ -480,7 +480,7 @@ def test_owners_are_told_by_member(transport_factory: Factory, name: str, backen
     assert onlooker.owners(group, name) == {Partition(name, number): "a-0" for number in range(4)}
     b = Reader(second, name, "b-0")
     poll_until([a, b], lambda: len(a.owned) == len(b.owned) == 2, backend.deadline_s)
-    expected = {number: "a-0" for number in a.owned} | {number: "b-0" for number in b.owned}
+    expected = dict.fromkeys(a.owned, "a-0") | dict.fromkeys(b.owned, "b-0")
 
     def told() -> bool:
         found = onlooker.owners(group, name)
