@@ -2,6 +2,7 @@
 # make demo BROKER=kafka the same on a real Apache Kafka that this command starts (KAFKA=host:port: a running one)
 # make test              everything that CI runs
 # make bench             the benchmarks of docs/benchmarks.md
+# make soak              an hour at half load; draws docs/pictures/soak.png
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ BROKER ?= local
 KAFKA ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint unit bench lock pretrained clean
+.PHONY: demo test lint unit bench soak lock pretrained clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
@@ -29,8 +30,14 @@ unit: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.proof
+	$(BIN)/python -m benchmarks.recovery
+	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.budget
+
+soak: $(VENV)/installed
+	$(BIN)/python -m benchmarks.soak --picture docs/pictures/soak.png
 
 pretrained: $(VENV)/installed
 	$(BIN)/python -m simulators.pretrain
