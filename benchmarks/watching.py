@@ -139,7 +139,9 @@ def write_csv(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def growth(values: Sequence[float]) -> float:
-    """Return how much the last quarter's median exceeds the first quarter's, as a share of it."""
-    quarter = max(1, len(values) // 4)
+    """Return how much the last quarter's median exceeds the first quarter's, as a share of it; 0 of too few values."""
+    quarter = len(values) // 4
+    if not quarter:
+        return 0.0
     first, last = (sorted(part)[len(part) // 2] for part in (values[:quarter], values[-quarter:]))
     return last / first - 1 if first else 0.0

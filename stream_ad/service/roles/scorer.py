@@ -41,6 +41,9 @@ MAX_REJECTIONS = 5
 LAG_EVERY_S = 5.0
 HASTE_S = 0.1
 """Alerts wait at most this long for a commit: in a storm of them one a poll would halve the throughput."""
+LATE_NS = 5_000_000_000
+"""An alert about a record older than this hastens nothing: it is late already, and while a scorer catches up each
+commit more keeps all alerts back."""
 UNSCORED_WINDOWS = 100
 STRANGE_RECORDS = 100
 """When so many windows have come and none could be scored, or so many records with channels that the bundle does not
@@ -159,10 +162,11 @@ class Scorer:
         result = stepped.result.since(owned.public)
         owned.judged += result.judged
         owned.rows += result.rows
+        late_ns = time.time_ns() - LATE_NS
         for alert in result.alerts:
             at = int(np.searchsorted(raw.offset, alert.offset))
             owned.alerts.append((alert, int(raw.log_ns[at])))
-        self._urgent |= bool(result.alerts)
+            self._urgent |= int(raw.log_ns[at]) > late_ns
         for letter in stepped.refused:
             if letter.offset >= owned.public:
                 at = int(np.searchsorted(raw.offset, letter.offset))
@@ -207,7 +211,7 @@ class Scorer:
         return due or rows >= self._settings.commit.max_rows
 
     def _pace_s(self) -> float:
-        """Return the least time between two commits; an alert hastens the next one."""
+        """Return the least time between two commits; an alert about a young record hastens the next one."""
         every_s = self._settings.commit.every_s
         return min(HASTE_S, every_s) if self._urgent else every_s
 
@@ -234,7 +238,8 @@ class Scorer:
         self._rejections = 0
         for owned in moved:
             self._landed(owned)
-        self._urgent = any(owned.alerts for owned in self._owned.values())
+        late_ns = time.time_ns() - LATE_NS
+        self._urgent = any(log_ns > late_ns for owned in self._owned.values() for _, log_ns in owned.alerts)
 
     def _landed(self, owned: _Owned) -> None:
         now_ns = time.time_ns()
