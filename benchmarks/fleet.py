@@ -65,10 +65,6 @@ class Fleet:
         age = turn + number * self._life // self.devices
         return b"pump-%05d-%d" % (number, age // self._life)
 
-    def named(self, turns: int) -> int:
-        """Return how many devices have spoken after some turns."""
-        return sum(len({self.name(number, turn) for turn in range(turns)}) for number in range(self.devices))
-
 
 class Sender(threading.Thread):
     """Appends messages at a steady rate until stopped; the rate can be changed meanwhile.
