@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from stream_ad.cli.status_facts import CheckpointFile, Lag, PartitionStatus, Status
+    from stream_ad.cli.status_judged import Limits
     from stream_ad.config import Settings
     from stream_ad.io.transport import Transport
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def looks(settings: Settings, limits: Any, every_s: float | None) -> Iterator[tuple[Status | None, list[str]]]:
+def looks(settings: Settings, limits: Limits, every_s: float | None) -> Iterator[tuple[Status | None, list[str]]]:
     """Yield what was seen and what of it needs a look; one look, or without end every `every_s` seconds.
 
     With `every_s` a log that does not answer is a look without a status.
@@ -97,7 +98,7 @@ def looks(settings: Settings, limits: Any, every_s: float | None) -> Iterator[tu
                 if transport is None:
                     transport = stack.enter_context(contextlib.closing(open_for_a_look(settings)))
                 status = take(settings, transport)
-                if every_s is None and is_lagging(status):
+                if every_s is None and is_lagging(status, limits):
                     time.sleep(AGAIN_S)
                     before, status = status, take(settings, transport)
             except TransportError as error:

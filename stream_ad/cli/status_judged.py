@@ -10,7 +10,7 @@ from stream_ad.cli.status_facts import Archiving, Lag, PartitionStatus, Scoring,
 from stream_ad.config import Settings
 
 LAGGING_S = 10.0
-"""Behind by less, a growing lag is the way between two commits."""
+"""Behind by less, a growing lag is the way between two commits; scores wait besides for their part to be full."""
 LEAST_S = 60.0
 SPAN_FACTOR = 10.0
 """Checkpoints and parts may be this many times as old as they are meant to be, and at least `LEAST_S`."""
@@ -24,11 +24,13 @@ class Limits:
         lag_s: readings may wait for their score so long.
         checkpoint_s: log time scored since the newest checkpoint.
         part_s: scores may wait for their part so long.
+        unarchived_s: so long they wait in any case, with some to spare.
     """
 
     lag_s: float
     checkpoint_s: float
     part_s: float
+    unarchived_s: float = LAGGING_S
 
     @classmethod
     def of(cls, settings: Settings, lag_s: float | None, checkpoint_s: float | None, part_s: float | None) -> Limits:
@@ -38,6 +40,7 @@ class Limits:
             LEAST_S if lag_s is None else lag_s,
             max(LEAST_S, SPAN_FACTOR * store.checkpoint_every_s) if checkpoint_s is None else checkpoint_s,
             max(LEAST_S, SPAN_FACTOR * store.part_max_age_s) if part_s is None else part_s,
+            LAGGING_S + 2 * store.part_max_age_s,
         )
 
 
@@ -52,10 +55,12 @@ def warnings(status: Status, before: Status | None, limits: Limits) -> list[str]
     return [*_ownerless(status), *_roles(status), *_partitions(status, before, limits)]
 
 
-def is_lagging(status: Status) -> bool:
+def is_lagging(status: Status, limits: Limits) -> bool:
     """Return whether a second look is worth while: whether some lag grows."""
-    lags = [lag for part in status.partitions for lag in (part.scoring.lag, part.archiving.lag)]
-    return any(lag.waiting_s > LAGGING_S for lag in lags)
+    return any(
+        part.scoring.lag.waiting_s > LAGGING_S or part.archiving.lag.waiting_s > limits.unarchived_s
+        for part in status.partitions
+    )
 
 
 def _ownerless(status: Status) -> Iterator[str]:
@@ -93,7 +98,7 @@ def _partitions(status: Status, before: Status | None, limits: Limits) -> Iterat
 def _scoring(found: Scoring, before: Lag | None, limits: Limits) -> Iterator[str]:
     if found.trouble:
         yield found.trouble
-    yield from _lag(found.lag, before, limits.lag_s, "readings wait to be scored", "the scorer's lag")
+    yield from _lag(found.lag, before, (limits.lag_s, LAGGING_S), "readings wait to be scored", "the scorer's lag")
     if found.unsaved_s is not None and found.unsaved_s > limits.checkpoint_s and found.newest is not None:
         yield (
             f"the newest checkpoint is old ({duration_text(found.newest.age_s)}): a restart reads "
@@ -105,15 +110,16 @@ def _archiving(found: Archiving, before: Lag | None, limits: Limits) -> Iterator
     if found.trouble:
         yield found.trouble
     age = "there is none" if found.last_part is None else f"{duration_text(found.last_part.age_s)} old"
-    yield from _lag(
-        found.lag, before, limits.part_s, f"the last part is old ({age}): scores wait", "the archiver's lag"
-    )
+    waiting = f"the last part is old ({age}): scores wait"
+    yield from _lag(found.lag, before, (limits.part_s, limits.unarchived_s), waiting, "the archiver's lag")
 
 
-def _lag(lag: Lag, before: Lag | None, limit_s: float, waiting: str, name: str) -> Iterator[str]:
+def _lag(lag: Lag, before: Lag | None, limits_s: tuple[float, float], waiting: str, name: str) -> Iterator[str]:
+    """Yield what is too much, and what grows beyond the second limit."""
+    limit_s, lagging_s = limits_s
     if lag.waiting_s > limit_s:
         yield f"{waiting}: {lag.records:,} unread, the first since {duration_text(lag.waiting_s)}"
-    if before is not None and lag.waiting_s > LAGGING_S and lag.records > before.records > 0:
+    if before is not None and lag.waiting_s > lagging_s and lag.records > before.records > 0:
         yield f"{name} is growing: from {before.records:,} to {lag.records:,} records"
 
 

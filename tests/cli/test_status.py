@@ -20,7 +20,7 @@ from stream_ad.assembly import ensure_topics
 from stream_ad.cli import status as verb
 from stream_ad.cli.main import main
 from stream_ad.cli.status_facts import Lag, Status, lag_of, newest_record, take
-from stream_ad.cli.status_judged import Limits, warnings
+from stream_ad.cli.status_judged import Limits, is_lagging, warnings
 from stream_ad.errors import ConfigError
 from stream_ad.io import checkpoints
 from stream_ad.io.local_log import LocalLog
@@ -364,6 +364,22 @@ def test_a_lag_that_grows_is_told_and_one_that_shrinks_is_not(status: Status) ->
     assert warnings(with_lag(status, many), None, LIMITS) == []
     brief = Lag(300, 1.0, 1.0)  # the way between two commits
     assert warnings(with_lag(status, brief), with_lag(status, few), LIMITS) == []
+
+
+def test_scores_that_wait_for_a_part_to_fill_are_no_lag(make_stream: Callable[..., Stream], status: Status) -> None:
+    limits = Limits.of(make_stream(store={"part_max_age_s": 10.0}).settings, None, None, None)
+
+    def waiting(lag: Lag) -> Status:
+        (part,) = status.partitions
+        return replace(status, partitions=(replace(part, archiving=replace(part.archiving, lag=lag)),))
+
+    before, after = Lag(20, 9.0, 11.0), Lag(24, 11.0, 13.0)
+    assert not is_lagging(waiting(after), limits)
+    assert warnings(waiting(after), waiting(before), limits) == []
+    assert is_lagging(waiting(Lag(60, 39.0, 40.0)), limits)
+    assert warnings(waiting(Lag(60, 39.0, 40.0)), waiting(after), limits) == [
+        "partition 0: the archiver's lag is growing: from 24 to 60 records"
+    ]
 
 
 def test_an_old_checkpoint_is_told_by_what_a_restart_reads_again(status: Status) -> None:
