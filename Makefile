@@ -3,6 +3,7 @@
 # make test              everything that CI runs
 # make thorough          the combinations of injected failures that are left out of it
 # make bench             the benchmarks of docs/benchmarks.md
+# make soak              an hour at half load; draws docs/pictures/soak.png
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ BROKER ?= local
 KAFKA ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint unit thorough bench lock pretrained clean
+.PHONY: demo test lint unit thorough bench soak lock pretrained clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
@@ -33,8 +34,14 @@ thorough: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.proof
+	$(BIN)/python -m benchmarks.recovery
+	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.budget
+
+soak: $(VENV)/installed
+	$(BIN)/python -m benchmarks.soak --picture docs/pictures/soak.png
 
 pretrained: $(VENV)/installed
 	$(BIN)/python -m simulators.pretrain

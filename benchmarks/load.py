@@ -73,6 +73,7 @@ def write_settings(folder: Path, name: str, transport: str, topic: str, extra: s
 [stream]
 name = "{name}"
 readings_topic = "{topic}"
+alerts_topic = "bench.alerts.{name}"
 bundle = "bundle"
 [transport]
 {transport}

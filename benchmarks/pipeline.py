@@ -47,10 +47,13 @@ class Pair:
 
 @contextlib.contextmanager
 def running(settings: Path, *roles: str) -> Iterator[dict[str, psutil.Process]]:
-    """Run roles as processes, as the supervisor does."""
+    """Run roles as processes, as the supervisor does; `plain` is the loop of `benchmarks.plain`."""
     command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(settings), "run"]
+    plain = [sys.executable, "-m", "benchmarks.plain", str(settings)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    children = {role: subprocess.Popen([*command, role], env=environment) for role in roles}
+    children = {
+        role: subprocess.Popen(plain if role == "plain" else [*command, role], env=environment) for role in roles
+    }
     try:
         yield {role: psutil.Process(child.pid) for role, child in children.items()}
     finally:
@@ -61,8 +64,18 @@ def running(settings: Path, *roles: str) -> Iterator[dict[str, psutil.Process]]:
                 raise SystemExit(f"a role ended with {child.returncode}")
 
 
-def pipe(settings_path: Path, messages: int, topic: str) -> tuple[float, float, int]:
-    """Return wall and processor seconds of all messages at the scorer's pace, and the rows in the score log."""
+def pipe(
+    settings_path: Path, messages: int, topic: str, *roles: str, scorer: str = "scorer"
+) -> tuple[float, float, int]:
+    """Return wall and processor seconds of the scorer for all messages, and the rows in the score log.
+
+    Args:
+        settings_path: of the stream.
+        messages: in the topic.
+        topic: of the readings.
+        roles: what runs; by default the archiver and the scorer.
+        scorer: which of them is timed.
+    """
     settings = settings_of(settings_path)
     transport = assembly.open_transport(settings)
     group = assembly.group(settings, "scorer")
@@ -72,12 +85,12 @@ def pipe(settings_path: Path, messages: int, topic: str) -> tuple[float, float, 
     first, last = (int(share * messages) for share in STRETCH)
     begun: tuple[float, float, int] | None = None
     ended: tuple[float, float, int] | None = None
-    with running(settings_path, "archiver", "scorer") as roles:
+    with running(settings_path, *(roles or ("archiver", scorer))) as children:
         watch = assembly.open_transport(settings)
         deadline = time.monotonic() + 600
         while True:
             position = watch.committed(group, partition)
-            now, used = time.perf_counter(), sum(roles["scorer"].cpu_times()[:2])
+            now, used = time.perf_counter(), sum(children[scorer].cpu_times()[:2])
             done = position.offset if position else 0
             if begun is None and done >= first:
                 begun = now, used, done

@@ -19,6 +19,7 @@ VERBS = (
     "send",
     "check",
     "run",
+    "status",
     "swap",
     "alerts",
     "scores",

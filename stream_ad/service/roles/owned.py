@@ -109,6 +109,10 @@ class Owned:
             pending.letters.append(dead_letters.encode(letter, *record, raw.partition, int(raw.log_ns[at]), max_bytes))
         return kept
 
+    def has_young_alerts(self, since_ns: int) -> bool:
+        """Return whether an alert waits whose record was appended after a log time, or that no record caused."""
+        return any(log_ns is None or log_ns > since_ns for _, log_ns in self.pending.alerts)
+
     def records(self, outputs: Outputs) -> Mapping[str, Sequence[Record]]:
         """Return what is to be published, by topic."""
         pending, replay = self.pending, self.replay

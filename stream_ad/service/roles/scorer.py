@@ -43,6 +43,9 @@ LEAST_LOOK_S = 0.5
 """Silence is looked for at most this often: each close is an entry of the journal."""
 HASTE_S = 0.1
 """Alerts wait at most this long for a commit: in a storm of them one a poll would halve the throughput."""
+LATE_NS = 5_000_000_000
+"""An alert about a record older than this hastens nothing: it is late already, and while a scorer catches up each
+commit more keeps all alerts back."""
 UNSCORED_WINDOWS = 100
 STRANGE_RECORDS = 100
 """When so many windows have come and none could be scored, or so many records with channels that the bundle does not
@@ -155,7 +158,7 @@ class Scorer:
         """Keep what is not public yet, and count it."""
         kept = owned.take(stepped, raw, self._outputs.max_bytes)
         result = kept.result
-        self._urgent |= bool(result.alerts)
+        self._urgent |= owned.has_young_alerts(time.time_ns() - LATE_NS)
         for letter in kept.refused:
             self.metrics.refused(letter.reason)
         self.metrics.readings.inc(result.readings)
@@ -261,7 +264,7 @@ class Scorer:
         return due or rows >= self._settings.commit.max_rows
 
     def _pace_s(self) -> float:
-        """Return the least time between two commits; an alert hastens the next one."""
+        """Return the least time between two commits; an alert about a young record hastens the next one."""
         every_s = self._settings.commit.every_s
         return min(HASTE_S, every_s) if self._urgent else every_s
 
@@ -295,7 +298,8 @@ class Scorer:
         self._rejections = 0
         for owned in moved:
             self._landed(owned)
-        self._urgent = any(owned.pending.alerts for owned in self._owned.values())
+        late_ns = time.time_ns() - LATE_NS
+        self._urgent = any(owned.has_young_alerts(late_ns) for owned in self._owned.values())
 
     def _landed(self, owned: Owned) -> None:
         now_ns = time.time_ns()
