@@ -66,7 +66,7 @@ def test_a_failed_child_comes_back(folders: tuple[Path, Path]) -> None:
 
 def test_a_stopped_process_is_killed_for_its_missing_heartbeat(folders: tuple[Path, Path]) -> None:
     one, _ = folders
-    process = python(SHELL, f"work:{one}", "heartbeat_s=-4.0")  # plus the grace: one second
+    process = python(SHELL, f"work:{one}", "heartbeat_s=-2.0")  # plus the grace: three seconds
     wait_for(lambda: turns(one) > 3)
     first = pid(one)
     os.kill(first, signal.SIGSTOP)
