@@ -16,6 +16,12 @@ def pump_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_bundle(tmp_path_factory.mktemp("bundle") / "pump-pca")
 
 
+@pytest.fixture(scope="session")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model of the simulated pumps, with the same windows."""
+    return train_bundle(tmp_path_factory.mktemp("bundle") / "pump-mahalanobis", "mahalanobis")
+
+
 @pytest.fixture
 def make_stream(tmp_path: Path, pump_bundle: Path) -> Iterator[Callable[..., Stream]]:
     """Make streams, each in a folder of its own; they are closed at the end."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
 
 from stream_ad.io.transport import Record
 from tests.crashes.dying import Life, Lives
+from tests.crashes.steps import SCORER_STEPS
 from tests.support.e2e import LONG_S, Stream, fleet_records, wait_until
+from tests.support.roles import ask_for
 
 PIECE = 40
 """Readings sent before each life of a scorer."""
@@ -17,8 +20,16 @@ PIECE = 40
 class Course:
     """Lives of a stream's roles."""
 
-    def __init__(self, lives: Lives, stream: Stream) -> None:
+    def __init__(self, lives: Lives, stream: Stream, bundles: Sequence[Path] = ()) -> None:
+        """Begin.
+
+        Args:
+            lives: starts processes.
+            stream: whose roles live.
+            bundles: those that swaps take, in turn; none where no step needs one.
+        """
         self._lives, self._stream = lives, stream
+        self._bundles = cycle(bundles)
         self._records: Iterator[Record] = fleet_records(duration_s=7_200)
         self._count = 0
 
@@ -42,6 +53,8 @@ class Course:
         for _ in range(times):
             if role == "scorer":
                 self.send()
+                if SCORER_STEPS[step].swap:
+                    ask_for(self._stream, next(self._bundles))
             life = self.start(role, step)
             assert life.end(LONG_S) == -signal.SIGKILL, f"{role} at {step!r}: {life.text()[-3_000:]}"
 

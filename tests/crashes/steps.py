@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from stream_ad.io import journal
 from stream_ad.io.transport import CommitOutcome
 
 BOTH = ("local", "kafka")
@@ -42,6 +43,7 @@ class Step:
         only: which calls count, by their arguments.
         result: which calls count, by what they returned; for `after`.
         leaving: the role is asked to stop when it has published something.
+        swap: a command to swap the bundle is given before.
         on: transports that have the step.
     """
 
@@ -51,6 +53,7 @@ class Step:
     only: Call = lambda *args, **options: True
     result: Callable[[Any], bool] = lambda result: True
     leaving: bool = False
+    swap: bool = False
     on: tuple[str, ...] = BOTH
 
 
@@ -67,6 +70,21 @@ def names_a_checkpoint(committer: Any, commit: Any) -> bool:
 def is_end_txn(client: Any, node: Any, request: Any, **options: Any) -> bool:
     """Return whether a request asks for a transaction's commit."""
     return request.name == "EndTxnRequest" and bool(request.committed)
+
+
+def enters(kind: str) -> Call:
+    """Return what picks entries of a kind that take effect."""
+    return lambda scorer, owned, entry: bool(entry.kind == kind)
+
+
+def publishes(kind: str) -> Call:
+    """Return what picks commits that publish an entry of a kind."""
+
+    def picks(committer: Any, commit: Any) -> bool:
+        sent = [record.value for topic, records in commit.records.items() if "journal" in topic for record in records]
+        return any(journal.decode(value).kind == kind for value in sent)
+
+    return picks
 
 
 SCORER_STEPS = {
@@ -101,6 +119,15 @@ SCORER_STEPS = {
     "checkpoint not named": Step(f"{CHECKPOINTS}:write", after=True),
     "checkpoint being named": Step("{committer}.commit", only=names_a_checkpoint),
     "checkpoint named": Step("{committer}.commit", after=True, only=names_a_checkpoint),
+    "silence found": Step(f"{SCORER}._enter", only=enters("close")),
+    "closed by the clock": Step(f"{SCORER}._enter", after=True, only=enters("close")),
+    "close being committed": Step("{committer}.commit", only=publishes("close")),
+    "close committed": Step("{committer}.commit", after=True, only=publishes("close")),
+    "bundle being loaded": Step("stream_ad.service.model_swap:CommandFollower._load", swap=True),
+    "bundle loaded": Step(f"{SCORER}._swap", swap=True),
+    "swapped": Step(f"{SCORER}._enter", after=True, only=enters("swap"), swap=True),
+    "swap being committed": Step("{committer}.commit", only=publishes("swap"), swap=True),
+    "swap committed": Step("{committer}.commit", after=True, only=publishes("swap"), swap=True),
     "pruning begun": Step(f"{CHECKPOINTS}:prune"),
     "pruned half-way": Step("pathlib:Path.unlink", after=True, inside=f"{CHECKPOINTS}:prune"),
     "pruned": Step(f"{CHECKPOINTS}:prune", after=True),

@@ -26,13 +26,7 @@ from stream_ad.lab.audit import Audit, Stretch
 from stream_ad.replaying import Marker, Recomputing
 from stream_ad.service.roles.scorer import Scorer
 from tests.support.e2e import LONG_S, Stream, fleet_records, train_bundle, wait_until
-from tests.support.roles import archive_all, kill, open_scorer, work_off
-
-
-@pytest.fixture(scope="session")
-def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another model of the simulated pumps, with the same windows."""
-    return train_bundle(tmp_path_factory.mktemp("bundle") / "pump-mahalanobis", "mahalanobis")
+from tests.support.roles import archive_all, ask_for, kill, open_scorer, work_off
 
 
 def entries_of(stream: Stream, number: int = 0) -> list[Entry]:
@@ -44,13 +38,6 @@ def marker_of(stream: Stream, number: int = 0) -> Marker:
     position = stream.log.committed(group(stream.settings, "scorer"), partition)
     assert position is not None
     return Marker.from_text(position.metadata)
-
-
-def ask_for(stream: Stream, bundle: Path) -> str:
-    model_id = bundles.load(bundle).model_id
-    command = control_messages.SwapCommand(stream=stream.settings.stream.name, bundle=str(bundle), model_id=model_id)
-    stream.log.append(stream.settings.stream.control_topic, [control_messages.encode(command)])
-    return model_id
 
 
 def turn_until(role: Scorer, what: Callable[[], bool]) -> None:

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from stream_ad.cli.main import main
-from stream_ad.io import bundles, control_messages, score_log
+from stream_ad.io import score_log
 from stream_ad.io.local_log import LocalLog
 from stream_ad.io.transport import Partition, Record
 from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.lab.audit import Audit, Outcome, Stretch
 from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
-from tests.support.roles import archive_all, open_scorer, work_off
+from tests.support.roles import archive_all, ask_for, open_scorer, work_off
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,7 @@ def life(stream: Stream, records: Iterator[Record], swap: Path | None = None) ->
     stream.send(list(islice(records, 200)))
     work_off(role, stream)
     if swap is not None:
-        model_id = bundles.load(swap).model_id
-        command = control_messages.SwapCommand(stream=stream.settings.stream.name, bundle=str(swap), model_id=model_id)
-        stream.log.append(stream.settings.stream.control_topic, [control_messages.encode(command)])
+        model_id = ask_for(stream, swap)
         lineages = [owned.replay for owned in role._owned.values()]
         wait_until(
             lambda: all(replay.lineage.model_id == model_id for replay in lineages), each=lambda: role.turn(0.02)

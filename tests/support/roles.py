@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from stream_ad.io import bundles, control_messages
 from stream_ad.service.roles import archiver, scorer
 from stream_ad.service.roles.archiver import Archiver
 from stream_ad.service.roles.catalog import RoleContext
@@ -36,3 +39,11 @@ def archive_all(stream: Stream) -> None:
     role = open_archiver(stream)
     wait_until(stream.archived, each=lambda: role.turn(0.02))
     role.close()
+
+
+def ask_for(stream: Stream, bundle: Path) -> str:
+    """Give the command to swap; return the bundle's digest."""
+    model_id = bundles.load(bundle).model_id
+    command = control_messages.SwapCommand(stream=stream.settings.stream.name, bundle=str(bundle), model_id=model_id)
+    stream.log.append(stream.settings.stream.control_topic, [control_messages.encode(command)])
+    return model_id
