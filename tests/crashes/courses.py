@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 
-from stream_ad.io.transport import Record
+from stream_ad.assembly import group
+from stream_ad.io.bundles import load
+from stream_ad.io.transport import Partition, Record
+from stream_ad.replaying import Marker
 from tests.crashes.dying import Life, Lives
 from tests.crashes.steps import SCORER_STEPS
 from tests.support.e2e import LONG_S, Stream, fleet_records, wait_until
@@ -26,10 +29,10 @@ class Course:
         Args:
             lives: starts processes.
             stream: whose roles live.
-            bundles: those that swaps take, in turn; none where no step needs one.
+            bundles: two, between which swaps go; none where no step needs one.
         """
         self._lives, self._stream = lives, stream
-        self._bundles = cycle(bundles)
+        self._bundles = {load(bundle).model_id: bundle for bundle in bundles}
         self._records: Iterator[Record] = fleet_records(duration_s=7_200)
         self._count = 0
 
@@ -54,9 +57,18 @@ class Course:
             if role == "scorer":
                 self.send()
                 if SCORER_STEPS[step].swap:
-                    ask_for(self._stream, next(self._bundles))
+                    self._ask_for_another()
             life = self.start(role, step)
             assert life.end(LONG_S) == -signal.SIGKILL, f"{role} at {step!r}: {life.text()[-3_000:]}"
+
+    def _ask_for_another(self) -> None:
+        """Give the command to swap to the bundle that is not in force."""
+        settings = self._stream.settings
+        readings = Partition(settings.stream.readings_topic, 0)
+        position = self._stream.log.committed(group(settings, "scorer"), readings)
+        assert position is not None
+        in_force = Marker.from_text(position.metadata).model_id
+        ask_for(self._stream, next(bundle for model_id, bundle in self._bundles.items() if model_id != in_force))
 
     def live(self, role: str) -> Life:
         """Let a role live until its work is done, then stop it in order; return the life that was."""

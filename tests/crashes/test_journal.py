@@ -17,7 +17,7 @@ from stream_ad.assembly import Models, group
 from stream_ad.core.batches import AlertPhase
 from stream_ad.core.quality import Quality
 from stream_ad.errors import PositionError
-from stream_ad.io import alert_messages, bundles, checkpoints, control_messages, journal, score_log
+from stream_ad.io import alert_messages, checkpoints, journal, score_log
 from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
 from stream_ad.io.local_log import LocalLog
 from stream_ad.io.transport import Partition

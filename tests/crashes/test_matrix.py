@@ -8,6 +8,7 @@ Parquet rows with the input read once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ def stream(request: pytest.FixtureRequest, make_stream: Callable[..., Stream]) -
     servers = request.getfixturevalue("kafka_broker") if request.param == "kafka" else ()
     return make_stream(
         servers=servers,
+        time={"idle_close_s": 1.0},
         commit={"every_s": 0.001, "poll_records": 12},
         store={"checkpoint_every_s": 0.01, "checkpoints_kept": 2, "part_max_age_s": 0.001},
     )
@@ -46,8 +48,8 @@ def each(role: str) -> list[object]:
 
 @pytest.mark.parametrize("stream", ["local", pytest.param("kafka", marks=pytest.mark.broker)], indirect=True)
 @pytest.mark.timeout(600)
-def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream) -> None:
-    course = Course(lives, stream)
+def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream, pump_bundle: Path, other_bundle: Path) -> None:
+    course = Course(lives, stream, (other_bundle, pump_bundle))
     for role in ("scorer", "archiver"):
         for step in steps(role, course.kind):
             course.die(role, step, DEATHS)
@@ -57,8 +59,10 @@ def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("stream", "step"), each("scorer"), indirect=["stream"])
-def test_a_scorer_dies_at_one_step_again_and_again(lives: Lives, stream: Stream, step: str) -> None:
-    course = Course(lives, stream)
+def test_a_scorer_dies_at_one_step_again_and_again(
+    lives: Lives, stream: Stream, step: str, pump_bundle: Path, other_bundle: Path
+) -> None:
+    course = Course(lives, stream, (other_bundle, pump_bundle))
     course.send(400)
     course.live("scorer")
     course.die("scorer", "landed", 1)
