@@ -28,6 +28,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "with 1 and names the first gap if there is one. Neither the log nor a running service is needed.",
     )
     parser.add_argument("--folder", type=Path, metavar="PATH", help="another score log than that of the settings")
+    parser.add_argument(
+        "--trimmed", action="store_true", help="old files were deleted on purpose: begin with the oldest there is"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.lab.verification import verify
 
     folder = args.folder if args.folder is not None else load(args.config).store.scores
-    proof = verify(folder, _teller())
+    proof = verify(folder, _teller(), args.trimmed)
     if args.json:
         print_json(as_json(folder, proof))
         return 1 if proof.gaps else 0
