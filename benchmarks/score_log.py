@@ -24,7 +24,9 @@ CHANNELS = [f"c{k}" for k in range(8)]
 T0_US = 1_767_225_600_000_000
 PARTS_AN_HOUR = 360
 MEASURE = "import resource, sys; from stream_ad.cli.main import main; code = main(sys.argv[1:]); " + (
-    "print(f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most', file=sys.stderr); "
+    "used = resource.getrusage(resource.RUSAGE_SELF); "
+    "print(f'{used.ru_utime + used.ru_stime:.1f} s of processor time, {used.ru_maxrss / 1024:.0f} MiB at most', "
+    "file=sys.stderr); "
     "sys.exit(code)"
 )
 
