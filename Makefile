@@ -31,6 +31,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.budget
+	$(BIN)/python -m benchmarks.score_log
 
 pretrained: $(VENV)/installed
 	$(BIN)/python -m simulators.pretrain
