@@ -81,7 +81,8 @@ def queried(folder: Path) -> None:
     """Time a query over all rows."""
     begun = time.perf_counter()
     query = f"select device, count(*), max(smoothed / \"limit\") from '{folder}/**/*.parquet' group by device"
-    found = duckdb.sql(query).fetchall()
+    with duckdb.connect() as connection:
+        found = connection.execute(query).fetchall()
     files = sum(1 for path in folder.glob("log_date=*/*/*.parquet") if path.is_file())
     print(f"DuckDB {time.perf_counter() - begun:.2f} s for {sum(row[1] for row in found):,} rows in {files:,} files")
 
