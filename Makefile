@@ -1,7 +1,9 @@
 # make demo              the whole pipe on the embedded log, about a minute
 # make demo BROKER=kafka the same on a real Apache Kafka that this command starts (KAFKA=host:port: a running one)
 # make test              everything that CI runs
+# make thorough          the combinations of injected failures that are left out of it
 # make bench             the benchmarks of docs/benchmarks.md
+# make soak              an hour at half load; draws docs/pictures/soak.png
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +11,7 @@ BROKER ?= local
 KAFKA ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint unit bench lock pretrained clean
+.PHONY: demo test lint unit thorough bench soak lock pretrained clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
@@ -23,15 +25,24 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: $(VENV)/installed
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not broker"
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m broker
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not broker and not thorough"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "broker and not thorough"
+
+thorough: $(VENV)/installed
+	$(BIN)/python -m pytest -q -m thorough
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.proof
+	$(BIN)/python -m benchmarks.recovery
+	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.budget
 	$(BIN)/python -m benchmarks.score_log
+
+soak: $(VENV)/installed
+	$(BIN)/python -m benchmarks.soak --picture docs/pictures/soak.png
 
 pretrained: $(VENV)/installed
 	$(BIN)/python -m simulators.pretrain

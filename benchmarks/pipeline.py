@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.bare import STRETCH
 from benchmarks.load import DEVICES, TOPIC, fill, make_bundle, settings_of, write_settings
 from deploy.kafka.broker import KafkaCluster
 from stream_ad import assembly
@@ -46,10 +47,13 @@ class Pair:
 
 @contextlib.contextmanager
 def running(settings: Path, *roles: str) -> Iterator[dict[str, psutil.Process]]:
-    """Run roles as processes, as the supervisor does."""
+    """Run roles as processes, as the supervisor does; `plain` is the loop of `benchmarks.plain`."""
     command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(settings), "run"]
+    plain = [sys.executable, "-m", "benchmarks.plain", str(settings)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    children = {role: subprocess.Popen([*command, role], env=environment) for role in roles}
+    children = {
+        role: subprocess.Popen(plain if role == "plain" else [*command, role], env=environment) for role in roles
+    }
     try:
         yield {role: psutil.Process(child.pid) for role, child in children.items()}
     finally:
@@ -60,34 +64,48 @@ def running(settings: Path, *roles: str) -> Iterator[dict[str, psutil.Process]]:
                 raise SystemExit(f"a role ended with {child.returncode}")
 
 
-def pipe(settings_path: Path, messages: int, topic: str) -> tuple[float, float, int]:
-    """Return wall and processor seconds of the scorer for all messages, and the rows in the score log."""
+def pipe(
+    settings_path: Path, messages: int, topic: str, *roles: str, scorer: str = "scorer"
+) -> tuple[float, float, int]:
+    """Return wall and processor seconds of the scorer for all messages, and the rows in the score log.
+
+    Args:
+        settings_path: of the stream.
+        messages: in the topic.
+        topic: of the readings.
+        roles: what runs; by default the archiver and the scorer.
+        scorer: which of them is timed.
+    """
     settings = settings_of(settings_path)
     transport = assembly.open_transport(settings)
     group = assembly.group(settings, "scorer")
     partition = Partition(topic, 0)
     end = transport.bounds(partition)[1]
     transport.close()
+    first, last = (int(share * messages) for share in STRETCH)
     begun: tuple[float, float, int] | None = None
-    with running(settings_path, "archiver", "scorer") as roles:
+    ended: tuple[float, float, int] | None = None
+    with running(settings_path, *(roles or ("archiver", scorer))) as children:
         watch = assembly.open_transport(settings)
         deadline = time.monotonic() + 600
         while True:
             position = watch.committed(group, partition)
-            now, used = time.perf_counter(), sum(roles["scorer"].cpu_times()[:2])
+            now, used = time.perf_counter(), sum(children[scorer].cpu_times()[:2])
             done = position.offset if position else 0
-            if begun is None and done >= messages // 10:
+            if begun is None and done >= first:
                 begun = now, used, done
+            elif begun is not None and ended is None and done >= last:
+                ended = now, used, done
             if done >= end - 1:
                 break
             if time.monotonic() > deadline:
                 raise SystemExit(f"the pipe stands at {done} of {end}")
             time.sleep(0.02)
         watch.close()
-        if begun is None:
+        if begun is None or ended is None:
             raise SystemExit("the pipe was done at once; take more messages")
-        share = messages / (done - begun[2])
-        wall, processor = (now - begun[0]) * share, (used - begun[1]) * share
+        share = messages / (ended[2] - begun[2])
+        wall, processor = (ended[0] - begun[0]) * share, (ended[1] - begun[1]) * share
     from stream_ad.io import score_log
 
     return wall, processor, score_log.read(settings.store.scores).num_rows

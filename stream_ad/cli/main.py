@@ -13,7 +13,22 @@ from types import ModuleType
 from stream_ad import __version__
 from stream_ad.errors import ConfigError, StreamAdError
 
-VERBS = ("init", "train", "send", "check", "run", "alerts", "scores", "verify", "compact", "evaluate", "bundle")
+VERBS = (
+    "init",
+    "train",
+    "send",
+    "check",
+    "run",
+    "status",
+    "swap",
+    "alerts",
+    "scores",
+    "verify",
+    "audit",
+    "compact",
+    "evaluate",
+    "bundle",
+)
 """Modules of this package. Each has `add(subparsers)`, which names its options, and `run(args)`,
 which returns the exit code and imports what it needs when called."""
 

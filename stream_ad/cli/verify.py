@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import duration_text, print_json
 
 if TYPE_CHECKING:
+    from stream_ad.config import Settings
     from stream_ad.io.score_messages import Span
+    from stream_ad.lab.audit import Outcome
+    from stream_ad.lab.tail import Tail
     from stream_ad.lab.verification import Chain, Progress, Proof
 
 TELL_EVERY_S = 2.0
@@ -25,11 +30,18 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="prove that the score log is whole",
         description="Read all files of the score log and prove, for each partition, that they are an unbroken chain "
         "from the first to the last, and that no window is there twice or missing between a device's windows. Exits "
-        "with 1 and names the first gap if there is one. Neither the log nor a running service is needed.",
+        "with 1 and names the first gap if there is one. Neither the log nor a running service is needed, but for "
+        "--topics the log.",
     )
     parser.add_argument("--folder", type=Path, metavar="PATH", help="another score log than that of the settings")
     parser.add_argument(
         "--trimmed", action="store_true", help="old files were deleted on purpose: begin with the oldest there is"
+    )
+    parser.add_argument(
+        "--topics",
+        action="store_true",
+        help="also read the topics: that the tail is whole, that every window which the input gives is there, and that "
+        "alerts and scores agree",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -48,9 +60,12 @@ def run(args: argparse.Namespace) -> int:
 
     folder = args.folder if args.folder is not None else load(args.config).store.scores
     proof = verify(folder, _teller(), args.trimmed)
+    topics = verify_topics(load(args.config), folder, proof) if args.topics else None
+    failed = bool(proof.gaps) or (topics is not None and not topics.agrees)
     if args.json:
-        print_json(as_json(folder, proof))
-        return 1 if proof.gaps else 0
+        found = as_json(folder, proof)
+        print_json(found if topics is None else found | {"ok": not failed, "topics": topics.as_json()})
+        return 1 if failed else 0
     for chain in proof.chains:
         for line in lines(chain):
             print(line)
@@ -58,8 +73,76 @@ def run(args: argparse.Namespace) -> int:
         print(f"GAP   {gap}")
     if proof.gaps and is_unfinished(folder):
         print("      a compaction is at work or was cut off: `stream-ad compact` finishes it; then verify again")
-    print(summary(proof))
-    return 1 if proof.gaps else 0
+    for line in topics.lines() if topics is not None else ():
+        print(line)
+    print(summary(proof) + ("" if topics is None or topics.agrees else "; the topics disagree"))
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """What the topics say of a score log.
+
+    Attributes:
+        tails: what is not in a file yet, by partition.
+        outcomes: files and tail against the input computed again, by partition.
+    """
+
+    tails: tuple[Tail, ...]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Return whether nothing is missing, repeated or other."""
+        return not any(tail.gap for tail in self.tails) and all(outcome.agrees for outcome in self.outcomes)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is to be said."""
+        from stream_ad.cli.audit import lines
+
+        for tail in self.tails:
+            text = f"partition {tail.partition}: {tail.rows:,} rows in {tail.messages:,} messages not in a file yet"
+            yield f"GAP   {text}: {tail.gap}" if tail.gap else f"ok    {text}"
+        for outcome in self.outcomes:
+            mark = "ok   " if outcome.agrees else "GAP  "
+            first, *more = lines(outcome)
+            yield f"{mark} {first}; {outcome.alerts:,} alerts"
+            yield from (f"      {line}" for line in more)
+
+    def as_json(self) -> dict[str, object]:
+        """Return plain values."""
+        return {
+            "agrees": self.agrees,
+            "tails": [asdict(tail) for tail in self.tails],
+            "partitions": [asdict(outcome) | {"agrees": outcome.agrees} for outcome in self.outcomes],
+        }
+
+
+def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
+    """Compare a score log with the topics.
+
+    Raises:
+        TransportError: the log does not answer.
+    """
+    from stream_ad.assembly import open_transport
+    from stream_ad.cli.audit import teller
+    from stream_ad.lab.alert_ledger import AlertLedger
+    from stream_ad.lab.audit import Audit, Stretch
+    from stream_ad.lab.tail import read_tail
+
+    store = settings.store.model_copy(update={"scores": folder})
+    settings = settings.model_copy(update={"store": store})
+    newest = {chain.partition: chain.last for chain in proof.chains}
+    with contextlib.closing(open_transport(settings)) as transport:
+        audit = Audit(settings, transport, tell=teller())
+        numbers = audit.partitions()
+        tails = [read_tail(settings, transport, number, newest.get(number)) for number in numbers]
+        ledger = AlertLedger(settings, transport)
+        outcomes = [audit.compare(number, Stretch(), ledger) for number in numbers]
+    return Topics(
+        tuple(tail for tail in tails if tail is not None),
+        tuple(outcome for outcome in outcomes if outcome is not None),
+    )
 
 
 def lines(chain: Chain) -> list[str]:

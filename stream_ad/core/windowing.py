@@ -34,7 +34,7 @@ from stream_ad.core.model import Channel, Fill, WindowShape
 from stream_ad.core.quality import Quality
 from stream_ad.core.ring import BAD, CELL_FLAGS, NEVER, OUT_OF_ORDER, Ring, resized
 from stream_ad.core.rounds import rounds
-from stream_ad.core.segments import Segments, expand, order_by_slot, running_max
+from stream_ad.core.segments import Segments, expand, order_by_slot, running_max, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +216,14 @@ class Windowing:
         self._log_ns = max(self._log_ns, log_ns)
         idle = self._close_idle(np.array([self._log_ns], np.int64), np.array([offset], np.int64))
         return self._join([] if idle is None else [self._windows(idle)])
+
+    def silence_ends_ns(self) -> int | None:
+        """Return the earliest log time at which silence closes a window that is open now, or None."""
+        stride = self._shape.stride
+        is_open = (self._heard != NEVER) & ((self._newest // stride + 1) * stride > self._floor)
+        if not is_open.any():
+            return None
+        return int(self._heard[is_open].min()) + self._rules.idle_close_ns
 
     def _add_timely(
         self, work: _Timely, log: Int64Array, record_offset: Int64Array, values: Float32Array
@@ -476,7 +484,7 @@ def _records(batch: ReadingBatch) -> Int64Array:
     """Return int64[n], which record of the batch each reading is of."""
     if len(batch.offset) == 0:
         return np.empty(0, np.int64)
-    start = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(batch.offset[1:] != batch.offset[:-1]) + 1])
+    start = runs(batch.offset)
     record = np.searchsorted(batch.record_offset, batch.offset[start])
     return np.repeat(record, np.diff(start, append=len(batch.offset)))
 

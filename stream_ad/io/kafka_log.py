@@ -20,7 +20,7 @@ from stream_ad.io.kafka_clients import KafkaClients, Option
 from stream_ad.io.kafka_commit import KafkaCommitter
 from stream_ad.io.kafka_errors import translated, translating
 from stream_ad.io.kafka_records import close_producer, raw_batch, send_all
-from stream_ad.io.kafka_source import KafkaSource
+from stream_ad.io.kafka_source import KafkaSource, owners_in
 from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, TopicInfo
 
 T = TypeVar("T")
@@ -257,6 +257,11 @@ class KafkaLog:
         return Position(partition, self.topic(partition.topic).topic_id, found.offset, found.metadata or "")
 
     # Groups
+
+    def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
+        """Return which member of a group has which partition; see `transport.Transport.owners`."""
+        self._count(topic)
+        return self._ask(f"group {group}", lambda admin: owners_in(admin.describe_groups([group])[group], topic))
 
     def join(self, topic: str, group: str, owner: Owner, member: str) -> Source:
         """Join a consumer group as a static member; an older process of this name is fenced.

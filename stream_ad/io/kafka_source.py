@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -99,6 +100,33 @@ class FinishedJoin:
     def add_errback(self, function: Any) -> None:
         """Call with the error, at once."""
         self._task.add_errback(function)
+
+
+def owners_in(description: Mapping[str, Any], topic: str) -> dict[Partition, str]:
+    """Return the member that has each partition of a topic.
+
+    Args:
+        description: of one group, as the admin client gives it.
+        topic: which partitions are asked for.
+
+    Raises:
+        kafka.errors.KafkaError: the broker's answer was an error; a group that does not exist is none.
+    """
+    if description["error"] is not None:
+        code = re.match(r"\[Error (\d+)\]", description["error"])  # all that the client leaves of it
+        kind = kafka_errors.for_code(int(code[1])) if code else kafka_errors.UnknownError
+        if kind is kafka_errors.GroupIdNotFoundError:
+            return {}
+        raise kind(description["error"])
+    owners: dict[Partition, str] = {}
+    for member in description["members"]:
+        name = member["group_instance_id"] or member["member_id"]
+        assigned = member["member_assignment"]
+        # Empty bytes while the group deals its partitions anew.
+        for entry in assigned["assigned_partitions"] if isinstance(assigned, Mapping) else ():
+            if entry["topic"] == topic:
+                owners |= {Partition(topic, number): name for number in entry["partitions"]}
+    return owners
 
 
 class KafkaSource:

@@ -88,6 +88,19 @@ def holdings(cursor: Cursor, member: Member) -> list[Holding]:
     return [Holding(*row) for row in cursor.fetchall()]
 
 
+def owners(cursor: Cursor, group: str, topic: LocalTopic) -> dict[int, str]:
+    """Return the member that has each partition, by number; one whose lease has run out has none."""
+    cursor.execute(
+        "SELECT holdings.number, members.name, members.renewed_ns, members.lease_ns FROM holdings JOIN members "
+        "ON members.team = holdings.team AND members.topic = holdings.topic AND members.incarnation = holdings.holder "
+        "WHERE holdings.team = ? AND holdings.topic = ?",
+        (group, topic.key),
+    )
+    rows = cursor.fetchall()
+    now_ns = time.monotonic_ns()
+    return {number: name for number, name, renewed_ns, lease_ns in rows if abs(now_ns - renewed_ns) <= lease_ns}
+
+
 def generation(cursor: Cursor, member: Member) -> int:
     """Return a number that changes with every join, departure and release."""
     row = cursor.execute("SELECT generation FROM generations WHERE team = ? AND topic = ?", member.team).fetchone()

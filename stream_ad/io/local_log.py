@@ -187,6 +187,12 @@ class LocalLog:
             topic.pid(partition)
             return groups.position(cursor, group, topic, partition.number)
 
+    def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
+        """Return which member of a group has which partition; see `transport.Transport.owners`."""
+        with self._file.reading() as cursor:
+            found = records.get_topic(cursor, topic)
+            return {found.partition(number): name for number, name in groups.owners(cursor, group, found).items()}
+
     def join(self, topic: str, group: str, owner: Owner, member: str) -> LocalSource:
         """Join a group as a static member; an older process of this name is fenced at once."""
         with self._file.reading() as cursor:

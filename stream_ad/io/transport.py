@@ -254,6 +254,18 @@ class Transport(Protocol):
         """Return what a group committed for a partition, or None."""
         ...
 
+    def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
+        """Return which member of a group has which partition, for people to look at.
+
+        A partition that nobody has is not in the answer; a member that died is, until its session time-out. While
+        the group deals its partitions anew the answer may lack some.
+
+        Raises:
+            TopicError: there is no such topic.
+            AccessError, UnreachableError.
+        """
+        ...
+
     def join(self, topic: str, group: str, owner: Owner, member: str) -> Source:
         """Join a consumer group as the static member `member` (unique in the group, kept over restarts)."""
         ...

@@ -36,6 +36,9 @@ OPENED, MOVED = b"o", b"."
 ECHO_S = 1.0
 """Signals closer together are one request: service managers signal the group and its parent at once."""
 
+STALLED_S = 10.0
+"""A role in a call that has not returned for so long (a commit while the broker is gone) is not ready."""
+
 Plain: TypeAlias = str | int | float | bool | None
 
 
@@ -235,6 +238,8 @@ class _State:
         self._role, self._pulse = role, pulse
         self.opened = self.stopping = False
         self._was_ready: bool | None = None
+        # Asked at each look: a role that is stuck cannot set it.
+        role.metrics.ready.set_function(lambda: float(self.ready()[0]))
 
     def alive(self) -> tuple[bool, str]:
         age_s = self._pulse.age_s
@@ -243,14 +248,18 @@ class _State:
     def ready(self) -> tuple[bool, str]:
         if self.stopping:
             return False, "stopping"
-        return self._role.ready() if self.opened else (False, "starting")
+        if not self.opened:
+            return False, "starting"
+        age_s = self._pulse.age_s
+        if age_s > min(STALLED_S, self._pulse.timeout_s / 2):
+            return False, f"in a call that has not returned for {age_s:.0f} s"
+        return self._role.ready()
 
     def refresh(self) -> None:
         """Log a change of readiness, once."""
         now_ready, why = self._role.ready()
         if now_ready != self._was_ready:
             self._was_ready = now_ready
-            self._role.metrics.ready.set(int(now_ready))
             if now_ready:
                 log.info("ready", why=why)
             else:

@@ -471,6 +471,44 @@ def test_nothing_is_published_after_the_source_has_left(transport: Transport, na
 # Groups
 
 
+def test_owners_are_told_by_member(transport_factory: Factory, name: str, backend: Backend) -> None:
+    first, second, onlooker = transport_factory(), transport_factory(), transport_factory()
+    first.ensure_topic(name, 4)
+    group = f"{name}.group"
+    assert onlooker.owners(group, name) == {}  # no such group
+    a = own_all(first, name, 4, backend.deadline_s, "a-0")
+    assert onlooker.owners(group, name) == {Partition(name, number): "a-0" for number in range(4)}
+    b = Reader(second, name, "b-0")
+    poll_until([a, b], lambda: len(a.owned) == len(b.owned) == 2, backend.deadline_s)
+    expected = dict.fromkeys(a.owned, "a-0") | dict.fromkeys(b.owned, "b-0")
+
+    def told() -> bool:
+        found = onlooker.owners(group, name)
+        return {partition.number: member for partition, member in found.items()} == expected
+
+    poll_until([a, b], told, backend.deadline_s)
+    assert onlooker.owners(f"{name}.other", name) == {}
+    a.source.close()
+    poll_until([b], lambda: len(b.owned) == 4 and set(onlooker.owners(group, name).values()) == {"b-0"}, 60.0)
+    b.source.close()
+    assert onlooker.owners(group, name) == {}
+    with pytest.raises(TopicError):
+        onlooker.owners(group, f"{name}-missing")
+
+
+def test_a_member_that_died_is_no_owner_after_its_session(
+    transport_factory: Factory, name: str, backend: Backend
+) -> None:
+    transport, onlooker = transport_factory(), transport_factory()
+    transport.ensure_topic(name, 1)
+    own_all(transport, name, 1, backend.deadline_s)
+    transport.close()  # without a word to the group
+    deadline = time.monotonic() + backend.deadline_s
+    while onlooker.owners(f"{name}.group", name):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_second_member_takes_its_share_and_gives_it_back(
     transport_factory: Factory, name: str, backend: Backend
 ) -> None:

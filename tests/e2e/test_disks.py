@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from stream_ad.errors import TransportError
+from stream_ad.io import checkpoints
+from stream_ad.io.transport import Partition
 from stream_ad.service.roles import archiver as archiving
-from tests.support.e2e import Stream, fleet_records, wait_until
+from tests.support.e2e import LONG_S, Stream, fleet_records, wait_until
 from tests.support.roles import archive_all, kill, open_archiver, open_scorer, work_off
+from tests.support.supervised import Supervised, a_port
 
 
 class Disk:
@@ -136,6 +140,7 @@ def test_an_archiver_waits_unready_and_catches_up(
     assert {"full": "No space left", "read-only": "Read-only file system"}[trouble] in why
     assert events(caplog, "storage_failed", "storage_recovered") == ["storage_failed"]
     assert role._buffered_bytes() > 0
+    assert role.metrics.registry.get_sample_value("stream_ad_storage_failures_total") > 0  # type: ignore[operator]
 
     disk.change(*then)
     wait_until(stream.archived, each=lambda: role.turn(0.02))
@@ -143,6 +148,84 @@ def test_an_archiver_waits_unready_and_catches_up(
     assert "storage_recovered" in caplog.messages
     scorer.close()
     role.close()
+    stream.prove(at_least_alerts=0)
+
+
+def fill(disk: Disk) -> Path:
+    """Fill the disk to its last byte; return the file that does."""
+    filler = disk.path / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4_096)):
+            pass
+    return filler
+
+
+def test_a_scorer_killed_on_a_full_disk_goes_on_from_an_older_checkpoint(
+    make_stream: Callable[..., Stream], disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "stream_ad")
+    disk.change("size=8m")
+    stream = make_stream(partitions=1, store={"checkpoints": str(disk.path), "checkpoint_every_s": 0.01})
+    partition = Partition(stream.settings.stream.readings_topic, 0)
+    records = fleet_records(duration_s=600)
+    role = open_scorer(stream)
+    stream.send(list(islice(records, 300)))
+    work_off(role, stream)
+    wait_until(lambda: bool(role._checkpointer.newest(partition)), each=lambda: role.turn(0.01))
+    filler = fill(disk)
+
+    def more() -> None:
+        stream.send(list(islice(records, 20)))
+        role.turn(0.01)
+
+    wait_until(lambda: "checkpoint_failed" in caplog.messages, each=more)
+    for _ in range(5):
+        more()
+    work_off(role, stream)
+    older = set(checkpoints.names(disk.path, stream.settings.stream.name, 0))
+    kill(role)
+    stream.send(list(islice(records, 100)))
+    role = open_scorer(stream)  # the disk is as full as before
+    wait_until(lambda: bool(role._owned), each=lambda: role.turn(0.0))
+    assert role._owned[partition].checkpoint in older
+    work_off(role, stream)
+    assert role.metrics.registry.get_sample_value("stream_ad_replayed_records_total") > 0  # type: ignore[operator]
+    assert role.ready()[0]
+
+    filler.unlink()
+    wait_until(lambda: role._checkpointer.newest(partition) not in {"", *older}, each=more)
+    work_off(role, stream)
+    role.close()
+    archive_all(stream)
+    stream.prove()
+
+
+def test_a_running_stream_says_on_its_pages_that_the_score_log_is_full(
+    make_stream: Callable[..., Stream], run_stream: Callable[[Stream], Supervised], disk: Disk
+) -> None:
+    disk.change("size=1m")
+    stream = make_stream(store={"scores": str(disk.path), "part_max_age_s": 0.3}, service={"http_port": a_port()})
+    records = fleet_records(duration_s=3_600)
+    service = run_stream(stream)
+    wait_until(service.are_ready)
+    stream.send(list(islice(records, 300)))
+    wait_until(stream.archived)
+    filler = fill(disk)
+    stream.send(list(islice(records, 300)))
+    wait_until(lambda: service.readiness(0)[0] == 503)
+    assert "No space left" in service.readiness(0)[1]
+    assert service.metric(0, "stream_ad_storage_failures_total") > 0
+    assert service.lines("storage_failed")
+    wait_until(stream.scored)  # the scorer does not care
+    assert service.readiness(1)[0] == 200
+
+    disk.change("size=64m")
+    filler.unlink()
+    wait_until(stream.archived, 2 * LONG_S)
+    wait_until(service.are_ready)
+    assert service.lines("storage_recovered")
+    assert not service.lines("role_ended")  # both lived through it
+    service.stop()
     stream.prove(at_least_alerts=0)
 
 

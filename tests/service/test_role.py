@@ -13,6 +13,7 @@ import pytest
 from stream_ad import errors
 from stream_ad.service.role import ECHO_S, Exit, Pulse, exit_code, run_role
 from tests.service.processes import events, finish, python, turns, wait_for
+from tests.service.test_probes import free_port, get
 from tests.service.tiny_role import TinyRole
 
 TINY = "tests.service.tiny_role"
@@ -136,3 +137,18 @@ def test_beats_never_block_on_a_full_pipe() -> None:
     pulse.close()
     os.close(reader)
     os.close(writer)
+
+
+def test_a_role_in_a_call_that_does_not_return_is_not_ready(tmp_path: Path) -> None:
+    port = free_port()
+    process = python(TINY, "hang", str(tmp_path), "heartbeat_s=8", f"port={port}")
+
+    def is_unready() -> bool:
+        status, text, _ = get(port, "/readyz")
+        return status == 503 and "in a call that has not returned" in text
+
+    wait_for(lambda: turns(tmp_path) == 3)
+    wait_for(is_unready)
+    assert "stream_ad_ready 0.0" in get(port, "/metrics")[1]
+    assert get(port, "/livez")[0] == 200  # waiting for a broker that is gone is no reason to be killed
+    assert finish(process)[0] == Exit.BROKEN  # for so long it is

@@ -23,7 +23,7 @@ from simulators.fleet import CHANNELS
 from simulators.producer import recording, simulate
 from simulators.scenarios import Scenario
 from simulators.scenarios import parse as scenario
-from stream_ad.assembly import config_digest, load_model, open_transport
+from stream_ad.assembly import Models, open_transport
 from stream_ad.config import Settings, load
 from stream_ad.core.model import Channel, WindowShape
 from stream_ad.core.pipeline import merged
@@ -32,7 +32,7 @@ from stream_ad.io.recordings import Recording
 from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.lab.training import TrainingPlan, train
 from stream_ad.lab.verification import verify
-from stream_ad.replaying import PartitionReplay, replay_span
+from stream_ad.replaying import Marker, Recomputing
 
 START_MS = 1_767_225_600_000
 SECOND_NS = 1_000_000_000
@@ -43,8 +43,8 @@ LONG_S = 60.0
 """For waits that end by themselves: a machine may be busy."""
 
 
-def train_bundle(folder: Path) -> Path:
-    """Train a tiny PCA model of the simulated pumps; return its folder."""
+def train_bundle(folder: Path, kind: str = "pca", folds: int = 2, samples: int = SAMPLES) -> Path:
+    """Train a tiny model of the simulated pumps; return its folder."""
     quiet = scenario({"devices": 6, "duration_s": 900, "seed": 3}, "quiet")
     names = sorted(CHANNELS)
     columns = list(recording(quiet, START_MS))
@@ -57,8 +57,8 @@ def train_bundle(folder: Path) -> Path:
             [np.stack([np.asarray(part[name], np.float32) for name in names], axis=1) for part in columns]
         ),
     )
-    shape = WindowShape(SECOND_NS, SAMPLES, STRIDE)
-    plan = TrainingPlan("pump-pca", "pca", shape, tuple(Channel(name) for name in names), baseline="", folds=2)
+    shape = WindowShape(SECOND_NS, samples, STRIDE)
+    plan = TrainingPlan(folder.name, kind, shape, tuple(Channel(name) for name in names), baseline="", folds=folds)
     trained = train(known, plan)
     bundles.save(trained.model, folder, trained.probe)
     return folder
@@ -261,19 +261,21 @@ class Stream:
 
     def reference(self) -> Outcome:
         """Return what an undisturbed run gives: the input read once, from its first record, in this process."""
-        settings = self.settings
-        model = load_model(settings)
-        digest = config_digest(settings)
-        names = [channel.name for channel in model.channels]
+        settings, models = self.settings, Models(self.settings)
         tables, alerts, letters = [], [], []
         for partition in self.ends():
             start, end = self.log.bounds(partition)
             assert start == 0
+            position = self.log.committed(f"stream-ad.{settings.stream.name}.scorer", partition)
+            if position is None:
+                continue
             values = {
                 int(raw.offset[k]): raw.values[k] for raw in self.log.read(partition, 0, end) for k in range(len(raw))
             }
-            replay = PartitionReplay(settings, model, 0)
-            for stepped in replay_span(replay, self.log, partition, end):
+            marker = Marker.from_text(position.metadata)
+            again = Recomputing(settings, models, self.log, partition, marker.entries)
+            for found in again.run(0, position.offset, use_checkpoints=False):
+                stepped, model, digest = found.stepped, found.model, found.config_digest
                 alerts += [alert_messages.encode(one, partition, digest).value for one in stepped.result.alerts]
                 for one in stepped.refused:
                     digested = digest_of(values[one.offset])
@@ -281,6 +283,7 @@ class Stream:
                 if stepped.result.rows:
                     part = merged(stepped.result.judged)
                     window_ns = model.window.samples * model.window.period_ns
+                    names = [channel.name for channel in model.channels]
                     span = score_messages.Span(0, end)
                     sent = score_messages.encode(part.verdicts, part.ids, names, window_ns, span, partition, digest)
                     tables += [score_messages.decode(record.value, record.headers).table for record in sent]

@@ -1,0 +1,168 @@
+"""A burst of ten times what the pipe sustains, for a minute: is it worked off, with nothing lost and bounded memory?
+
+Windows at every sample (stride 1), so that the pipe's rate is one of which a sender on the same machine can make ten
+times as much. Before the burst half of the sustainable rate, to see the idle size.
+`python -m benchmarks.overload --help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.fleet import Fleet, Sender
+from benchmarks.load import DEVICES, SAMPLES, TOPIC, make_bundle, settings_of, write_settings
+from benchmarks.pipeline import pipe
+from benchmarks.service import Progress, Service, await_it
+from benchmarks.soak import check_chain
+from benchmarks.watching import Sample, Sampler, growth, write_csv
+from deploy.kafka.broker import KafkaCluster
+from stream_ad import assembly
+from stream_ad.core.model import WindowShape
+from stream_ad.io import bundles, score_log
+
+TIMES = 10.0
+IDLE_S = 40.0
+GROWTH_BAR = 2.0
+"""Largest resident size over the idle one: a poll of `commit.poll_records` messages gives 64 rows each here."""
+BACKLOG_BAR = 0.05
+"""Growth while the backlog is worked off: what is held must not depend on it."""
+
+
+def dense_bundle(folder: Path) -> None:
+    """Make the bundle with windows at every sample."""
+    model = bundles.load(make_bundle(folder / "sparse"))
+    shape = WindowShape(model.window.period_ns, SAMPLES, 1)
+    probe = np.random.default_rng(1).normal(size=(64, SAMPLES, len(model.channels))).astype(np.float32)
+    bundles.save(replace(model, window=shape), folder / "bundle", probe)
+
+
+def sustainable(folder: Path, kafka: str, messages: int) -> float:
+    """Return the messages a second that the pipe works off."""
+    topic = f"{TOPIC}.dense"
+    path = write_settings(folder, "dense", kafka, topic)
+    log = assembly.open_transport(settings_of(path))
+    log.ensure_topic(topic, 1)
+    fleet = Fleet(DEVICES).messages()
+    log.append(topic, (next(fleet) for _ in range(messages)))
+    log.close()
+    wall_s, _, _ = pipe(path, messages, topic)
+    return messages / wall_s
+
+
+def burst(folder: Path, kafka: str, rate: float, seconds: float) -> tuple[list[Sample], dict[str, Any]]:
+    """Idle, burst, work off; return samples and what was found."""
+    name = f"overload-{os.getpid()}"
+    topic = f"{TOPIC}.{name}"
+    path = write_settings(folder, name, kafka, topic)
+    settings = settings_of(path)
+    sending, asking = assembly.open_transport(settings), assembly.open_transport(settings)
+    sending.ensure_topic(topic, 1)
+    progress = Progress(settings, asking)
+    sender = Sender(sending, topic, Fleet(DEVICES).messages(), rate / 2)
+    service = Service(path, folder / "overload.log")
+    try:
+        await_it(lambda: bool(service.lines("opened")), 60, "the scorer")
+        sampler = Sampler(service, settings, progress, 1.0, lambda: sender.sent, lambda: -1, folder / "kafka")
+        sampler.start()
+        sender.start()
+        time.sleep(IDLE_S)
+        begun, before = time.monotonic(), sender.sent
+        sender.rate = TIMES * rate
+        time.sleep(seconds)
+        sender.rate = 0.0
+        time.sleep(0.1)
+        sent, took_s = sender.sent - before, time.monotonic() - begun
+        total = sender.finish()
+        await_it(lambda: progress.committed() >= progress.end(), 60 + 4 * total / rate, "worked off")
+        drained_s = time.monotonic() - begun - took_s
+        time.sleep(settings.store.part_max_age_s + 5)
+        samples = sampler.finish()
+    finally:
+        service.stop()
+        sending.close()
+        asking.close()
+    idle = [sample for sample in samples if IDLE_S / 2 <= sample.at_s < IDLE_S - 1]
+    later = [sample for sample in samples if sample.at_s >= IDLE_S]
+    working = [sample for sample in later if sample.lag > rate]
+    found = {
+        "sustainable": round(rate),
+        "burst": round(sent / took_s),
+        "times": round(sent / took_s / rate, 1),
+        "burst_s": round(took_s, 1),
+        "messages": total,
+        "lag_at_most": max(sample.lag for sample in later),
+        "worked_off_s": round(drained_s, 1),
+        "restarts": sampler.restarts,
+        **{f"{role}_mb_idle": max(getattr(s, f"{role}_mb") for s in idle) for role in ("scorer", "archiver")},
+        **{f"{role}_mb_at_most": max(getattr(s, f"{role}_mb") for s in later) for role in ("scorer", "archiver")},
+        **{
+            f"{role}_growth_working_off": round(
+                growth([getattr(s, f"{role}_mb") for s in working[len(working) // 4 :]]), 4
+            )
+            for role in ("scorer", "archiver")
+        },
+        "rows": whole(settings.store.scores),
+    }
+    return samples, found
+
+
+def whole(folder: Path) -> int:
+    """Return the number of rows after checking that parts chain and that no device's sequence has a gap or repeat.
+
+    Raises:
+        SystemExit: something is missing or there twice.
+    """
+    check_chain(folder)
+    rows = 0
+    ends: dict[str, int] = {}
+    for part in score_log.parts(folder):
+        table = pq.read_table(part.path, columns=["device", "sequence"], partitioning=None)
+        numbers = table.group_by("device").aggregate([("sequence", name) for name in ("min", "max", "count_distinct")])
+        for device, first, last, distinct in zip(*(column.to_pylist() for column in numbers.columns), strict=True):
+            if first != ends.get(device, 0) or distinct != last + 1 - first:
+                raise SystemExit(f"{part.path}: {device}: sequence {first} to {last} after {ends.get(device, 0)}")
+            ends[device] = last + 1
+        if table.num_rows != sum(numbers["sequence_max"].to_numpy() - numbers["sequence_min"].to_numpy() + 1):
+            raise SystemExit(f"{part.path}: a row is there twice")
+        rows += table.num_rows
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of the burst")
+    parser.add_argument("--rate", type=float, help="what is sustained, messages a second (measured first)")
+    parser.add_argument("--csv", type=Path, help="write the samples there")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        folder = Path(scratch)
+        dense_bundle(folder)
+        server = stack.enter_context(KafkaCluster(folder / "kafka")).servers[0]
+        kafka = f'kind = "kafka"\nservers = ["{server}"]'
+        samples, found = burst(folder, kafka, args.rate or sustainable(folder, kafka, 8_000), args.seconds)
+    if args.csv is not None:
+        write_csv(args.csv, samples)
+    bounded = all(
+        found[f"{role}_mb_at_most"] <= GROWTH_BAR * found[f"{role}_mb_idle"] for role in ("scorer", "archiver")
+    )
+    flat = all(found[f"{role}_growth_working_off"] <= BACKLOG_BAR for role in ("scorer", "archiver"))
+    found["ok"] = bounded and flat and found["restarts"] == 0
+    print(json.dumps(found, indent=2))
+    sys.exit(0 if found["ok"] else 1)
+
+
+if __name__ == "__main__":
+    main()

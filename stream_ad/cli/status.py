@@ -1,0 +1,264 @@
+"""`stream-ad status`: lag, owners, model, checkpoints and parts of each partition, and what needs a look."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from stream_ad.cli.output import console, duration_s, duration_text, print_json, time_text
+from stream_ad.errors import ConfigError, TransportError, UnreachableError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from stream_ad.cli.status_facts import CheckpointFile, Lag, PartitionStatus, Status
+    from stream_ad.cli.status_judged import Limits
+    from stream_ad.config import Settings
+    from stream_ad.io.transport import Transport
+
+AGAIN_S = 2.0
+"""Where something waits, a second look after this long tells whether the lag grows."""
+REQUEST_S = 5.0
+"""A person waits; the roles' own time-out may be longer."""
+MODEL_DIGITS = 12
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "status",
+        help="show lag, owners, checkpoints and parts of each partition",
+        description="Show how the stream stands, partition by partition, and what needs a look. Reads the log without "
+        "a consumer group, this host's folders and the pages of this host's roles; changes nothing. Exits with 0 if "
+        "all is well, 1 if something needs a look, 2 if the settings are wrong.",
+    )
+    parser.add_argument("--watch", type=float, metavar="S", help="look again every S seconds, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="one JSON object a look")
+    group = parser.add_argument_group("when something needs a look")
+    group.add_argument("--max-lag", metavar="TIME", help="readings wait longer for their score (60s)")
+    text = "the newest checkpoint is behind the scored input by more (ten times store.checkpoint_every_s, 60s at least)"
+    group.add_argument("--max-checkpoint-age", metavar="TIME", help=text)
+    text = "scores wait longer for their part (ten times store.part_max_age_s, 60s at least)"
+    group.add_argument("--max-part-age", metavar="TIME", help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the status; return 0 if nothing needs a look, else 1.
+
+    Raises:
+        ConfigError: settings or options are wrong.
+        TransportError: the log does not answer, or has no readings topic (not with `--watch`, which goes on).
+    """
+    from stream_ad.cli.status_judged import Limits
+    from stream_ad.config import load
+
+    settings = load(args.config)
+    if args.watch is not None and not 0 < args.watch < 1e6:
+        raise ConfigError(f"--watch: expected seconds above 0, found {args.watch:g}")
+    limits = Limits.of(
+        settings,
+        _seconds("--max-lag", args.max_lag),
+        _seconds("--max-checkpoint-age", args.max_checkpoint_age),
+        _seconds("--max-part-age", args.max_part_age),
+    )
+    out = console()
+    code = 0
+    for status, lines in looks(settings, limits, args.watch):
+        code = 1 if lines else 0
+        if args.json:
+            print_json(as_json(settings, status, lines))
+        else:
+            if args.watch is not None and sys.stdout.isatty():
+                out.clear()
+            show(out, settings, status, lines)
+        sys.stdout.flush()
+    return code
+
+
+def looks(settings: Settings, limits: Limits, every_s: float | None) -> Iterator[tuple[Status | None, list[str]]]:
+    """Yield what was seen and what of it needs a look; one look, or without end every `every_s` seconds.
+
+    With `every_s` a log that does not answer is a look without a status.
+    """
+    from stream_ad.cli.status_facts import take
+    from stream_ad.cli.status_judged import is_lagging, warnings
+
+    before: Status | None = None
+    with contextlib.ExitStack() as stack:
+        transport: Transport | None = None
+        while True:
+            due = time.monotonic() + (every_s or 0.0)
+            try:
+                if transport is None:
+                    transport = stack.enter_context(contextlib.closing(open_for_a_look(settings)))
+                status = take(settings, transport)
+                if every_s is None and is_lagging(status, limits):
+                    time.sleep(AGAIN_S)
+                    before, status = status, take(settings, transport)
+            except TransportError as error:
+                if every_s is None:
+                    raise
+                stack.close()
+                transport = before = None
+                yield None, [str(error)]
+            else:
+                yield status, warnings(status, before, limits)
+                before = status
+            if every_s is None:
+                return
+            time.sleep(max(0.0, due - time.monotonic()))
+
+
+def open_for_a_look(settings: Settings) -> Transport:
+    """Open the log; makes nothing.
+
+    Raises:
+        UnreachableError: it does not answer, or there is none yet.
+    """
+    from stream_ad.assembly import open_transport
+    from stream_ad.config import LocalTransport
+
+    transport = settings.transport
+    if isinstance(transport, LocalTransport):
+        if not transport.path.exists():
+            raise UnreachableError(f"{transport.path}: there is no log yet; it is made with its first topic")
+        return open_transport(settings)
+    shorter = transport.model_copy(update={"request_timeout_s": min(REQUEST_S, transport.request_timeout_s)})
+    return open_transport(settings.model_copy(update={"transport": shorter}))
+
+
+def as_json(settings: Settings, status: Status | None, lines: list[str]) -> dict[str, Any]:
+    """Return a look as plain values."""
+    answer: dict[str, Any] = {"stream": settings.stream.name, "ok": not lines, "warnings": lines}
+    if status is None:
+        return answer | {"time": time_text(time.time_ns(), seconds=False)}
+    from stream_ad.cli.status_facts import totals
+
+    return (
+        answer
+        | {"time": time_text(status.taken_ns, seconds=False), "totals": totals(status)}
+        | {"partitions": [asdict(part) for part in status.partitions]}
+        | {"roles": [asdict(role) for role in status.roles]}
+    )
+
+
+# -- for people -----------------------------------------------------------------------------------
+
+
+def show(out: Console, settings: Settings, status: Status | None, lines: list[str]) -> None:
+    """Print a look."""
+    now_ns = time.time_ns() if status is None else status.taken_ns
+    out.print(f"[bold]{settings.stream.name}[/]  {time_text(now_ns)} UTC")
+    if status is not None:
+        out.print(scoring_table(settings, status))
+        out.print(archiving_table(settings, status))
+        for role in status.roles:
+            out.print(f"{role.name:<10} {role.state:<11} {role.address}  {role.text}", markup=False)
+        out.print(totals_line(status), markup=False)
+    for line in lines:
+        out.print("[bold red]LOOK[/]", end=" ")
+        out.print(line, markup=False)
+    if not lines:
+        out.print("[green]all is well[/]")
+
+
+def scoring_table(settings: Settings, status: Status) -> Table:
+    """Return the scorers' half."""
+    table = _table(f"scoring {settings.stream.readings_topic}")
+    for name in ("partition", "unscored", "behind", "at offset"):
+        table.add_column(name, justify="right")
+    for name in ("scorer", "model", "state", "last scores", "checkpoints: newest, oldest"):
+        table.add_column(name)
+    for part in status.partitions:
+        found = part.scoring
+        table.add_row(
+            str(part.partition),
+            f"{found.lag.records:,}",
+            _behind(found.lag),
+            "—" if found.committed is None else f"{found.committed:,}",
+            _owner(found.owner),
+            found.model[:MODEL_DIGITS] or "unknown",
+            _state(part),
+            _ago(found.last_result_age_s),
+            "none here" if found.newest is None else f"{_file(found.newest)}, {_age(found.oldest)}",
+        )
+    return table
+
+
+def archiving_table(settings: Settings, status: Status) -> Table:
+    """Return the archiver's half."""
+    table = _table(f"archiving {settings.stream.scores_topic}")
+    for name in ("partition", "not in Parquet", "behind"):
+        table.add_column(name, justify="right")
+    for name in ("archiver", "last part"):
+        table.add_column(name)
+    for part in status.partitions:
+        found = part.archiving
+        last = found.last_part
+        table.add_row(
+            str(part.partition),
+            f"{found.lag.records:,}",
+            _behind(found.lag),
+            _owner(found.owner),
+            "none here" if last is None else f"{last.path}, {duration_text(last.age_s)} ago, {last.rows:,} rows",
+        )
+    return table
+
+
+def totals_line(status: Status) -> str:
+    """Return sums in a line."""
+    from stream_ad.cli.status_facts import totals
+
+    found = totals(status)
+    return (
+        f"in all {found['unscored_records']:,} readings' records unscored, at most "
+        f"{duration_text(found['unscored_s'])} behind; {found['unarchived_messages']:,} score messages not in Parquet, "
+        f"at most {duration_text(found['unarchived_s'])} behind"
+    )
+
+
+def _table(title: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _behind(lag: Lag) -> str:
+    return duration_text(lag.seconds) if lag.records else "—"
+
+
+def _owner(owner: str) -> str:
+    return owner or "[bold red]nobody[/]"
+
+
+def _state(part: PartitionStatus) -> str:
+    states = {True: "[yellow]catching up[/]", False: "up to date", None: "unknown"}
+    return states[part.scoring.is_catching_up]
+
+
+def _ago(seconds: float | None) -> str:
+    return "none" if seconds is None else f"{duration_text(seconds)} ago"
+
+
+def _age(file: CheckpointFile | None) -> str:
+    return "—" if file is None else duration_text(file.age_s)
+
+
+def _file(file: CheckpointFile) -> str:
+    return f"{duration_text(file.age_s)} (offset {file.offset:,})"
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from error

@@ -1,0 +1,357 @@
+"""How a stream stands: lag, owners, model, checkpoints and parts of each partition; looked at, never touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_ad import assembly
+from stream_ad.cli.status_roles import RoleStatus, ask
+from stream_ad.config import Settings
+from stream_ad.errors import PositionError, StorageError, TopicError
+from stream_ad.io import checkpoints, score_log, score_messages
+from stream_ad.io.transport import Headers, Partition, Position, Transport
+from stream_ad.replaying import Marker
+
+COUNTED = 200
+"""So many unread offsets are read and their records counted; of more the span of offsets is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a reader is behind, by the log's own times.
+
+    Attributes:
+        records: not yet read. Above `COUNTED` a difference of offsets, which holds the log's own records too.
+        seconds: log time of the newest record minus that of the first unread one.
+        waiting_s: age of the first unread record now, by this machine's clock.
+    """
+
+    records: int = 0
+    seconds: float = 0.0
+    waiting_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """A checkpoint in this host's folder.
+
+    Attributes:
+        name: of the file.
+        age_s: since it was written.
+        offset: the next input offset after what it holds.
+    """
+
+    name: str
+    age_s: float
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """The last part of a partition in this host's folder.
+
+    Attributes:
+        path: relative to the folder.
+        age_s: since it was written.
+        rows: in it.
+        end: the next offset of the scores topic after what it holds.
+    """
+
+    path: str
+    age_s: float
+    rows: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How the scoring of a partition stands.
+
+    Attributes:
+        owner: member that has it, "" if nobody.
+        committed: next input offset, None before the first commit.
+        earliest: first input offset retained.
+        lag: readings not yet scored.
+        model: id of the model in force as the last commit tells, "" if it does not.
+        is_catching_up: as the owner's pages tell; None if they are not to be had.
+        last_result_age_s: since the last commit that had scores, None if there are none.
+        unsaved_s: log time scored since the newest checkpoint: what a restart reads again; None without checkpoint.
+        oldest, newest: checkpoints in this host's folder.
+        trouble: what is wrong with the position, "" if nothing.
+    """
+
+    owner: str
+    committed: int | None
+    earliest: int
+    lag: Lag
+    model: str
+    is_catching_up: bool | None
+    last_result_age_s: float | None
+    unsaved_s: float | None
+    oldest: CheckpointFile | None
+    newest: CheckpointFile | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Archiving:
+    """How the archiving of a partition stands.
+
+    Attributes:
+        owner: member that has it, "" if nobody.
+        lag: score messages not yet in a part.
+        last_part: in this host's folder.
+        trouble: what is wrong with the folder, "" if nothing.
+    """
+
+    owner: str
+    lag: Lag
+    last_part: PartFile | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """Both halves of a partition."""
+
+    partition: int
+    scoring: Scoring
+    archiving: Archiving
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the stream stands.
+
+    Attributes:
+        stream: its name.
+        taken_ns: when this was looked at.
+        partitions: in order of their numbers.
+        roles: those of this host that should run, or do.
+    """
+
+    stream: str
+    taken_ns: int
+    partitions: tuple[PartitionStatus, ...]
+    roles: tuple[RoleStatus, ...]
+
+
+def take(settings: Settings, transport: Transport) -> Status:
+    """Look at a stream; costs a few short reads a partition.
+
+    Raises:
+        TopicError: there is no readings topic.
+        TransportError: the log does not answer.
+    """
+    return Look(settings, transport).status()
+
+
+def lag_of(transport: Transport, partition: Partition, start: int, end: int) -> Lag:
+    """Return the lag of a reader that goes on at `start`, which is retained, in a log that ends at `end`."""
+    if start >= end:
+        return Lag()
+    first = newest = None
+    records = 0
+    is_near = end - start <= COUNTED
+    for raw in transport.read(partition, start, end):
+        if not len(raw):
+            continue
+        first = int(raw.log_ns[0]) if first is None else first
+        newest = int(raw.log_ns[-1])
+        records += len(raw)
+        if not is_near:
+            break
+    if first is None or newest is None:
+        return Lag()  # only the log's own records, of commits
+    if not is_near:
+        records = end - start
+        last = newest_record(transport, partition, start, end)
+        newest = newest if last is None else last[0]
+    return Lag(records, max(0, newest - first) / 1e9, max(0, time.time_ns() - first) / 1e9)
+
+
+def newest_record(transport: Transport, partition: Partition, start: int, end: int) -> tuple[int, Headers] | None:
+    """Return log time and headers of the last record at or after `start`, looking back from the end."""
+    span = 4
+    while end > start:
+        found = None
+        for raw in transport.read(partition, max(start, end - span), end):
+            if len(raw):
+                found = int(raw.log_ns[-1]), raw.headers[-1]
+        if found is not None or end - span <= start:
+            return found
+        span *= 8
+    return None
+
+
+def model_of(marker: Marker | None, headers: Headers) -> str:
+    """Return the model in force: what the commit says, else that of the newest scores, else ""."""
+    named = "" if marker is None else marker.model_id
+    return named or dict(headers).get(f"{score_messages.PREFIX}model", b"").decode(errors="replace")
+
+
+class Look:
+    """One look at a stream."""
+
+    def __init__(self, settings: Settings, transport: Transport) -> None:
+        self._settings = settings
+        self._transport = transport
+        stream = settings.stream
+        self._count = transport.topic(stream.readings_topic).partitions
+        try:
+            self._scores_id = transport.topic(stream.scores_topic).topic_id
+        except TopicError:
+            self._scores_id = ""  # no scorer has ever run
+        self._scorers = self._owners("scorer", stream.readings_topic)
+        self._archivers = self._owners("archiver", stream.scores_topic) if self._scores_id else {}
+
+    def status(self) -> Status:
+        """Return how the stream stands."""
+        now_ns = time.time_ns()
+        roles = self._roles()
+        parts = tuple(
+            PartitionStatus(number, self._scoring(number, roles), self._archiving(number))
+            for number in range(self._count)
+        )
+        return Status(self._settings.stream.name, now_ns, parts, roles)
+
+    def _owners(self, role: str, topic: str) -> dict[int, str]:
+        found = self._transport.owners(assembly.group(self._settings, role), topic)
+        return {partition.number: member for partition, member in found.items()}
+
+    def _archives_here(self, member: str) -> bool:
+        return member == assembly.member(self._settings, "archiver")
+
+    def _roles(self) -> tuple[RoleStatus, ...]:
+        """Ask the roles that should run here: those in the settings, unless only other hosts run this stream."""
+        prefix = assembly.member(self._settings, "scorer", 0).removesuffix("0")
+        numbers = {int(name.removeprefix(prefix)) for name in self._scorers.values() if _numbered(name, prefix)}
+        if numbers or not self._scorers:
+            numbers |= set(range(self._settings.service.scorers))
+        roles = [ask(self._settings, "scorer", index) for index in sorted(numbers)]
+        if not self._archivers or any(map(self._archives_here, self._archivers.values())):
+            roles.append(ask(self._settings, "archiver", 0))
+        return tuple(roles)
+
+    # -- scoring ----------------------------------------------------------------------------------
+
+    def _scoring(self, number: int, roles: Iterable[RoleStatus]) -> Scoring:
+        stream = self._settings.stream
+        partition = Partition(stream.readings_topic, number)
+        earliest, end = self._transport.bounds(partition)
+        position = self._transport.committed(assembly.group(self._settings, "scorer"), partition)
+        marker, trouble = _marker(position)
+        committed = None if position is None else position.offset
+        if committed is not None and not earliest <= committed <= end:
+            trouble = f"committed offset {committed} is outside of what is retained ({earliest} to {end})"
+        start = earliest if committed is None else min(max(committed, earliest), end)
+        last = self._newest_scores(number)
+        files = self._checkpoints(number)
+        owner = self._scorers.get(number, "")
+        return Scoring(
+            owner=owner,
+            committed=committed,
+            earliest=earliest,
+            lag=lag_of(self._transport, partition, start, end),
+            model=model_of(marker, () if last is None else last[1]),
+            is_catching_up=self._catching_up(number, owner, roles),
+            last_result_age_s=None if last is None else max(0, time.time_ns() - last[0]) / 1e9,
+            unsaved_s=self._unsaved_s(partition, start, files[0].offset) if files else None,
+            oldest=files[-1] if files else None,
+            newest=files[0] if files else None,
+            trouble=trouble,
+        )
+
+    def _catching_up(self, number: int, owner: str, roles: Iterable[RoleStatus]) -> bool | None:
+        """Return what the page of the partition's owner says, if it is a role of this host that answers."""
+        for role in roles:
+            if owner == f"{self._settings.service.instance}-{role.name}" and str(number) in role.replaying:
+                return role.replaying[str(number)]
+        return None
+
+    def _newest_scores(self, number: int) -> tuple[int, Headers] | None:
+        if not self._scores_id:
+            return None
+        scores = Partition(self._settings.stream.scores_topic, number)
+        return newest_record(self._transport, scores, *self._transport.bounds(scores))
+
+    def _checkpoints(self, number: int) -> list[CheckpointFile]:
+        """Return the checkpoints of a partition, the newest first."""
+        folder = self._settings.store.checkpoints
+        found = []
+        for name in checkpoints.names(folder, self._settings.stream.name, number):
+            try:
+                found.append(CheckpointFile(name, _age_s(folder / name), int(name.split(".")[2])))
+            except FileNotFoundError:  # pruned meanwhile
+                continue
+        return found
+
+    def _unsaved_s(self, partition: Partition, committed: int, saved: int) -> float:
+        """Return the log time between a checkpoint and the committed offset."""
+        earliest, _ = self._transport.bounds(partition)
+        return lag_of(self._transport, partition, max(saved, earliest), committed).seconds
+
+    # -- archiving --------------------------------------------------------------------------------
+
+    def _archiving(self, number: int) -> Archiving:
+        owner = self._archivers.get(number, "")
+        folder = self._settings.store.scores
+        try:
+            info = score_log.last_part(folder, number)
+            last = None if info is None else _part_file(folder, info)
+        except (StorageError, FileNotFoundError) as error:
+            return Archiving(owner, Lag(), None, str(error))
+        if not self._scores_id:
+            return Archiving(owner, Lag(), last)
+        scores = Partition(self._settings.stream.scores_topic, number)
+        earliest, end = self._transport.bounds(scores)
+        position = self._transport.committed(assembly.group(self._settings, "archiver"), scores)
+        archived = 0 if position is None else position.offset
+        trouble = ""
+        if info is not None and info.topic_id != self._scores_id:
+            trouble = f"the newest part is of another topic of the name {scores.topic}"
+        elif archived > (0 if last is None else last.end) and (last is not None or self._archives_here(owner)):
+            there = "none" if last is None else str(last.end)
+            trouble = f"archived up to {archived}, but the newest part ends at {there}: files were taken away"
+        elif archived > end:
+            trouble = f"archived up to {archived}, but the scores topic ends at {end}"
+        # The folder of another host is not seen: its archiver's commits are what there is then.
+        start = max(archived if last is None else last.end, earliest)
+        return Archiving(owner, lag_of(self._transport, scores, start, end), last, trouble)
+
+
+def _numbered(member: str, prefix: str) -> bool:
+    return member.startswith(prefix) and member.removeprefix(prefix).isdecimal()
+
+
+def _marker(position: Position | None) -> tuple[Marker | None, str]:
+    if position is None:
+        return None, ""
+    try:
+        return Marker.from_text(position.metadata), ""
+    except PositionError as error:
+        return None, str(error)
+
+
+def _age_s(path: Path) -> float:
+    return max(0.0, time.time() - path.stat().st_mtime)
+
+
+def _part_file(folder: Path, info: score_log.PartInfo) -> PartFile:
+    return PartFile(str(info.path.relative_to(folder)), _age_s(info.path), info.rows, info.span.end)
+
+
+def totals(status: Status) -> Mapping[str, float]:
+    """Return sums over records and the largest of times."""
+    scoring = [part.scoring.lag for part in status.partitions]
+    archiving = [part.archiving.lag for part in status.partitions]
+    return {
+        "partitions": len(status.partitions),
+        "unscored_records": sum(lag.records for lag in scoring),
+        "unscored_s": max((lag.seconds for lag in scoring), default=0.0),
+        "unarchived_messages": sum(lag.records for lag in archiving),
+        "unarchived_s": max((lag.seconds for lag in archiving), default=0.0),
+    }

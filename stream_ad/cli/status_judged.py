@@ -1,0 +1,131 @@
+"""What of a stream's status needs a look, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from stream_ad.cli.output import duration_text
+from stream_ad.cli.status_facts import Archiving, Lag, PartitionStatus, Scoring, Status
+from stream_ad.config import Settings
+
+LAGGING_S = 10.0
+"""Behind by less, a growing lag is the way between two commits; scores wait besides for their part to be full."""
+LEAST_S = 60.0
+SPAN_FACTOR = 10.0
+"""Checkpoints and parts may be this many times as old as they are meant to be, and at least `LEAST_S`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Beyond what a look is needed.
+
+    Attributes:
+        lag_s: readings may wait for their score so long.
+        checkpoint_s: log time scored since the newest checkpoint.
+        part_s: scores may wait for their part so long.
+        unarchived_s: so long they wait in any case, with some to spare.
+    """
+
+    lag_s: float
+    checkpoint_s: float
+    part_s: float
+    unarchived_s: float = LAGGING_S
+
+    @classmethod
+    def of(cls, settings: Settings, lag_s: float | None, checkpoint_s: float | None, part_s: float | None) -> Limits:
+        """Return limits that fit the settings where none is given."""
+        store = settings.store
+        return cls(
+            LEAST_S if lag_s is None else lag_s,
+            max(LEAST_S, SPAN_FACTOR * store.checkpoint_every_s) if checkpoint_s is None else checkpoint_s,
+            max(LEAST_S, SPAN_FACTOR * store.part_max_age_s) if part_s is None else part_s,
+            LAGGING_S + 2 * store.part_max_age_s,
+        )
+
+
+def warnings(status: Status, before: Status | None, limits: Limits) -> list[str]:
+    """Return what needs a look, a line each.
+
+    Args:
+        status: of now.
+        before: an earlier look, to tell whether a lag grows.
+        limits: what is too much.
+    """
+    return [*_ownerless(status), *_roles(status), *_partitions(status, before, limits)]
+
+
+def is_lagging(status: Status, limits: Limits) -> bool:
+    """Return whether a second look is worth while: whether some lag grows."""
+    return any(
+        part.scoring.lag.waiting_s > LAGGING_S or part.archiving.lag.waiting_s > limits.unarchived_s
+        for part in status.partitions
+    )
+
+
+def _ownerless(status: Status) -> Iterator[str]:
+    halves: dict[str, Mapping[int, str]] = {
+        "scorer": {part.partition: part.scoring.owner for part in status.partitions},
+        "archiver": {part.partition: part.archiving.owner for part in status.partitions},
+    }
+    for role, owners in halves.items():
+        alone = [number for number, owner in owners.items() if not owner]
+        if alone and len(alone) == len(owners):
+            yield f"no owner: no {role} has any of the {_count(len(owners), 'partition')}"
+        elif alone:
+            yield f"no owner: no {role} has partition {_listed(alone)}"
+
+
+def _roles(status: Status) -> Iterator[str]:
+    for role in status.roles:
+        if role.state == "unreachable":
+            yield f"{role.name} is unreachable at {role.address}: {role.text}"
+        elif role.state == "not ready":
+            yield f"{role.name} is not ready: {role.text}"
+
+
+def _partitions(status: Status, before: Status | None, limits: Limits) -> Iterator[str]:
+    earlier = {part.partition: part for part in before.partitions} if before is not None else {}
+    for part in status.partitions:
+        was: PartitionStatus | None = earlier.get(part.partition)
+        name = f"partition {part.partition}"
+        for text in _scoring(part.scoring, None if was is None else was.scoring.lag, limits):
+            yield f"{name}: {text}"
+        for text in _archiving(part.archiving, None if was is None else was.archiving.lag, limits):
+            yield f"{name}: {text}"
+
+
+def _scoring(found: Scoring, before: Lag | None, limits: Limits) -> Iterator[str]:
+    if found.trouble:
+        yield found.trouble
+    yield from _lag(found.lag, before, (limits.lag_s, LAGGING_S), "readings wait to be scored", "the scorer's lag")
+    if found.unsaved_s is not None and found.unsaved_s > limits.checkpoint_s and found.newest is not None:
+        yield (
+            f"the newest checkpoint is old ({duration_text(found.newest.age_s)}): a restart reads "
+            f"{duration_text(found.unsaved_s)} of input again"
+        )
+
+
+def _archiving(found: Archiving, before: Lag | None, limits: Limits) -> Iterator[str]:
+    if found.trouble:
+        yield found.trouble
+    age = "there is none" if found.last_part is None else f"{duration_text(found.last_part.age_s)} old"
+    waiting = f"the last part is old ({age}): scores wait"
+    yield from _lag(found.lag, before, (limits.part_s, limits.unarchived_s), waiting, "the archiver's lag")
+
+
+def _lag(lag: Lag, before: Lag | None, limits_s: tuple[float, float], waiting: str, name: str) -> Iterator[str]:
+    """Yield what is too much, and what grows beyond the second limit."""
+    limit_s, lagging_s = limits_s
+    if lag.waiting_s > limit_s:
+        yield f"{waiting}: {lag.records:,} unread, the first since {duration_text(lag.waiting_s)}"
+    if before is not None and lag.waiting_s > lagging_s and lag.records > before.records > 0:
+        yield f"{name} is growing: from {before.records:,} to {lag.records:,} records"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
