@@ -39,6 +39,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.budget
+	$(BIN)/python -m benchmarks.score_log
 
 soak: $(VENV)/installed
 	$(BIN)/python -m benchmarks.soak --picture docs/pictures/soak.png

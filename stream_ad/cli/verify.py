@@ -35,6 +35,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--folder", type=Path, metavar="PATH", help="another score log than that of the settings")
     parser.add_argument(
+        "--trimmed", action="store_true", help="old files were deleted on purpose: begin with the oldest there is"
+    )
+    parser.add_argument(
         "--topics",
         action="store_true",
         help="also read the topics: that the tail is whole, that every window which the input gives is there, and that "
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.lab.verification import verify
 
     folder = args.folder if args.folder is not None else load(args.config).store.scores
-    proof = verify(folder, _teller())
+    proof = verify(folder, _teller(), args.trimmed)
     topics = verify_topics(load(args.config), folder, proof) if args.topics else None
     failed = bool(proof.gaps) or (topics is not None and not topics.agrees)
     if args.json:

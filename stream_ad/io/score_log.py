@@ -163,7 +163,7 @@ def read(folder: Path, device: str | None = None, start_ns: int | None = None, e
         for _, _, path in found:
             try:
                 with open_file(path) as file, storage_errors(path, "read"):
-                    table = pq.read_table(file, filters=wanted or None)
+                    table = pq.read_table(file, filters=wanted or None, page_checksum_verification=True)
             except pa.ArrowException as error:
                 raise ScoreLogError(f"{path}: expected a Parquet file, found: {error}") from error
             if table.num_rows or not tables:
@@ -297,7 +297,7 @@ def write_file(table: pa.Table, path: Path) -> None:
     """
     with path.open("xb") as file:
         try:
-            pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
+            pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
         except pa.ArrowException as error:
             raise ScoreLogError(f"{path}: cannot be written as Parquet: {error}") from error
         file.flush()

@@ -218,7 +218,7 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
     """
     with open_file(path) as file, storage_errors(path, "read"):
         try:
-            yield pq.ParquetFile(file)
+            yield pq.ParquetFile(file, page_checksum_verification=True)
         except pa.ArrowException as error:
             raise ScoreLogError(f"{path}: expected a Parquet file, found: {error}") from error
 

@@ -71,6 +71,7 @@ class Chain:
 
     Attributes:
         partition: number.
+        is_trimmed: older parts were deleted on purpose: the first one need not say that it was.
         first: the first part, None before it.
         last: the newest part.
         devices: where each device stands.
@@ -80,6 +81,7 @@ class Chain:
     """
 
     partition: int
+    is_trimmed: bool = False
     first: PartInfo | None = None
     last: PartInfo | None = None
     devices: DeviceChains = field(default_factory=DeviceChains)
@@ -90,7 +92,7 @@ class Chain:
     @property
     def is_from_start(self) -> bool:
         """Whether the first part begins where the stream's scores do, so that each device must begin at 0."""
-        return self.first is not None and _is_start(self.first)
+        return self.first is not None and self.first.is_first and _is_start(self.first)
 
     def add(self, part: PartInfo, rows: Rows) -> Gap | None:
         """Take in the next part; return what breaks the chain, after which nothing may be added."""
@@ -111,7 +113,7 @@ class Chain:
         """Compare a part's footer with the one before it."""
         before = self.last
         if before is None:
-            if part.is_first:
+            if part.is_first or self.is_trimmed:
                 return None
             return self.gap(part, "the first file", "one written when there was no other", "one that came after others")
         for what, expected, found in (
@@ -214,7 +216,7 @@ class Proof:
     seconds: float
 
 
-def verify(folder: Path, tell: Callable[[Progress], None] = lambda _: None) -> Proof:
+def verify(folder: Path, tell: Callable[[Progress], None] = lambda _: None, is_trimmed: bool = False) -> Proof:
     """Prove that a score log is whole, from its files alone; compactions may run meanwhile.
 
     Holds one part's keys at a time: about 100 bytes a row.
@@ -222,6 +224,7 @@ def verify(folder: Path, tell: Callable[[Progress], None] = lambda _: None) -> P
     Args:
         folder: of the score log.
         tell: called after each part.
+        is_trimmed: older parts were deleted on purpose: begin with the oldest there is.
 
     Raises:
         ScoreLogError: there is no part.
@@ -231,16 +234,16 @@ def verify(folder: Path, tell: Callable[[Progress], None] = lambda _: None) -> P
     folder = folder.resolve()
     for _ in range(score_log.TRIES - 1):
         try:
-            chains, gaps = _verified(folder, tell)
+            chains, gaps = _verified(folder, tell, is_trimmed)
             break
         except PartMovedError:  # merged since it was listed
             continue
     else:
-        chains, gaps = _verified(folder, tell)
+        chains, gaps = _verified(folder, tell, is_trimmed)
     return Proof(tuple(chains), tuple(gaps), time.monotonic() - begun)
 
 
-def _verified(folder: Path, tell: Callable[[Progress], None]) -> tuple[list[Chain], list[Gap]]:
+def _verified(folder: Path, tell: Callable[[Progress], None], is_trimmed: bool) -> tuple[list[Chain], list[Gap]]:
     found = score_log.listed(folder)
     if not found:
         raise ScoreLogError(f"{folder}: expected parts, found none")
@@ -248,7 +251,7 @@ def _verified(folder: Path, tell: Callable[[Progress], None]) -> tuple[list[Chai
     broken: dict[int, Gap] = {}
     rows = 0
     for count, (number, _, path) in enumerate(found, start=1):
-        chain = chains.setdefault(number, Chain(number))
+        chain = chains.setdefault(number, Chain(number, is_trimmed))
         if number in broken:
             continue
         gap = _add(chain, path)

@@ -70,6 +70,18 @@ def test_another_folder_needs_no_settings(filled: Path, tmp_path: Path, capsys: 
     assert "expected parts, found none" in capsys.readouterr().err
 
 
+def test_files_deleted_on_purpose_are_passed_over_on_request(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = sorted((filled.parent / "scores").glob("**/part-1-*.parquet"))
+    for path in paths[:4]:
+        path.unlink()
+    assert main(["-c", str(filled), "verify"]) == 1
+    assert "the first file: expected one written when there was no other" in capsys.readouterr().out
+    assert main(["-c", str(filled), "verify", "--trimmed"]) == 0
+    assert "begins at input offset 52, not with the stream" in capsys.readouterr().out
+    paths[6].unlink()
+    assert main(["-c", str(filled), "verify", "--trimmed"]) == 1
+
+
 def test_what_is_not_covered_is_said(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fleet = Fleet(config.parent / "scores")
     fleet.table(["a", "b"])

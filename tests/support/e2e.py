@@ -31,6 +31,7 @@ from stream_ad.io import alert_messages, bundles, dead_letters, score_log, score
 from stream_ad.io.recordings import Recording
 from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.lab.training import TrainingPlan, train
+from stream_ad.lab.verification import verify
 from stream_ad.replaying import Marker, Recomputing
 
 START_MS = 1_767_225_600_000
@@ -293,6 +294,8 @@ class Stream:
         expected, found = self.reference(), self.outcome()
         assert_same("score rows of the topic", found.rows, expected.rows)
         assert_same("score rows of the archive", self.archive_rows(), expected.rows)
+        if expected.rows:
+            assert [str(gap) for gap in verify(self.settings.store.scores).gaps] == []
         assert_same("alerts", found.alerts, expected.alerts)
         assert_same("dead letters", found.letters, expected.letters)
         assert len(expected.alerts) >= at_least_alerts
