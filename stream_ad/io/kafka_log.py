@@ -20,6 +20,7 @@ from stream_ad.io.kafka_clients import KafkaClients, Option
 from stream_ad.io.kafka_commit import KafkaCommitter
 from stream_ad.io.kafka_errors import translated, translating
 from stream_ad.io.kafka_records import close_producer, raw_batch, send_all
+from stream_ad.io.kafka_security import Security
 from stream_ad.io.kafka_source import KafkaSource
 from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, TopicInfo
 
@@ -47,11 +48,13 @@ class KafkaLog:
             twice this time.
         commit_deadline_s: how long a commit may take.
         max_record_bytes: largest record sent; at most the topic's `max.message.bytes`.
-        client_options: handed to kafka-python as they are (for example `security_protocol`); those that
-            exactly-once hangs on (`kafka_clients.DECIDED_HERE`) are refused.
+        security: TLS and who we are; None for neither.
+        client_options: handed to kafka-python as they are; those that exactly-once hangs on
+            (`kafka_clients.DECIDED_HERE`) are refused.
 
     Raises:
-        ConfigError: the `crc32c` package is missing, or a client option is unknown or not to be chosen.
+        ConfigError: the `crc32c` package is missing, a client option is unknown or not to be chosen, or a certificate
+            cannot be used.
     """
 
     def __init__(
@@ -63,9 +66,10 @@ class KafkaLog:
         request_timeout_s: float = 15.0,
         commit_deadline_s: float = 30.0,
         max_record_bytes: int = 1_000_000,
+        security: Security | None = None,
         client_options: Mapping[str, Option] | None = None,
     ) -> None:
-        self.clients = KafkaClients(servers, request_timeout_s, max_record_bytes, client_options or {})
+        self.clients = KafkaClients(servers, request_timeout_s, max_record_bytes, client_options or {}, security)
         self.session_timeout_s = session_timeout_s
         self.transaction_timeout_s = transaction_timeout_s
         self.request_timeout_s = request_timeout_s
