@@ -18,7 +18,8 @@
     │   ├── RecordTooLargeError     a record exceeds what the topic takes
     │   ├── PositionError           a position cannot be read from: none, out of range, not ours
     │   ├── FencedError             a newer owner took over; this process must publish nothing more
-    │   └── AccessError             the broker refused us or what we may do, or we its certificate
+    │   └── AccessError             the broker refused who we are, or we its certificate
+    │       └── RightsError             it knows us, and grants too few rights
     ├── DeadlineError           a blocking call did not return within its deadline
     └── StorageError            a folder or file cannot be written or read
         ├── CheckpointError         a checkpoint is unusable
@@ -93,6 +94,10 @@ class FencedError(TransportError):
 
 class AccessError(TransportError):
     """The broker refused who we are or what we may do, or we refused the broker's certificate."""
+
+
+class RightsError(AccessError):
+    """The broker knows us, and grants too few rights on a topic, group or transactional id."""
 
 
 class DeadlineError(StreamAdError):

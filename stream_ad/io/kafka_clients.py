@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from stream_ad.errors import AccessError, ConfigError, UnreachableError
 from stream_ad.io.kafka_errors import Refusal, translated, translating
@@ -53,12 +55,27 @@ DECIDED_HERE = frozenset(
 """Client options that exactly-once hangs on."""
 
 
+class _LastWords:
+    """Hands on what was received before an end of the connection: the client would drop a refusal with its reason."""
+
+    def _sock_recv(self) -> tuple[bytes, Exception | None]:
+        data, error = super()._sock_recv()  # type: ignore[misc]  # of the client's transport beside us
+        return data, None if data else error  # which the next read meets again
+
+
+class PlainTransport(_LastWords, KafkaTCPTransport):  # type: ignore[misc]  # kafka-python is untyped
+    """A connection as it is."""
+
+
+class TlsTransport(_LastWords, KafkaSSLTransport):  # type: ignore[misc]  # kafka-python is untyped
+    """A connection with TLS."""
+
+
 class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is untyped
     """Tells what no further try can mend, where the client would try until its time is over.
 
-    That is a certificate that does not hold, or a broker that refuses ours or our password. A broker that refuses a
-    password says so and hangs up; the client drops an answer that arrives together with the hang-up, so several
-    hang-ups at that point in a row count as the answer.
+    That is a certificate that does not hold, or a broker that refuses ours or our password. Several hang-ups in a row
+    at the password count as an answer.
 
     Attributes:
         refusal: the last of these.
@@ -72,11 +89,20 @@ class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is 
     _turned_away = 0
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        """Connect as the client does, and close the socket of a handshake that fails, which the client leaves open."""
+        options, proxy = self.config["socket_options"], self.config["proxy_url"]
+        sock = await create_connection(self._net, node.host, node.port, options, proxy_url=proxy, timeout_at=timeout_at)
+        if not self.ssl_enabled:
+            return PlainTransport(self._net, sock, host=node.host)
+        tls = {key: value for key, value in self.config.items() if key.startswith("ssl_")}
+        transport = TlsTransport(self._net, sock, host=node.host, **tls)
         try:
-            return await super()._build_transport(node, timeout_at=timeout_at)
-        except kafka_errors.KafkaConnectionError as error:
+            await transport.handshake()
+        except OSError as error:
+            transport.close()
             self._judge(node, error)
-            raise
+            raise kafka_errors.KafkaConnectionError(f"Handshake failed: {error}") from error
+        return transport
 
     async def _connect(self, node: Any, conn: Any, **options: Any) -> None:
         await super()._connect(node, conn, **options)

@@ -18,6 +18,7 @@ from stream_ad.errors import (
     FencedError,
     PositionError,
     RecordTooLargeError,
+    RightsError,
     StreamAdError,
     TopicError,
     TransportError,
@@ -73,6 +74,12 @@ DECIDED: dict[type[StreamAdError], tuple[str, ...]] = {
         "OffsetMovedToTieredStorageError",
         "OffsetOutOfRangeError",
         "PositionOutOfRangeError",
+    ),
+    RightsError: (
+        "ClusterAuthorizationFailedError",
+        "GroupAuthorizationFailedError",
+        "TopicAuthorizationFailedError",
+        "TransactionalIdAuthorizationFailedError",
     ),
     RecordTooLargeError: (
         "InvalidCommitOffsetSizeError",

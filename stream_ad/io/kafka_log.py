@@ -129,8 +129,10 @@ class KafkaLog:
             if not found["partitions"] or any(entry["leader_id"] < 0 for entry in found["partitions"]):
                 raise kafka_errors.LeaderNotAvailableError(name)
             resource = ConfigResource(ConfigResourceType.TOPIC, name)
-            answer = admin.describe_configs([resource], config_filter="all")
-            return found, next(iter(answer.values()))[name]
+            configs = next(iter(admin.describe_configs([resource], config_filter="all").values()))[name]
+            if not configs:  # the client drops the error that says so
+                raise kafka_errors.TopicAuthorizationFailedError(f"{name} (DescribeConfigs)")
+            return found, configs
 
         found, configs = self._ask(f"topic {name}", describe)
         count = len(found["partitions"])
@@ -143,6 +145,38 @@ class KafkaLog:
             append_time=configs.get("message.timestamp.type", {}).get("value") == "LogAppendTime",
             max_record_bytes=None if size is None else int(size),
         )
+
+    def allowed(self, resource: str, name: str) -> frozenset[str] | None:
+        """Return what we may do with a resource, by Kafka's names of operations.
+
+        None where Kafka tells only that it may be described: of a transactional id, and of a group without members.
+
+        Args:
+            resource: `TOPIC`, `GROUP` or `TRANSACTIONAL_ID`.
+            name: its name. A topic that is not there allows nothing.
+
+        Raises:
+            AccessError, UnreachableError.
+        """
+
+        def describe(admin: KafkaAdminClient) -> frozenset[str] | None:
+            try:
+                if resource == "TRANSACTIONAL_ID":
+                    admin.describe_transactions([name])
+                    return None
+                found = admin.describe_topics([name])[0] if resource == "TOPIC" else admin.describe_groups([name])[name]
+            except (
+                kafka_errors.GroupAuthorizationFailedError,
+                kafka_errors.TransactionalIdAuthorizationFailedError,
+            ):
+                return frozenset()
+            except kafka_errors.TransactionalIdNotFoundError:
+                return None
+            if "GroupIdNotFound" in str(found.get("error")):
+                return None
+            return frozenset(found.get("authorized_operations") or ())
+
+        return self._ask(f"rights on {resource.lower()} {name}", describe)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic with its records and committed positions; a no-op without one."""
