@@ -53,7 +53,7 @@ class Marker:
             if data["v"] != METADATA_VERSION:
                 raise ValueError(f"version {data['v']}")
             return cls(str(data["checkpoint"]), int(data["span_end"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise PositionError(f"committed metadata: expected a scorer's, found {text[:80]!r} ({error})") from error
 
 

@@ -172,8 +172,10 @@ class KafkaLog:
                 return frozenset()
             except kafka_errors.TransactionalIdNotFoundError:
                 return None
-            if "GroupIdNotFound" in str(found.get("error")):
-                return None
+            if error := str(found.get("error") or ""):
+                if "GroupIdNotFound" not in error and "GroupAuthorization" not in error:
+                    raise kafka_errors.CoordinatorNotAvailableError(error)  # asked again
+                return None if "GroupIdNotFound" in error else frozenset()
             return frozenset(found.get("authorized_operations") or ())
 
         return self._ask(f"rights on {resource.lower()} {name}", describe)
