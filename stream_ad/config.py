@@ -318,6 +318,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables of thousands of levels
+        raise ConfigError(f"{path}: not TOML that can be read: {error}") from error
     _refuse_secrets(data, path)
     overlay(data, environment)
     for section, key in PATHS:
