@@ -181,10 +181,11 @@ def refuse_repeats(data: bytes, path: Path) -> None:
     """
 
     def pairs(found: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in found]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise BundleFormatError(f"{path}: the key {twice[:80]!r} stands twice")
+        seen: set[str] = set()
+        for name, _ in found:
+            if name in seen:
+                raise BundleFormatError(f"{path}: the key {name[:80]!r} stands twice")
+            seen.add(name)
 
     try:
         # Numbers stay text: Python refuses long ones.

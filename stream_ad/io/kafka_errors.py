@@ -192,7 +192,7 @@ class Refusal(kafka.AuthorizationError):  # type: ignore[misc]  # kafka-python i
         return self.text
 
 
-RIGHTS: dict[type[Exception], str] = {
+RIGHTS: dict[type[BaseException], str] = {
     kafka.TopicAuthorizationFailedError: "the broker grants too few rights on the topic",
     kafka.GroupAuthorizationFailedError: "the broker grants too few rights on the consumer group",
     kafka.TransactionalIdAuthorizationFailedError: "the broker grants too few rights on the transactional id",

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from uuid import uuid4
 import pytest
 from kafka.admin import ACLOperation
 
+from deploy.kafka.broker import free_ports
 from stream_ad.assembly import group
 from stream_ad.cli.check import Finding, findings
 from stream_ad.cli.main import main
@@ -309,10 +311,14 @@ def test_a_pipe_works_by_sasl_ssl_with_the_rights_of_the_table_alone(secured: Ca
     stream = one.stream
     stream.send(list(fleet_records(40, 3, rubbish_every=5)))
     one.come_in_as_user()
+    port = next(free_ports())
+    stream.change("service", http_port=port, log_level="debug")
     assert {name: one.text for name, one in check(stream.config).items() if not one.good} == {}
     roles = [Process(stream, "scorer"), Process(stream, "archiver")]
     try:
         wait_until(lambda: stream.scored() and stream.archived(), 90, lambda: [role.expect_alive() for role in roles])
+        with urllib.request.urlopen(f"http://127.0.0.1:{port + 1}/metrics", timeout=10) as answer:
+            page = answer.read().decode()
         assert [role.stop() for role in roles] == [0, 0]
     finally:
         for role in roles:
@@ -320,6 +326,8 @@ def test_a_pipe_works_by_sasl_ssl_with_the_rights_of_the_table_alone(secured: Ca
     found = stream.prove(at_least_alerts=0)
     assert found.rows
     assert found.letters
+    assert "stream_ad_committed_rows_total" in page
+    assert not [text for text in (page, *(role.path.read_text() for role in roles)) if PASSWORD in text]
 
 
 def test_a_pipe_works_by_mutual_tls(broker: SecureBroker, tmp_path: Path, pump_bundle: Path) -> None:
