@@ -53,10 +53,10 @@ def secret_file(folder: Path, mode: int = 0o600, text: str = SECRET + "\n") -> P
     return path
 
 
-def run(config: Path, *words: str, seconds: float = 60.0, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(config: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(config), *words]
     surroundings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=seconds, check=False)
+    return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize(

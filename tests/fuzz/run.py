@@ -49,7 +49,7 @@ def work(name: str, target: Target, start: int, rounds: int, seconds: float | No
     count = findings = 0
     while (time.monotonic() - begin < seconds) if seconds is not None else count < rounds:
         data = mutated(target.seeds, start + count)
-        faulthandler.dump_traceback_later(HANG_S, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(HANG_S, exit=True, file=2)
         try:
             target.run(data)
         except Exception:  # every kind is a finding

@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from stream_ad.io import (
     event_messages,
     score_messages,
 )
-from stream_ad.io.bundle_manifest import LIMITS, MANIFEST, read_manifest
+from stream_ad.io.bundle_manifest import LIMITS, MANIFEST, Manifest, read_manifest
 from stream_ad.io.transport import Headers, Partition, RawBatch
 from stream_ad.io.wire import Decoder
 from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series, encode_series_at
@@ -239,7 +239,7 @@ def reseal(folder: Path) -> None:
     try:
         content = json.loads(path.read_bytes())
         content["digests"] = {name: bundle_files.digest((folder / name).read_bytes()) for name in LIMITS}
-        content["model_id"] = bundles.Manifest.model_validate_json(json.dumps(content)).content_id()
+        content["model_id"] = Manifest.model_validate_json(json.dumps(content)).content_id()
         path.write_text(json.dumps(content))
     except (ValueError, TypeError, KeyError, RecursionError):
         return
@@ -304,7 +304,7 @@ def targets() -> Iterator[tuple[str, Callable[[], Target]]]:
         lambda: Target(((bundle_folder() / MANIFEST).read_bytes(),), _refusing(_manifest, BundleError)),
     )
     for name in LIMITS:
-        yield f"bundle {name}", lambda name=name: _bundle_target(name)
+        yield f"bundle {name}", partial(_bundle_target, name)
 
 
 def _bundle_target(name: str) -> Target:
