@@ -139,7 +139,11 @@ class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is 
                 self.was_cut_off = True
 
     def _refuse(self, node: Any, text: str) -> None:
-        self.refusal = self._auth_failures[node.node_id] = Refusal(f"{node.host}:{node.port}: {text}")
+        self.refusal = Refusal(f"{node.host}:{node.port}: {text}")
+        # Once it has started, the client's threads would hang on it: it tries on, our deadlines end the role, and the
+        # next start tells the reason.
+        if not self.bootstrapped:
+            self._auth_failures[node.node_id] = self.refusal
 
 
 class KafkaClients:

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,8 +22,11 @@ from stream_ad.assembly import group
 from stream_ad.cli.check import Finding, findings
 from stream_ad.cli.main import main
 from stream_ad.errors import AccessError, ConfigError, StreamAdError, UnreachableError
+from stream_ad.io import kafka_clients
+from stream_ad.io.kafka_clients import Manager
 from stream_ad.io.kafka_log import KafkaLog
 from stream_ad.io.kafka_security import Security
+from stream_ad.io.transport import Record
 from stream_ad.rights import Right, rights
 from stream_ad.service.role import Exit
 from tests.crashes.conftest import pump_bundle
@@ -232,6 +236,35 @@ def test_tls_to_a_plain_port_is_one_line_in_time(broker: SecureBroker) -> None:
     log = KafkaLog(broker.cluster.servers, security=security, request_timeout_s=WAIT_S)
     with pytest.raises(UnreachableError, match=r"expected TLS, found connections that end during the handshake"):
         log.topic("any")
+    assert time.monotonic() - begin < IN_TIME_S
+
+
+def test_a_running_client_ends_in_time_when_a_certificate_no_longer_holds(
+    broker: SecureBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's own way to give up at once would hang its threads."""
+    managers: list[Manager] = []
+
+    class Noted(Manager):
+        def __init__(self, *given: Any, **configs: Any) -> None:
+            super().__init__(*given, **configs)
+            managers.append(self)
+
+    monkeypatch.setattr(kafka_clients, "Manager", Noted)
+    security = Security(tls=True, ca_file=broker.ca)
+    log = KafkaLog(broker.servers("tls"), security=security, request_timeout_s=WAIT_S)
+    topic = f"t-{uuid4().hex[:8]}"
+    log.ensure_topic(topic, 1)
+    log.append(topic, [Record(b"1")])
+    other = Security(tls=True, ca_file=broker.other_ca).options()["ssl_context"]
+    for manager in managers:
+        manager.config["ssl_context"] = other
+        for conn in list(manager._conns.values()):
+            manager.call_soon(partial(conn.close, ConnectionResetError("cut by the test")))
+    begin = time.monotonic()
+    with pytest.raises(UnreachableError, match=topic):
+        log.append(topic, [Record(b"2")])
+    log.close()
     assert time.monotonic() - begin < IN_TIME_S
 
 
