@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from stream_ad import __version__
 from stream_ad.config import KafkaTransport, Settings, parse
 from stream_ad.core.deciding import Deciding
@@ -23,6 +25,7 @@ from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.core.windowing import TimeRules, Windowing
 from stream_ad.errors import BundleDigestError, ConfigError, TopicError
 from stream_ad.io import bundles, journal
+from stream_ad.io.kafka_security import Security, read_secret, readable_by_others
 from stream_ad.io.transport import TopicInfo, Transport
 from stream_ad.io.wire import Decoder
 
@@ -38,6 +41,7 @@ def open_transport(settings: Settings) -> Transport:
     Raises:
         UnreachableError: the file cannot be opened, or no broker answers.
         AccessError: the broker refused us.
+        ConfigError: a certificate or the file of a secret cannot be used.
     """
     transport = settings.transport
     if isinstance(transport, KafkaTransport):
@@ -50,11 +54,47 @@ def open_transport(settings: Settings) -> Transport:
             request_timeout_s=transport.request_timeout_s,
             commit_deadline_s=settings.commit.deadline_s,
             max_record_bytes=transport.max_record_bytes,
+            security=kafka_security(transport),
             client_options=transport.client_options,
         )
     from stream_ad.io.local_log import LocalLog
 
     return LocalLog(transport.path, session_timeout_s=transport.session_timeout_s)
+
+
+def kafka_security(transport: KafkaTransport) -> Security:
+    """Return how to speak with the brokers, with the secrets read from their files.
+
+    Raises:
+        ConfigError: a file of a secret cannot be used.
+    """
+    return Security(
+        tls=transport.tls,
+        ca_file=transport.ca_file,
+        certificate_file=transport.certificate_file,
+        key_file=transport.key_file,
+        key_password=_secret(transport.key_password, transport.key_password_file, "transport.key_password_file"),
+        mechanism=transport.sasl_mechanism,
+        username=transport.username,
+        password=_secret(transport.password, transport.password_file, "transport.password_file"),
+    )
+
+
+def _secret(value: SecretStr | None, file: Path | None, setting: str) -> str | None:
+    if value is not None:
+        return value.get_secret_value()
+    return None if file is None else read_secret(file, setting)
+
+
+def exposed_secrets(settings: Settings) -> list[Path]:
+    """Return the files with secrets that every user of this machine may read."""
+    transport = settings.transport
+    if not isinstance(transport, KafkaTransport):
+        return []
+    files = [transport.password_file, transport.key_password_file]
+    if transport.certificate_file is not None:
+        files.append(transport.key_file or transport.certificate_file)
+    return [path for path in files if path is not None and readable_by_others(path)]
 
 
 def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicInfo]:

@@ -9,11 +9,20 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from stream_ad import pretrained
 from stream_ad.errors import ConfigError
@@ -23,12 +32,19 @@ TOPIC = re.compile(r"^[a-zA-Z0-9._-]{1,249}$")
 
 Topic = Annotated[str, Field(pattern=TOPIC.pattern)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+
+ENVIRONMENT_ONLY = ("password", "key_password")
+"""Keys of `[transport]` that may stand in the environment, and not in the file."""
+IN_CLIENT_OPTIONS = frozenset({"sasl_plain_password", "ssl_password"})
+"""Client options that would put a secret into the file."""
 
 
 class Section(BaseModel):
     """A frozen section that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Inputs stay out of errors: they may be secrets.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class StreamSettings(Section):
@@ -85,8 +101,67 @@ class KafkaTransport(Section):
     request_timeout_s: PositiveFloat = 15.0
     max_record_bytes: PositiveInt = 1_000_000
     """Largest record sent; at most the broker's `message.max.bytes`."""
+    tls: bool = False
+    """Encrypt, and check the brokers' certificates and host names."""
+    ca_file: Path | None = None
+    """PEM certificates of who may sign the brokers'; without it, those that the system trusts."""
+    certificate_file: Path | None = None
+    """PEM certificate that we show to the brokers (mutual TLS), with its chain."""
+    key_file: Path | None = None
+    """Its PEM key; without it, the key stands in `certificate_file`."""
+    key_password_file: Path | None = None
+    """One line: what opens the key."""
+    key_password: Secret | None = None
+    """From the environment only."""
+    sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    """How the password is shown; used with `username`."""
+    username: Annotated[str, Field(min_length=1)] | None = None
+    """With it, we log in."""
+    password_file: Path | None = None
+    """One line: the user's password."""
+    password: Secret | None = None
+    """From the environment only."""
     client_options: dict[str, str | int | float | bool] = {}
-    """Handed to kafka-python as they are (for example `security_protocol`)."""
+    """Handed to kafka-python as they are; for what the keys above do not say (for example Kerberos)."""
+
+    @model_validator(mode="after")
+    def _check_security(self) -> KafkaTransport:
+        for problem in self._conflicts():
+            raise ValueError(problem)
+        return self
+
+    def _conflicts(self) -> Iterator[str]:
+        yield from self._conflicts_of_files()
+        has_password = self.password is not None or self.password_file is not None
+        if has_password and self.username is None:
+            yield "a password needs username"
+        if self.username is not None and not has_password:
+            yield f"username needs password_file, or {PREFIX}TRANSPORT__PASSWORD in the environment"
+        if "sasl_mechanism" in self.model_fields_set and self.username is None:
+            yield "sasl_mechanism needs username"
+        if self.username is not None and self.sasl_mechanism == "PLAIN" and not self.tls:
+            yield "sasl_mechanism PLAIN sends the password as it is and needs tls = true"
+        yield from self._conflicts_of_options()
+
+    def _conflicts_of_files(self) -> Iterator[str]:
+        given = {key for key in type(self).model_fields if getattr(self, key) is not None}
+        for key in ("ca_file", "certificate_file", "key_file", "key_password_file", "key_password"):
+            if key in given and not self.tls:
+                yield f"{key} needs tls = true"
+        for key in ("key_file", "key_password_file", "key_password"):
+            if key in given and "certificate_file" not in given:
+                yield f"{key} needs certificate_file"
+        for key in ENVIRONMENT_ONLY:
+            if {key, f"{key}_file"} <= given:
+                yield f"expected one of {key} (environment) and {key}_file, found both"
+
+    def _conflicts_of_options(self) -> Iterator[str]:
+        for name in sorted(self.client_options):
+            if name in IN_CLIENT_OPTIONS:
+                key = "password" if name.startswith("sasl") else "key_password"
+                yield f"client_options.{name}: a secret does not belong into the file; use {key}_file"
+            elif (self.tls or self.username) and name.startswith(("security_protocol", "ssl_", "sasl_")):
+                yield f"client_options.{name}: expected either it or tls, username and the keys beside them"
 
 
 class TimeSettings(Section):
@@ -224,7 +299,13 @@ class Settings(Section):
     service: ServiceSettings = ServiceSettings()
 
 
-PATHS = (("stream", "bundle"), ("transport", "path"), ("store", "scores"), ("store", "checkpoints"))
+PATHS = (
+    ("stream", "bundle"),
+    ("transport", "path"),
+    *(("transport", f"{what}_file") for what in ("ca", "certificate", "key", "key_password", "password")),
+    ("store", "scores"),
+    ("store", "checkpoints"),
+)
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -246,6 +327,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables of thousands of levels
+        raise ConfigError(f"{path}: not TOML that can be read: {error}") from error
+    _refuse_secrets(data, path)
     overlay(data, environment)
     for section, key in PATHS:
         value = data.get(section, {}).get(key) if isinstance(data.get(section), dict) else None
@@ -254,6 +338,16 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
         elif isinstance(value, str):
             data[section][key] = str(path.parent.resolve() / Path(value).expanduser())
     return parse(data, str(path))
+
+
+def _refuse_secrets(data: Mapping[str, Any], path: Path) -> None:
+    transport = data.get("transport")
+    for key in ENVIRONMENT_ONLY:
+        if isinstance(transport, dict) and key in transport:
+            raise ConfigError(
+                f"{path}: transport.{key}: a secret does not belong into this file; name a file with {key}_file, "
+                f"or set {PREFIX}TRANSPORT__{key.upper()} in the environment"
+            )
 
 
 def overlay(data: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -284,4 +378,5 @@ def parse(data: Mapping[str, Any], origin: str = "settings") -> Settings:
             where = ".".join(str(part) for part in problem["loc"])
             what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
             lines.append(f"{origin}: {where}: {what}")
-        raise ConfigError("\n".join(lines)) from error
+        # No cause: it holds the input, which a traceback or a debugger would show.
+        raise ConfigError("\n".join(lines)) from None

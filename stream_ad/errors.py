@@ -19,7 +19,8 @@
     │   ├── PositionError           a position cannot be read from: none, out of range, not ours
     │   ├── JournalError            an entry of the journal is missing, malformed or out of order
     │   ├── FencedError             a newer owner took over; this process must publish nothing more
-    │   └── AccessError             the broker refused who we are or what we may do
+    │   └── AccessError             the broker refused who we are, or we its certificate
+    │       └── RightsError             it knows us, and grants too few rights
     ├── DeadlineError           a blocking call did not return within its deadline
     └── StorageError            a folder or file cannot be written or read
         ├── CheckpointError         a checkpoint is unusable
@@ -99,7 +100,11 @@ class FencedError(TransportError):
 
 
 class AccessError(TransportError):
-    """The broker refused who we are or what we may do."""
+    """The broker refused who we are or what we may do, or we refused the broker's certificate."""
+
+
+class RightsError(AccessError):
+    """The broker knows us, and grants too few rights on a topic, group or transactional id."""
 
 
 class DeadlineError(StreamAdError):

@@ -26,6 +26,7 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -91,6 +92,19 @@ def tool(name: str) -> str:
     return found
 
 
+@dataclass(frozen=True)
+class Listener:
+    """A further way in, beside the plain one that the brokers use among themselves.
+
+    Attributes:
+        protocol: `SSL`, `SASL_SSL`, `SASL_PLAINTEXT` or `PLAINTEXT`.
+        options: `server.properties` of this listener alone, for example `ssl.keystore.location`.
+    """
+
+    protocol: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
 class KafkaCluster:
     """One or more combined broker-controllers on free loopback ports; a context manager.
 
@@ -108,6 +122,8 @@ class KafkaCluster:
         *,
         owner_pid: int | None = None,
         options: Mapping[str, str] | None = None,
+        listeners: Mapping[str, Listener] | None = None,
+        scram: Mapping[str, str] | None = None,
     ) -> None:
         """Describe a cluster; `start` (or `with`) starts it.
 
@@ -116,18 +132,26 @@ class KafkaCluster:
             brokers: how many.
             owner_pid: whose death ends the brokers; None for this process, 0 for nobody.
             options: more lines for `server.properties`, over the built-in ones.
+            listeners: further ways in by name, lower case letters and digits, each on a port of its own.
+            scram: users with their passwords, made with a new cluster (SCRAM-SHA-512).
         """
         self.folder = folder.resolve()
         self.owner_pid = os.getpid() if owner_pid is None else owner_pid
         self._options = dict(options or {})
+        self._listeners = dict(listeners or {})
+        self._scram = dict(scram or {})
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._watcher: subprocess.Popen[bytes] | None = None
-        self._state = read_state(self.folder) or new_state(brokers)
+        self._state = read_state(self.folder) or new_state(brokers, self._listeners)
 
     @property
     def servers(self) -> list[str]:
         """`host:port` of each broker."""
         return [f"127.0.0.1:{node['port']}" for node in self._state["nodes"]]
+
+    def servers_of(self, listener: str) -> list[str]:
+        """Return `host:port` of each broker at a further listener; the host is a name, as in certificates."""
+        return [f"localhost:{node['ports'][listener]}" for node in self._state["nodes"]]
 
     def __enter__(self) -> KafkaCluster:
         self.start_all()
@@ -213,12 +237,14 @@ class KafkaCluster:
     def _format(self, java: str, classes: Path) -> None:
         running: list[tuple[int, subprocess.Popen[bytes]]] = []
         for index in range(len(self._state["nodes"])):
-            lines = {**settings(self._state, index, self.folder), **self._options}
+            lines = {**settings(self._state, index, self.folder, self._listeners), **self._options}
             self._properties(index).write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
             if (self.folder / f"data-{index}" / "meta.properties").exists():
                 continue
             command = [java, *FLAGS, "-cp", f"{classes}/*", "kafka.tools.StorageTool", "format"]
             command += [f"--cluster-id={self._state['cluster_id']}", "-c", str(self._properties(index))]
+            for user, password in self._scram.items():
+                command += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
             with self._log(index).open("ab") as log:
                 running.append((index, subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)))
         for index, process in running:
@@ -275,22 +301,32 @@ class KafkaCluster:
         return True
 
 
-def settings(state: Mapping[str, Any], index: int, folder: Path) -> dict[str, str]:
+def settings(
+    state: Mapping[str, Any], index: int, folder: Path, further: Mapping[str, Listener] | None = None
+) -> dict[str, str]:
     """Return the lines of a broker's `server.properties`."""
     nodes = state["nodes"]
     node = nodes[index]
     copies = str(min(3, len(nodes)))
     in_sync = str(min(2, len(nodes)))
-    listeners = f"PLAINTEXT://127.0.0.1:{node['port']},CONTROLLER://127.0.0.1:{node['controller_port']}"
+    ways = {"PLAINTEXT": f"127.0.0.1:{node['port']}"}
+    protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"}
+    own: dict[str, str] = {}
+    for name, listener in (further or {}).items():
+        ways[name.upper()] = f"localhost:{node['ports'][name]}"
+        protocols[name.upper()] = listener.protocol
+        own |= {f"listener.name.{name}.{key}": value for key, value in listener.options.items()}
+    public = ",".join(f"{name}://{address}" for name, address in ways.items())
     voters = [f"{number}@127.0.0.1:{other['controller_port']}" for number, other in enumerate(nodes)]
     return {
         "process.roles": "broker,controller",
         "node.id": str(index),
         "controller.quorum.voters": ",".join(voters),
         "controller.listener.names": "CONTROLLER",
-        "listeners": listeners,
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node['port']}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{public},CONTROLLER://127.0.0.1:{node['controller_port']}",
+        "advertised.listeners": public,
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+        **own,
         "log.dirs": str(folder / f"data-{index}"),
         "auto.create.topics.enable": "false",
         "default.replication.factor": copies,
@@ -311,12 +347,15 @@ def settings(state: Mapping[str, Any], index: int, folder: Path) -> dict[str, st
     }
 
 
-def new_state(brokers: int) -> dict[str, Any]:
+def new_state(brokers: int, listeners: Mapping[str, Listener]) -> dict[str, Any]:
     """Return the state of a cluster that was never started, with ports that are free now."""
     if not 1 <= brokers <= 9:
         raise BrokerError(f"expected 1 to 9 brokers, found {brokers}")
     ports = free_ports()
-    nodes = [{"port": next(ports), "controller_port": next(ports), "pid": 0, "log_start": 0} for _ in range(brokers)]
+    nodes: list[dict[str, Any]] = []
+    for _ in range(brokers):
+        node = {"port": next(ports), "controller_port": next(ports), "pid": 0, "log_start": 0}
+        nodes.append({**node, "ports": {name: next(ports) for name in listeners}})
     return {"cluster_id": urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), "nodes": nodes}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import console, print_json
-from stream_ad.errors import BundleError, ConfigError, StreamAdError, TopicError
+from stream_ad.errors import BundleError, ConfigError, RightsError, StreamAdError, TopicError
 
 if TYPE_CHECKING:
     from stream_ad.config import Settings
@@ -83,6 +83,7 @@ def findings(config: Path, create: bool = False, partitions: int | None = None) 
         yield Finding("config", False, str(error))
         return
     yield Finding("config", True, f"{config}: stream {settings.stream.name!r}, instance {settings.service.instance!r}")
+    yield from check_secrets(settings)
     yield from check_log(settings, create, partitions)
     yield _guarded("bundle", lambda: describe_bundle(settings))
     yield _guarded("folders", lambda: "\n".join(describe_folder(folder) for folder in folders(settings)))
@@ -109,13 +110,36 @@ def check_log(settings: Settings, create: bool, partitions: int | None) -> Itera
         return
     try:
         with contextlib.closing(open_transport(settings)) as transport:
-            with contextlib.suppress(TopicError):  # it has answered
+            with contextlib.suppress(TopicError, RightsError):  # it has answered
                 transport.topic(settings.stream.readings_topic)
             yield Finding("log", True, where)
             yield from check_topics(transport, settings, create, partitions)
+            yield from check_rights(transport, settings)
             yield from check_readings(transport, settings)
     except StreamAdError as error:
         yield Finding("log", False, f"{where}: {error}")
+
+
+def check_secrets(settings: Settings) -> Iterator[Finding]:
+    """Say which files with secrets every user of this machine may read; nothing where there are none."""
+    from stream_ad.assembly import exposed_secrets
+
+    if exposed := exposed_secrets(settings):
+        yield Finding("secrets", True, "\n".join(f"{path}: every user may read it; chmod 600 it" for path in exposed))
+
+
+def check_rights(transport: Transport, settings: Settings) -> Iterator[Finding]:
+    """Compare what we may do on Kafka with what the roles need."""
+    from stream_ad.config import KafkaTransport
+
+    if not isinstance(settings.transport, KafkaTransport):
+        return
+    from stream_ad.io.kafka_log import KafkaLog
+    from stream_ad.rights import lacking
+
+    if isinstance(transport, KafkaLog):
+        lacks = list(lacking(settings, transport.allowed))
+        yield Finding("rights", not lacks, "\n".join(lacks) or "all that scorer and archiver need")
 
 
 def check_topics(transport: Transport, settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
@@ -132,7 +156,7 @@ def check_topics(transport: Transport, settings: Settings, create: bool, partiti
             for name in (stream.alerts_topic, stream.dead_letters_topic)
         ]
         control = find_topic(transport, stream.control_topic, create, 1)
-    except TopicError as error:
+    except (TopicError, RightsError) as error:
         yield Finding("topics", False, str(error))
         return
     wrong = list(topic_faults(settings, readings, scores, journal, others))
@@ -152,7 +176,7 @@ def check_readings(transport: Transport, settings: Settings) -> Iterator[Finding
     try:
         manifest = read_manifest(settings.stream.bundle)
         newest = newest_records(transport, settings.stream.readings_topic, NEWEST)
-    except (TopicError, BundleError):
+    except (TopicError, RightsError, BundleError):
         return  # another line tells
     if not newest:
         yield Finding("readings", True, "none yet")

@@ -51,6 +51,7 @@ def run_all(settings: Settings, args: argparse.Namespace) -> int:
 
     log_format: logs.Format = args.log_format or ("text" if sys.stderr.isatty() else "json")
     logs.configure(settings.service.log_level, log_format, {"role": "supervisor"})
+    _warn_of_exposed(settings)
     return supervisor(settings, args.config, args.scorers or settings.service.scorers, log_format).run()
 
 
@@ -69,6 +70,8 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
     stop = threading.Event()
     stop_on_signals(stop)
     fd, parent = supervised()
+    if parent is None:
+        _warn_of_exposed(settings)
     if parent is not None and not die_with_parent(parent):
         return int(Exit.DONE)
     pulse = Pulse(settings.service.heartbeat_timeout_s, fd, on_orphaned=stop.set)
@@ -81,6 +84,15 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
     )
     _leave_within(EXIT_S, code)
     return code
+
+
+def _warn_of_exposed(settings: Settings) -> None:
+    """Say which files with secrets every user of this machine may read: container hosts often leave them so."""
+    from stream_ad.assembly import exposed_secrets
+    from stream_ad.service.logs import EventLog
+
+    for path in exposed_secrets(settings):
+        EventLog(__name__).warning("readable_by_all", path=str(path), advice="chmod 600 it, or the mount's mode")
 
 
 def _leave_within(seconds: float, code: int) -> None:

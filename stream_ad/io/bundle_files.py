@@ -59,15 +59,18 @@ def read_file(folder: Path, name: str, limit: int) -> bytes:
     except (OSError, RuntimeError) as error:
         raise BundleFormatError(f"{path}: cannot be read: {error}") from error
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise BundleFormatError(f"{path}: expected a regular file")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
+        data = b""
+        if status.st_size <= limit:
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                data = file.read(limit + 1)  # a file may grow
     except OSError as error:
         raise BundleFormatError(f"{path}: cannot be read: {error.strerror}") from error
     finally:
         os.close(handle)
-    if len(data) > limit:
+    if max(status.st_size, len(data)) > limit:
         raise BundleFormatError(f"{path}: larger than the {limit // MIB} MiB that are taken")
     return data
 

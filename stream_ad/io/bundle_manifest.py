@@ -165,7 +165,33 @@ def read_json(data: bytes, path: Path) -> dict[str, Any]:
         raise BundleFormatError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise BundleFormatError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    refuse_repeats(data, path)
     return content
+
+
+def refuse_repeats(data: bytes, path: Path) -> None:
+    """Refuse JSON in which a key stands twice: who reads it by eye and who reads it here could see different models.
+
+    Args:
+        data: what another parser has taken already, with its limit of depth.
+        path: for the error.
+
+    Raises:
+        BundleFormatError: a key stands twice in one object.
+    """
+
+    def pairs(found: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for name, _ in found:
+            if name in seen:
+                raise BundleFormatError(f"{path}: the key {name[:80]!r} stands twice")
+            seen.add(name)
+
+    try:
+        # Numbers stay text: Python refuses long ones.
+        json.loads(data, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError) as error:
+        raise BundleFormatError(f"{path}: not JSON: {str(error)[:200]}") from error
 
 
 def say(error: ValidationError) -> str:

@@ -54,6 +54,7 @@ from stream_ad.io.bundle_manifest import (
     read_checked,
     read_json,
     read_manifest,
+    refuse_repeats,
     say,
 )
 
@@ -62,6 +63,8 @@ PROBE_RTOL = 1e-4
 PROBE_ATOL = 1e-6
 """Share of the probe's largest score: a score near 0 is a difference of large numbers."""
 MAX_PROBE_ROWS = 256
+MAX_WEIGHTS_HEADER = 1 << 20
+"""Bytes that name and place the arrays, thousands of them: a file of empty arrays would take minutes to read."""
 CODE_FLAW = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, AttributeError)
 """What a detector's code may raise on arrays it does not expect."""
 
@@ -308,8 +311,15 @@ def _pack_weights(arrays: Arrays) -> bytes:
 
 
 def _unpack_weights(data: bytes, path: Path) -> Arrays:
+    header = int.from_bytes(data[:8], "little")
+    if header > MAX_WEIGHTS_HEADER:
+        raise BundleFormatError(
+            f"{path}: not a readable safetensors file: a header of {header} bytes, at most {MAX_WEIGHTS_HEADER}"
+        )
     try:
         # A copy, since loaded arrays may be read-only views of the file's bytes.
-        return {name: array.copy() for name, array in safetensors.numpy.load(data).items()}
+        arrays = {name: array.copy() for name, array in safetensors.numpy.load(data).items()}
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise BundleFormatError(f"{path}: not a readable safetensors file: {error}") from error
+    refuse_repeats(data[8 : 8 + header], path)
+    return arrays

@@ -119,7 +119,7 @@ def load(folder: Path, name: str) -> Checkpoint:
         raise CheckpointError(f"{path}: expected content that fits its digest, found another")
     try:
         loaded = _parse(body)
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path}: expected a header of format {FORMAT}, found: {error}") from error
     if (loaded.stream, str(loaded.partition), f"{loaded.offset:020d}") != match.groups():
         raise CheckpointError(f"{path}: expected the content that its name says, found {loaded.stream}")

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import importlib
 import socket
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from stream_ad.errors import AccessError, ConfigError, UnreachableError
-from stream_ad.io.kafka_errors import translating
+from stream_ad.io.kafka_errors import Refusal, translated, translating
+from stream_ad.io.kafka_security import Security, fault, ssl_errors
 
 Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 Option = str | int | float | bool
+
+TURNED_AWAY = 3
+"""Connections in a row that end at the password: a broker that stops ends one or two there."""
+PROBE_S = 2.0
 
 DECIDED_HERE = frozenset(
     {
@@ -46,20 +55,95 @@ DECIDED_HERE = frozenset(
 """Client options that exactly-once hangs on."""
 
 
-class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is untyped
-    """Notes when a broker ends a connection over its credentials.
+class _LastWords:
+    """Hands on what was received before an end of the connection: the client would drop a refusal with its reason."""
 
-    A broker that refuses them says so and hangs up; the client drops an answer that arrives together with the hang-up,
-    and tries again until its time is over.
+    def _sock_recv(self) -> tuple[bytes, Exception | None]:
+        data, error = super()._sock_recv()  # type: ignore[misc]  # of the client's transport beside us
+        return data, None if data else error  # which the next read meets again
+
+
+class PlainTransport(_LastWords, KafkaTCPTransport):  # type: ignore[misc]  # kafka-python is untyped
+    """A connection as it is."""
+
+
+class TlsTransport(_LastWords, KafkaSSLTransport):  # type: ignore[misc]  # kafka-python is untyped
+    """A connection with TLS."""
+
+
+class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is untyped
+    """Tells what no further try can mend, where the client would try until its time is over.
+
+    That is a certificate that does not hold, or a broker that refuses ours or our password. Several hang-ups in a row
+    at the password count as an answer.
+
+    Attributes:
+        refusal: the last of these.
+        was_cut_off: a connection ended during the TLS handshake.
+        was_hung_up: a connection that was ready ended before the first answer that the client needs.
     """
 
-    has_been_turned_away = False
+    refusal: Refusal | None = None
+    was_cut_off = False
+    was_hung_up = False
+    _turned_away = 0
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        """Connect as the client does, and close the socket of a handshake that fails, which the client leaves open."""
+        options, proxy = self.config["socket_options"], self.config["proxy_url"]
+        sock = await create_connection(self._net, node.host, node.port, options, proxy_url=proxy, timeout_at=timeout_at)
+        if not self.ssl_enabled:
+            return PlainTransport(self._net, sock, host=node.host)
+        tls = {key: value for key, value in self.config.items() if key.startswith("ssl_")}
+        transport = TlsTransport(self._net, sock, host=node.host, **tls)
+        try:
+            await transport.handshake()
+        except OSError as error:
+            transport.close()
+            self._judge(node, error)
+            raise kafka_errors.KafkaConnectionError(f"Handshake failed: {error}") from error
+        return transport
 
     async def _connect(self, node: Any, conn: Any, **options: Any) -> None:
         await super()._connect(node, conn, **options)
-        saw_versions = conn.broker_version_data is not None
-        if saw_versions and conn.sasl_enabled and conn.init_future.is_done and conn.init_future.failed():
-            self.has_been_turned_away = "disconnected" in str(conn.init_future.exception)
+        if not conn.init_future.is_done or not conn.init_future.failed():
+            self._turned_away = 0
+            conn.close_future.add_errback(self._note_hang_up)
+            return
+        error = conn.init_future.exception
+        mechanism = self.config["sasl_mechanism"]
+        if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
+            said = error.args[0] if error.args else "no reason given"
+            user = self.config["sasl_plain_username"]
+            self._refuse(node, f"the broker refused the user {user!r} and its password by {mechanism}: {said}")
+        elif isinstance(error, kafka_errors.UnsupportedSaslMechanismError):
+            self._refuse(node, f"the broker takes no SASL mechanism {mechanism} at this port")
+        elif isinstance(error, kafka_errors.IllegalSaslStateError):
+            self._refuse(node, "the broker takes no user and password at this port")
+        elif conn.broker_version_data is not None and conn.sasl_enabled and "disconnected" in str(error):
+            self._turned_away += 1
+            if self._turned_away >= TURNED_AWAY:
+                self._refuse(node, "the broker ended the connection when it saw the credentials")
+        else:
+            self._judge(node, error)
+
+    def _note_hang_up(self, error: Exception) -> None:
+        self.was_hung_up |= not self.bootstrapped
+
+    def _judge(self, node: Any, error: Exception) -> None:
+        """Look for a TLS error behind one of the client's."""
+        for cause in ssl_errors(error):
+            if text := fault(cause, node.host):
+                self._refuse(node, text)
+            else:
+                self.was_cut_off = True
+
+    def _refuse(self, node: Any, text: str) -> None:
+        self.refusal = Refusal(f"{node.host}:{node.port}: {text}")
+        # Once it has started, the client's threads would hang on it: it tries on, our deadlines end the role, and the
+        # next start tells the reason.
+        if not self.bootstrapped:
+            self._auth_failures[node.node_id] = self.refusal
 
 
 class KafkaClients:
@@ -70,13 +154,20 @@ class KafkaClients:
         request_timeout_s: how long a broker may take to answer.
         max_record_bytes: largest record sent.
         options: kafka-python's own.
+        security: TLS and who we are; None for neither.
 
     Raises:
-        ConfigError: the `crc32c` package is missing, or a client option is unknown or not to be chosen.
+        ConfigError: the `crc32c` package is missing, a client option is unknown or not to be chosen, or a certificate
+            cannot be used.
     """
 
     def __init__(
-        self, servers: Sequence[str], request_timeout_s: float, max_record_bytes: int, options: Mapping[str, Option]
+        self,
+        servers: Sequence[str],
+        request_timeout_s: float,
+        max_record_bytes: int,
+        options: Mapping[str, Option],
+        security: Security | None = None,
     ) -> None:
         try:
             importlib.import_module("crc32c")
@@ -88,6 +179,8 @@ class KafkaClients:
         self._request_timeout_s = request_timeout_s
         self._max_record_bytes = max_record_bytes
         self._options = _checked(options)
+        self._security = security or Security()
+        self._security.options()
 
     def open_consumer(self, group: str | None, **own: Any) -> KafkaConsumer:
         """Connect a consumer that reads committed records only and resets no offset by itself."""
@@ -153,6 +246,8 @@ class KafkaClients:
             "metrics_enabled": False,
             "kafka_client": kafka_client,
             **own,
+            # Read anew: certificates are replaced while processes run.
+            **self._security.options(),
             **self._options,
         }
         with translating(self.where):
@@ -162,11 +257,52 @@ class KafkaClients:
                 # The client leaves its thread and sockets behind when its constructor fails.
                 for client in made:
                     client.close()
-                if made and made[0]._manager.has_been_turned_away:
-                    raise AccessError(
-                        f"{self.where}: the broker ended the connection when it saw the credentials"
-                    ) from error
+                if made and isinstance(error, kafka_errors.KafkaTimeoutError):
+                    self._explain(made[0]._manager, error)
                 raise
+
+    def _explain(self, manager: Manager, error: Exception) -> None:
+        """Raise for a reason that the client's time-out leaves unsaid; return where there is none to tell.
+
+        Raises:
+            AccessError, ConfigError, UnreachableError.
+        """
+        if manager.refusal is not None:
+            raise translated(manager.refusal, self.where) from error
+        if manager._turned_away:
+            raise AccessError(f"{self.where}: the broker ended the connection when it saw the credentials") from error
+        if manager.was_cut_off:
+            raise UnreachableError(
+                f"{self.where}: expected TLS, found connections that end during the handshake; is it the port without "
+                "(transport.tls = false), or is the broker starting?"
+            ) from error
+        if manager.was_hung_up:
+            user = "with" if manager.config["security_protocol"].startswith("SASL") else "without"
+            raise UnreachableError(
+                f"{self.where}: found connections that end at the first request, {user} transport.username: is it the "
+                "port for that, or is the broker starting?"
+            ) from error
+        if not manager.ssl_enabled and (server := self._speaks_tls()):
+            raise ConfigError(
+                f"{server}: expected a port without TLS, found one with it: set transport.tls = true"
+            ) from error
+
+    def _speaks_tls(self) -> str | None:
+        """Return a server that answers a TLS handshake, or None; no certificate is checked and nothing is sent."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        for server in self.servers:
+            host, _, port = server.rpartition(":")
+            try:
+                with (
+                    socket.create_connection((host.strip("[]"), int(port)), PROBE_S) as plain,
+                    context.wrap_socket(plain, server_hostname=host.strip("[]")),
+                ):
+                    return server
+            except (OSError, ValueError):
+                continue
+        return None
 
     def _reach(self) -> None:
         """See that some server takes connections: kafka-python leaks a socket at each try at one that does not."""

@@ -192,7 +192,7 @@ class KafkaCommitter:
                 f"{self._where}: the outcome of an earlier commit is unknown; make a new committer"
             )
             return CommitOutcome.UNKNOWN
-        if kind in (RecordTooLargeError, TopicError, AccessError):
+        if issubclass(kind, RecordTooLargeError | TopicError | AccessError):
             if isinstance(cause, StreamAdError):
                 raise cause
             raise translated(cause, self._where) from error

@@ -7,7 +7,7 @@ that is there would answer on a second try.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kafka import errors as kafka
@@ -18,6 +18,7 @@ from stream_ad.errors import (
     FencedError,
     PositionError,
     RecordTooLargeError,
+    RightsError,
     StreamAdError,
     TopicError,
     TransportError,
@@ -73,6 +74,12 @@ DECIDED: dict[type[StreamAdError], tuple[str, ...]] = {
         "OffsetMovedToTieredStorageError",
         "OffsetOutOfRangeError",
         "PositionOutOfRangeError",
+    ),
+    RightsError: (
+        "ClusterAuthorizationFailedError",
+        "GroupAuthorizationFailedError",
+        "TopicAuthorizationFailedError",
+        "TransactionalIdAuthorizationFailedError",
     ),
     RecordTooLargeError: (
         "InvalidCommitOffsetSizeError",
@@ -170,10 +177,36 @@ TABLE: dict[type[Exception], type[StreamAdError]] = BASES | {
 }
 
 
+class Refusal(kafka.AuthorizationError):  # type: ignore[misc]  # kafka-python is untyped
+    """A broker refused us, or we its certificate: trying again is of no use.
+
+    One of the client's own family, which it keeps for the broker and raises instead of trying for ever.
+    """
+
+    def __init__(self, text: str, kind: type[StreamAdError] = AccessError) -> None:
+        super().__init__(text)
+        self.text = text
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return self.text
+
+
+RIGHTS: dict[type[BaseException], str] = {
+    kafka.TopicAuthorizationFailedError: "the broker grants too few rights on the topic",
+    kafka.GroupAuthorizationFailedError: "the broker grants too few rights on the consumer group",
+    kafka.TransactionalIdAuthorizationFailedError: "the broker grants too few rights on the transactional id",
+    kafka.ClusterAuthorizationFailedError: "the broker grants too few rights on the cluster",
+}
+"""What lacks, in words; `docs/security.md` has a table of what each role needs."""
+
+
 def meaning(error: BaseException) -> type[StreamAdError]:
     """Return the class of ours that says what a client's error means; `TransportError` for one nobody decided."""
     if isinstance(error, OSError):
         return UnreachableError
+    if isinstance(error, Refusal):
+        return error.kind
     return next((TABLE[base] for base in type(error).__mro__ if base in TABLE), TransportError)
 
 
@@ -184,7 +217,22 @@ def translated(error: BaseException, where: str) -> StreamAdError:
         error: what kafka-python raised.
         where: what was tried and on which servers, for the message.
     """
-    return meaning(error)(f"{where}: {type(error).__name__}: {error}")
+    if isinstance(error, Refusal):
+        return error.kind(error.text if error.text.startswith(where) else f"{where}: {error.text}")
+    said = f"{type(error).__name__}: {error}"
+    if type(error) in RIGHTS:
+        names = " ".join(["", *sorted(set(_names(error.args)))])
+        said = f"{RIGHTS[type(error)]}{names}; docs/security.md lists those needed ({type(error).__name__})"
+    return meaning(error)(f"{where}: {said}")
+
+
+def _names(values: Iterable[object]) -> Iterator[str]:
+    """Yield the names of what is refused: the client gives a text, a set or none."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Iterable):
+            yield from _names(value)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from stream_ad.io.kafka_clients import KafkaClients, Option
 from stream_ad.io.kafka_commit import KafkaCommitter
 from stream_ad.io.kafka_errors import translated, translating
 from stream_ad.io.kafka_records import close_producer, raw_batch, send_all
+from stream_ad.io.kafka_security import Security
 from stream_ad.io.kafka_source import KafkaSource, owners_in
 from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, TopicInfo
 
@@ -47,11 +48,13 @@ class KafkaLog:
             twice this time.
         commit_deadline_s: how long a commit may take.
         max_record_bytes: largest record sent; at most the topic's `max.message.bytes`.
-        client_options: handed to kafka-python as they are (for example `security_protocol`); those that
-            exactly-once hangs on (`kafka_clients.DECIDED_HERE`) are refused.
+        security: TLS and who we are; None for neither.
+        client_options: handed to kafka-python as they are; those that exactly-once hangs on
+            (`kafka_clients.DECIDED_HERE`) are refused.
 
     Raises:
-        ConfigError: the `crc32c` package is missing, or a client option is unknown or not to be chosen.
+        ConfigError: the `crc32c` package is missing, a client option is unknown or not to be chosen, or a certificate
+            cannot be used.
     """
 
     def __init__(
@@ -63,9 +66,10 @@ class KafkaLog:
         request_timeout_s: float = 15.0,
         commit_deadline_s: float = 30.0,
         max_record_bytes: int = 1_000_000,
+        security: Security | None = None,
         client_options: Mapping[str, Option] | None = None,
     ) -> None:
-        self.clients = KafkaClients(servers, request_timeout_s, max_record_bytes, client_options or {})
+        self.clients = KafkaClients(servers, request_timeout_s, max_record_bytes, client_options or {}, security)
         self.session_timeout_s = session_timeout_s
         self.transaction_timeout_s = transaction_timeout_s
         self.request_timeout_s = request_timeout_s
@@ -125,8 +129,10 @@ class KafkaLog:
             if not found["partitions"] or any(entry["leader_id"] < 0 for entry in found["partitions"]):
                 raise kafka_errors.LeaderNotAvailableError(name)
             resource = ConfigResource(ConfigResourceType.TOPIC, name)
-            answer = admin.describe_configs([resource], config_filter="all")
-            return found, next(iter(answer.values()))[name]
+            configs = next(iter(admin.describe_configs([resource], config_filter="all").values()))[name]
+            if not configs:  # the client drops the error that says so
+                raise kafka_errors.TopicAuthorizationFailedError(f"{name} (DescribeConfigs)")
+            return found, configs
 
         found, configs = self._ask(f"topic {name}", describe)
         count = len(found["partitions"])
@@ -139,6 +145,40 @@ class KafkaLog:
             append_time=configs.get("message.timestamp.type", {}).get("value") == "LogAppendTime",
             max_record_bytes=None if size is None else int(size),
         )
+
+    def allowed(self, resource: str, name: str) -> frozenset[str] | None:
+        """Return what we may do with a resource, by Kafka's names of operations.
+
+        None where Kafka tells only that it may be described: of a transactional id, and of a group without members.
+
+        Args:
+            resource: `TOPIC`, `GROUP` or `TRANSACTIONAL_ID`.
+            name: its name. A topic that is not there allows nothing.
+
+        Raises:
+            AccessError, UnreachableError.
+        """
+
+        def describe(admin: KafkaAdminClient) -> frozenset[str] | None:
+            try:
+                if resource == "TRANSACTIONAL_ID":
+                    admin.describe_transactions([name])
+                    return None
+                found = admin.describe_topics([name])[0] if resource == "TOPIC" else admin.describe_groups([name])[name]
+            except (
+                kafka_errors.GroupAuthorizationFailedError,
+                kafka_errors.TransactionalIdAuthorizationFailedError,
+            ):
+                return frozenset()
+            except kafka_errors.TransactionalIdNotFoundError:
+                return None
+            if error := str(found.get("error") or ""):
+                if "GroupIdNotFound" not in error and "GroupAuthorization" not in error:
+                    raise kafka_errors.CoordinatorNotAvailableError(error)  # asked again
+                return None if "GroupIdNotFound" in error else frozenset()
+            return frozenset(found.get("authorized_operations") or ())
+
+        return self._ask(f"rights on {resource.lower()} {name}", describe)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic with its records and committed positions; a no-op without one."""

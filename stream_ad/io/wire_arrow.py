@@ -12,6 +12,8 @@ from stream_ad.core.batches import BoolArray, Float64Array, Int32Array, Int64Arr
 from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, Chunk, Found, Unreadable, refused_rows, shown
 from stream_ad.io.wire_times import MAX_MS, MIN_MS, milliseconds_ns, time_ns
 
+FLAW = (pa.ArrowException, OSError, ValueError, MemoryError, KeyError, TypeError)
+"""What pyarrow raises on malformed input, wherever it is met: names are decoded when they are asked for."""
 _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -30,6 +32,14 @@ def decode_table(raw: bytes, channels: Sequence[str], is_known: Callable[[str], 
     Raises:
         Unreadable: the record is refused wholly.
     """
+    try:
+        return _decode(raw, channels, is_known, max_rows)
+    except FLAW as error:
+        detail = f"expected an Arrow IPC stream, found: {shown(str(error), 200)[1:-1]}"
+        raise Unreadable(Reason.UNDECODABLE, detail) from error
+
+
+def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool], max_rows: int) -> Found:
     schema, batches = _read(raw, max_rows)
     names = schema.names
     for name in ("device", "ts"):
@@ -59,20 +69,15 @@ def decode_table(raw: bytes, channels: Sequence[str], is_known: Callable[[str], 
 
 def _read(raw: bytes, max_rows: int) -> tuple[Any, list[Any]]:
     """Return schema and batches, all checked to the last byte."""
-    try:
-        with pa.ipc.open_stream(raw) as reader:
-            batches, rows = [], 0
-            for batch in reader:
-                rows += batch.num_rows
-                if rows > max_rows:
-                    raise Unreadable(Reason.TOO_LARGE, f"expected at most {max_rows} rows, found more")
-                batch.validate(full=True)
-                batches.append(batch)
-            return reader.schema, batches
-    except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError, TypeError) as error:
-        raise Unreadable(
-            Reason.UNDECODABLE, f"expected an Arrow IPC stream, found: {shown(str(error), 200)[1:-1]}"
-        ) from error
+    with pa.ipc.open_stream(raw) as reader:
+        batches, rows = [], 0
+        for batch in reader:
+            rows += batch.num_rows
+            if rows > max_rows:
+                raise Unreadable(Reason.TOO_LARGE, f"expected at most {max_rows} rows, found more")
+            batch.validate(full=True)
+            batches.append(batch)
+        return reader.schema, batches
 
 
 def _column(schema: Any, batches: list[Any], name: str) -> Any:

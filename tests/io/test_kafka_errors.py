@@ -28,7 +28,7 @@ def test_no_decision_is_made_twice_or_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (kafka.TopicAuthorizationFailedError("t"), ours.AccessError),
+        (kafka.TopicAuthorizationFailedError("t"), ours.RightsError),
         (kafka.SaslAuthenticationFailedError(), ours.AccessError),
         (kafka.KafkaTimeoutError(), ours.UnreachableError),
         (kafka.NotLeaderForPartitionError(), ours.UnreachableError),

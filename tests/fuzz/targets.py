@@ -1,0 +1,339 @@
+"""What reads bytes from outside, each with valid inputs to mutate and the only errors that it may raise.
+
+A target takes bytes and returns; anything that it raises is a finding, and so is a call that takes longer than
+`SLOW_S`. Shared by the tests (`test_decoders.py`) and by long runs (`python -m tests.fuzz.run`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stream_ad.config import load
+from stream_ad.core.batches import Alert, AlertKind, AlertPhase, Reason, Refused
+from stream_ad.errors import BundleError, CheckpointError, ConfigError, ContractError, JournalError, PositionError
+from stream_ad.io import (
+    alert_messages,
+    bundle_files,
+    bundles,
+    checkpoints,
+    control_messages,
+    dead_letters,
+    event_messages,
+    journal,
+    score_messages,
+)
+from stream_ad.io.bundle_manifest import LIMITS, MANIFEST, Manifest, read_manifest
+from stream_ad.io.transport import Headers, Partition, RawBatch
+from stream_ad.io.wire import Decoder
+from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series, encode_series_at
+from stream_ad.replaying import Marker
+from tests.support.pipelines import small_model
+from tests.support.scores import messages, verdicts
+
+SLOW_S = 5.0
+"""Far above what any input of these sizes takes on a busy machine, far below a hang."""
+CHANNELS = ("a", "b", "c")
+START_MS = 1_767_225_600_000
+SOURCE = Partition("readings", 0)
+"""Where the records of these tests come from."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader of bytes.
+
+    Attributes:
+        seeds: valid inputs.
+        run: takes any bytes; False where it refuses them. What it raises is a finding.
+    """
+
+    seeds: tuple[bytes, ...]
+    run: Callable[[bytes], bool | None]
+
+    def accepts(self, data: bytes) -> bool:
+        """Return whether the input is taken, not refused."""
+        return self.run(data) is not False
+
+
+GOOD = encode_reading("good", START_MS, {"a": 1.0, "b": 2.0, "c": 3.0})
+
+
+def _reads(headers: Headers) -> Callable[[bytes], bool]:
+    """Return a target: a record between two good ones, which must not be harmed by it."""
+    decoder = Decoder(CHANNELS)
+
+    def run(data: bytes) -> bool:
+        decoded = decoder.decode(
+            RawBatch(
+                partition=SOURCE,
+                offset=np.arange(3, dtype=np.int64),
+                log_ns=np.full(3, START_MS * 1_000_000, np.int64),
+                keys=[None] * 3,
+                values=[GOOD, data, GOOD],
+                headers=[(), headers, ()],
+                next_offset=3,
+            )
+        )
+        readings = decoded.readings
+        good = np.isin(readings.offset, [0, 2])
+        if good.sum() != 2 or not (readings.values[good] == np.array([1.0, 2.0, 3.0], np.float32)).all():
+            raise AssertionError("a record harmed its neighbours")
+        if not np.isin(readings.offset, [0, 1, 2]).all() or [one for one in decoded.refused if one.offset != 1]:
+            raise AssertionError("a refusal of another record")
+        if readings.values.shape != (len(readings.device), len(CHANNELS)) or np.isinf(readings.values).any():
+            raise AssertionError("values that no reading may have")
+        return not decoded.refused
+
+    return run
+
+
+def _refusing(read: Callable[[bytes], object], *allowed: type[Exception]) -> Callable[[bytes], bool]:
+    def run(data: bytes) -> bool:
+        try:
+            read(data)
+        except allowed:
+            return False
+        return True
+
+    return run
+
+
+def _series() -> tuple[bytes, ...]:
+    values: dict[str, list[float | None]] = {"a": [1.0, 2.0, None], "b": [0.5, -1e30, 3.0], "c": [7.0, 8.0, 9.0]}
+    whole = {name: [1.5, 2.5, 3.5] for name in CHANNELS}
+    return (
+        encode_series("pump-1", START_MS, 1_000, values),
+        encode_series("pump-1", START_MS, 0.25, whole),
+        encode_series_at("pump-2", [START_MS, START_MS + 5, START_MS + 9], whole),
+    )
+
+
+def _singles() -> tuple[bytes, ...]:
+    return (
+        GOOD,
+        b'{"device":"d","ts":"2026-01-05T10:00:00.123456789+02:00","values":{"a":1,"b":null,"z":4e300}}',
+        b'{"device":"\\u00fc","ts":1767225600000.5,"values":{"a":-0.0}}',
+    )
+
+
+def _arrow() -> tuple[bytes, ...]:
+    columns = {name: [1.0, 2.0] for name in CHANNELS}
+    return (encode_arrow(["d", "e"], [START_MS, START_MS + 1], columns),)
+
+
+(SCORE,) = messages(verdicts(0, 3, 2), (5, 17))
+"""A score message with its headers."""
+
+
+def _score(data: bytes) -> object:
+    return score_messages.decode(data, SCORE.headers)
+
+
+def _score_headers(data: bytes) -> object:
+    """Read the true table under headers of which one is the data."""
+    name, _, content = data.partition(b"=")
+    known = dict(SCORE.headers)
+    return score_messages.decode(SCORE.value, tuple((known | {name.decode("latin-1"): content}).items()))
+
+
+def _dead_letter(data: bytes) -> object:
+    name, _, content = data.partition(b"=")
+    return dead_letters.decode(b"x", tuple((dict(LETTER.headers) | {name.decode("latin-1"): content}).items()))
+
+
+LETTER = dead_letters.encode(Refused(5, Reason.BAD_TIME, "a time", 2, 17), b"x", b"k", (("h", b"v"),), SOURCE, 99)
+ALERT = Alert(
+    id="0" * 32,
+    version=1,
+    phase=AlertPhase.OPENED,
+    kind=AlertKind.PROCESS,
+    stream="s",
+    device="d",
+    opened_end_ns=START_MS * 1_000_000,
+    end_ns=START_MS * 1_000_000 + 7,
+    offset=3,
+    score=1.5,
+    limit=1.0,
+    peak=2.0,
+    channels=(("a", 0.75), ("b", 0.25)),
+    model_id="m",
+    reason="because",
+)
+
+
+def _event(data: bytes) -> bool:
+    return isinstance(event_messages.decode(data, 0), event_messages.Event)
+
+
+def _headers_of(headers: Headers) -> tuple[bytes, ...]:
+    return tuple(name.encode() + b"=" + content for name, content in headers)
+
+
+EVENT = event_messages.encode("d", START_MS, "E1", event_messages.Severity.ERROR, "it broke")
+CHECKPOINT = "s.0.00000000000000000005.0123456789abcdef.ckpt"
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="stream-ad-fuzz-"))
+
+
+def _checkpoint_seed() -> bytes:
+    arrays: dict[str, Any] = {"f": np.arange(6, dtype=np.float64).reshape(2, 3), "b": np.array([True])}
+    name = checkpoints.write(_folder(), "s", 0, "topic", 5, arrays, {"fingerprint": "x"})
+    content = (_folder() / name).read_bytes()
+    (_folder() / name).unlink()
+    return content[: -checkpoints.DIGEST_BYTES]
+
+
+def _checkpoint(data: bytes) -> object:
+    """Read a checkpoint whose digest is right: what lies behind it is met."""
+    (_folder() / CHECKPOINT).write_bytes(data + hashlib.blake2b(data, digest_size=checkpoints.DIGEST_BYTES).digest())
+    return checkpoints.load(_folder(), CHECKPOINT)
+
+
+def _settings(data: bytes) -> object:
+    path = _folder() / "stream.toml"
+    path.write_bytes(data)
+    return load(path, {})
+
+
+JOURNAL = tuple(
+    journal.encode(entry, 0).value
+    for entry in (
+        journal.CloseEntry(number=1, offset=10, log_ns=START_MS * 1_000_000),
+        journal.SwapEntry(number=2, offset=10, bundle="b", model_id="m", configured="n", control=3),
+        journal.StartEntry(
+            kind="restart",
+            number=3,
+            offset=12,
+            read_from=12,
+            lost=(10, 12),
+            why="lost",
+            fingerprint="f",
+            config={"time": {"lateness_s": 5.0}},
+            bundle="b",
+            model_id="m",
+            control=0,
+        ),
+    )
+)
+COMMAND = control_messages.encode(control_messages.SwapCommand(stream="s", bundle="b", model_id="m")).value
+SETTINGS = b"""[stream]
+name = "s"
+bundle = "b"
+[transport]
+kind = "kafka"
+servers = ["h:1"]
+tls = true
+username = "u"
+password_file = "p"
+[store]
+scores = "s"
+checkpoints = "c"
+[threshold]
+kind = "spot"
+risk = 1e-4
+"""
+
+
+@cache
+def bundle_folder() -> Path:
+    """Return a sound bundle."""
+    folder = _folder() / "bundle"
+    model = small_model()
+    shape = (4, model.window.samples, len(model.channels))
+    bundles.save(model, folder, np.random.default_rng(1).normal(size=shape).astype(np.float32))
+    return folder
+
+
+def reseal(folder: Path) -> None:
+    """Make digests and model id right again where the manifest can be read, as an attacker would."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_bytes())
+        content["digests"] = {name: bundle_files.digest((folder / name).read_bytes()) for name in LIMITS}
+        content["model_id"] = Manifest.model_validate_json(json.dumps(content)).content_id()
+        path.write_text(json.dumps(content))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+
+
+def _bundle(name: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        folder = bundle_folder()
+        good = {file: (folder / file).read_bytes() for file in (MANIFEST, name)}
+        try:
+            (folder / name).write_bytes(data)
+            reseal(folder)
+            return bundles.load(folder)
+        finally:
+            for file, content in good.items():
+                (folder / file).write_bytes(content)
+
+    return read
+
+
+def _manifest(data: bytes) -> object:
+    folder = _folder() / "manifest"
+    folder.mkdir(exist_ok=True)
+    (folder / MANIFEST).write_bytes(data)
+    return read_manifest(folder)
+
+
+def targets() -> Iterator[tuple[str, Callable[[], Target]]]:
+    """Yield names and makers of all targets; a maker is called on use."""
+    yield "single", lambda: Target(_singles(), _reads(()))
+    yield "series", lambda: Target(_series(), _reads(()))
+    yield "arrow", lambda: Target(_arrow(), _reads(ARROW_HEADERS))
+    yield (
+        "event",
+        lambda: Target((EVENT,), _event),
+    )
+    yield (
+        "score",
+        lambda: Target(
+            (SCORE.value,), _refusing(lambda data: score_messages.decode(data, SCORE.headers), ContractError)
+        ),
+    )
+    yield "score headers", lambda: Target(_headers_of(SCORE.headers), _refusing(_score_headers, ContractError))
+    yield (
+        "alert",
+        lambda: Target(
+            (alert_messages.encode(ALERT, SOURCE, "c").value,), _refusing(alert_messages.decode, ContractError)
+        ),
+    )
+    yield "dead letter", lambda: Target(_headers_of(LETTER.headers), _refusing(_dead_letter, ContractError))
+    yield "checkpoint", lambda: Target((_checkpoint_seed(),), _refusing(_checkpoint, CheckpointError))
+    yield (
+        "marker",
+        lambda: Target(
+            (Marker("x", "t", 5, 1, 2, 0, "m", "m", 3).to_text().encode(),),
+            _refusing(lambda data: Marker.from_text(data.decode("utf-8", "replace")), PositionError),
+        ),
+    )
+    yield "journal", lambda: Target(JOURNAL, _refusing(journal.decode, JournalError))
+    yield "command", lambda: Target((COMMAND,), _refusing(control_messages.decode, ContractError))
+    yield "settings", lambda: Target((SETTINGS,), _refusing(_settings, ConfigError))
+    yield (
+        "manifest",
+        lambda: Target(((bundle_folder() / MANIFEST).read_bytes(),), _refusing(_manifest, BundleError)),
+    )
+    for name in LIMITS:
+        yield f"bundle {name}", partial(_bundle_target, name)
+
+
+def _bundle_target(name: str) -> Target:
+    return Target(((bundle_folder() / name).read_bytes(),), _refusing(_bundle(name), BundleError))
+
+
+TARGETS: dict[str, Callable[[], Target]] = dict(targets())
