@@ -56,14 +56,15 @@ class Archiver:
             open_log: opens the transport.
         """
         stream, store, service = context.settings.stream, context.settings.store, context.settings.service
-        self.metrics = ArchiverMetrics(stream.name, service.instance, lambda: self._buffered_bytes())
+        instance = f"{service.instance}-{context.index}" if context.index else service.instance
+        self.metrics = ArchiverMetrics(stream.name, instance, lambda: self._buffered_bytes())
         self._beat = context.beat
         self._settings = context.settings
         self._open_log = open_log
         self._folder: Path = store.scores
         self._topic = stream.scores_topic
         self._group = group(context.settings, self.name)
-        self._member = member(context.settings, self.name)
+        self._member = member(context.settings, self.name, context.index)
         self._max_rows, self._max_age_s = store.part_max_rows, store.part_max_age_s
         self._poll_records = context.settings.commit.poll_records
         self._stream = stream.name
