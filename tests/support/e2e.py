@@ -42,9 +42,9 @@ LONG_S = 60.0
 """For waits that end by themselves: a machine may be busy."""
 
 
-def train_bundle(folder: Path) -> Path:
+def train_bundle(folder: Path, seed: int = 3) -> Path:
     """Train a tiny PCA model of the simulated pumps; return its folder."""
-    quiet = scenario({"devices": 6, "duration_s": 900, "seed": 3}, "quiet")
+    quiet = scenario({"devices": 6, "duration_s": 900, "seed": seed}, "quiet")
     names = sorted(CHANNELS)
     columns = list(recording(quiet, START_MS))
     known = Recording(
