@@ -114,8 +114,9 @@ class KafkaCommitter:
         """Publish records and positions in one transaction; see `transport.Committer.commit`.
 
         REJECTED: a partition is not (any more) owned, the group has moved on, or sending failed; the transaction was
-        aborted before its commit was asked for. UNKNOWN: asking for the commit failed, or even the abort did: this
-        committer takes no more; a new one, best in a new process, ends what is open, and `committed` then tells.
+        aborted before its commit was asked for. Where the group refused it as no member's, the next poll knows why.
+        UNKNOWN: asking for the commit failed, or even the abort did: this committer takes no more; a new one, best in
+        a new process, ends what is open, and `committed` then tells.
 
         Raises:
             FencedError: a newer process or committer of this member exists. Nothing was published, unless the answer to
@@ -194,6 +195,8 @@ class KafkaCommitter:
             if isinstance(cause, StreamAdError):
                 raise cause
             raise translated(cause, self._where) from error
+        if isinstance(cause, kafka_errors.CommitFailedError):
+            self._source.await_verdict()
         return CommitOutcome.REJECTED
 
     def _cause(self, error: Exception) -> Exception:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from stream_ad.io.kafka_log import KafkaLog
 
 
+VERDICT_BEATS = 3.0
+"""Heartbeats' time in which the group's opinion of us is known: the wait for one, and a search for the coordinator."""
+
+
 class RebalancedError(Exception):
     """Ends `consumer.poll` after a rebalance; never leaves this module."""
 
@@ -131,12 +135,14 @@ class KafkaSource:
         if _without_rebalances not in logger.filters:
             logger.addFilter(_without_rebalances)
         session_ms = round(1_000 * log.session_timeout_s)
+        heartbeat_ms = min(1_000, session_ms // 3)
+        self._heartbeat_s = heartbeat_ms / 1_000
         self.consumer = log.clients.open_consumer(
             group,
             group_instance_id=member,
             client_id=f"stream-ad.{member}",
             session_timeout_ms=session_ms,
-            heartbeat_interval_ms=min(1_000, session_ms // 3),
+            heartbeat_interval_ms=heartbeat_ms,
             partition_assignment_strategy=[CooperativeStickyAssignor],
         )
         self._listener.consumer = self.consumer
@@ -233,6 +239,19 @@ class KafkaSource:
         if self._is_closed or self._is_replaced():
             return False
         return not self._has_joined or self.consumer.group_metadata().generation_id >= 0
+
+    def await_verdict(self) -> None:
+        """Wait until a heartbeat has told whether the group still knows us; call it when the group refused a commit.
+
+        A process that slept beyond its session goes on with a generation that is no more, and its first heartbeat
+        comes a second later: until then every commit is refused as if another try could help.
+        """
+        coordinator, begun = self.consumer._coordinator, time.monotonic()
+        deadline = begun + VERDICT_BEATS * self._heartbeat_s
+        while self.is_member() and coordinator.stable() and time.monotonic() < deadline:
+            if coordinator.heartbeat.last_receive > begun:
+                return
+            time.sleep(0.01)
 
     def _close_consumer(self) -> None:
         with contextlib.suppress(kafka_errors.KafkaError, OSError, RuntimeError):

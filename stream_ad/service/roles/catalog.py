@@ -32,6 +32,7 @@ ROLES = {
 }
 """Module of each role; it has `build(context: RoleContext) -> Role`."""
 
+
 def build(name: str, context: RoleContext) -> Role:
     """Build a role, not yet open.
 
