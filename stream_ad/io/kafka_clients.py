@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
@@ -18,6 +19,9 @@ from stream_ad.io.kafka_errors import translating
 
 Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 Option = str | int | float | bool
+
+PATIENCE_S = 0.5
+"""Without an answer for so long the leader may be another one by now; doubles with each try."""
 
 DECIDED_HERE = frozenset(
     {
@@ -180,6 +184,29 @@ class KafkaClients:
             if time.monotonic() > deadline:
                 raise UnreachableError(f"{self.where}: {failure}") from failure
             time.sleep(0.2)
+
+
+def ask_offsets(consumer: KafkaConsumer, tp: TopicPartition, timeout_s: float) -> tuple[int, int]:
+    """Return a partition's first offset and the one after its last record, as far as the consumer may see it.
+
+    A broker that leads the partition no more says so; kafka-python then asks it again and again, without a pause and
+    without looking for the new leader, until its metadata are five minutes old.
+
+    Raises:
+        kafka.errors.KafkaError: no answer within `timeout_s`, or one that another try does not change.
+    """
+    deadline = time.monotonic() + timeout_s
+    patience_s = PATIENCE_S
+    while True:
+        left_s = deadline - time.monotonic()
+        timeout_ms = 1_000 * max(0.0, min(patience_s, left_s))
+        try:
+            return consumer.beginning_offsets([tp], timeout_ms)[tp], consumer.end_offsets([tp], timeout_ms)[tp]
+        except kafka_errors.KafkaTimeoutError:
+            if left_s <= patience_s:
+                raise
+            patience_s *= 2
+            consumer._manager.cluster.request_update()
 
 
 def _checked(options: Mapping[str, Option]) -> dict[str, Option]:

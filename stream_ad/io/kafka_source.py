@@ -28,6 +28,7 @@ from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from stream_ad.errors import ContractError, FencedError, UnreachableError
+from stream_ad.io.kafka_clients import ask_offsets
 from stream_ad.io.kafka_errors import meaning, translated, translating
 from stream_ad.io.kafka_records import raw_batch
 from stream_ad.io.transport import Owner, Partition, Position, RawBatch
@@ -321,7 +322,7 @@ class KafkaSource:
             start = position.offset
         with translating(f"{partition} for {self._where}"):
             if start is None:
-                start = self.consumer.beginning_offsets([tp], 1_000 * self._log.request_timeout_s)[tp]
+                start, _ = ask_offsets(self.consumer, tp, self._log.request_timeout_s)
             self._positions[tp] = start
             self.consumer.seek(tp, start)
             self.consumer.resume(tp)
@@ -341,5 +342,5 @@ class KafkaSource:
     def _probe(self) -> None:
         """Ask the topic's first broker something: poll itself is silent about brokers that are gone."""
         with translating(f"{self._where}: no answer"):
-            self.consumer.end_offsets([TopicPartition(self._topic, 0)], 500 * self._log.request_timeout_s)
+            ask_offsets(self.consumer, TopicPartition(self._topic, 0), 0.5 * self._log.request_timeout_s)
         self._answered_at = time.monotonic()
