@@ -110,6 +110,10 @@ class Crew:
         """Return whether a member runs, undisturbed so far in this life; it may be starting."""
         return self._members[role, index].is_up
 
+    def is_at_work(self, role: str, index: int) -> bool:
+        """Return whether a member runs undisturbed and owns partitions."""
+        return self.is_up(role, index) and bool(self.partitions(role, index))
+
     def all_opened(self) -> bool:
         """Return whether every member wanted runs and has opened."""
         wanted = [member for member in self._members.values() if member.wanted]
@@ -209,7 +213,7 @@ class Crew:
             pass
         elif slept:
             self._slept(member, "FENCED" if code == Exit.FENCED else f"code {code}")
-        elif member.sentence == "left" and code == Exit.DONE:
+        elif member.sentence == "left" and code in (Exit.DONE, -signal.SIGTERM):  # asked before it could listen
             self.ends.left += 1
         else:
             self._ended(member, code, why)

@@ -25,6 +25,8 @@ from tests.support.e2e import Stream, train_bundle
 
 UP_S = 120.0
 """A killed process runs again, and a stopped one has ended, within this."""
+AT_WORK_S = 20.0
+"""A victim is given so long to own partitions; a spare one may never."""
 DRAIN_S = 900.0
 STUCK_S = 180.0
 """Without a step towards the end for so long, waiting for it is given up."""
@@ -90,7 +92,7 @@ class Log:
     def __call__(self, what: str, **fields: object) -> None:
         """Write a line."""
         at_s = round(time.monotonic() - self._begun, 2)
-        text = " ".join(f"{name}={value}" for name, value in fields.items())
+        text = " ".join(f"{name}={value}"[:300] for name, value in fields.items())
         with self._lock:
             if self._file.closed:
                 return
@@ -213,6 +215,9 @@ class Run:
         act, role, index = disturbance.act, disturbance.role, disturbance.index
         fields: dict[str, object] = {}
         if act in (Act.KILL, Act.STOP, Act.LEAVE):
+            patient_until = time.monotonic() + (AT_WORK_S if disturbance.at_work else 0.0)
+            while time.monotonic() < patient_until and not self._crew.is_at_work(role, index):
+                self._pause(0.2)
             self._wait(lambda: self._crew.is_up(role, index), UP_S, f"{role}-{index} to be up")
         if act is Act.KILL:
             owned = self._crew.partitions(role, index)

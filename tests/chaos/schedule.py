@@ -12,6 +12,8 @@ SPARE = SCORERS
 """Number of the scorer that joins and leaves."""
 ARCHIVER_SHARE = 0.35
 """Of the kills; scorers have more to lose."""
+AT_WORK_SHARE = 0.8
+"""Of the kills: these wait until the victim owns partitions; others may hit it while it starts."""
 
 
 class Act(StrEnum):
@@ -47,6 +49,7 @@ class Disturbance:
         lasts_s: kill, leave: until it is started again; stop: until SIGCONT; disk: until there is room; broker: until
             it is started again.
         aim: which broker.
+        at_work: wait, for a while, until the process owns partitions.
     """
 
     number: int
@@ -56,6 +59,7 @@ class Disturbance:
     index: int = 0
     lasts_s: float = 0.0
     aim: Aim | None = None
+    at_work: bool = False
 
     def __str__(self) -> str:
         who = f" {self.role}-{self.index}" if self.role else f" {self.aim} {self.index}" if self.aim else ""
@@ -126,7 +130,8 @@ def _processes(plan: Plan, rng: random.Random) -> Iterator[Disturbance]:
             is_archiver = rng.random() < ARCHIVER_SHARE
             role, index = ("archiver", rng.randrange(ARCHIVERS)) if is_archiver else ("scorer", rng.choice(present))
             lasts_s = rng.uniform(0.1, 1.5) if act is Act.KILL else plan.session_s + rng.uniform(2.0, 6.0)
-            yield Disturbance(number, act, after_s, role, index, lasts_s)
+            at_work = act is Act.STOP or rng.random() < AT_WORK_SHARE
+            yield Disturbance(number, act, after_s, role, index, lasts_s, at_work=at_work)
         elif act is Act.JOIN and len(present) == SCORERS:
             index = next(k for k in range(SPARE + 1) if k not in present)
             present.append(index)
