@@ -20,6 +20,8 @@ from stream_ad.io.kafka_errors import translating
 Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 Option = str | int | float | bool
 
+NOT_READY_S = 0.02
+"""The producer's thread asks again at once, thousands of times a second, whether a dead broker has come back."""
 PATIENCE_S = 0.5
 """Without an answer for so long the leader may be another one by now; doubles with each try."""
 
@@ -64,6 +66,23 @@ class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is 
         saw_versions = conn.broker_version_data is not None
         if saw_versions and conn.sasl_enabled and conn.init_future.is_done and conn.init_future.failed():
             self.has_been_turned_away = "disconnected" in str(conn.init_future.exception)
+
+
+class NetClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python is untyped
+    """Says that a broker is not ready instead of raising it.
+
+    The producer's thread would take such an error for a lost search: it forgets the transactional request that it was
+    about to send, and whoever waits for its answer waits for ever. That is what happened to commits when the
+    coordinator's broker died.
+    """
+
+    def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
+        """Return whether the broker can be asked now; waits for a connection that is being made."""
+        try:
+            return bool(super().await_ready(node_id, timeout_ms))
+        except kafka_errors.KafkaConnectionError:
+            time.sleep(NOT_READY_S)
+            return False
 
 
 class KafkaClients:
@@ -138,7 +157,7 @@ class KafkaClients:
 
         def kafka_client(**configs: Any) -> KafkaNetClient:
             net = NetworkSelector(**configs)
-            made.append(KafkaNetClient(net=net, manager=Manager(net, **configs)))
+            made.append(NetClient(net=net, manager=Manager(net, **configs)))
             return made[0]
 
         timeout_ms = round(1_000 * self._request_timeout_s)

@@ -4,7 +4,8 @@ What is relied on in kafka-python 3, and what is not:
 
 - `commit_transaction()` returns though batches were dropped, so it is called only after every record was seen
   acknowledged; otherwise the transaction is aborted.
-- The transactional calls can hang for ever after a coordinator died, so a thread of its own makes them.
+- The transactional calls can hang for ever, so a thread of its own makes them. That they do when a coordinator dies is
+  stepped around in `kafka_clients.NetClient`.
 - The group's metadata is taken live at the commit: the broker refuses a stale generation, but takes one below 0
   unchecked, so that is refused here.
 """
