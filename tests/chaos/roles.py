@@ -110,6 +110,11 @@ class Crew:
         """Return whether a member runs, undisturbed so far in this life; it may be starting."""
         return self._members[role, index].is_up
 
+    def is_asleep(self, role: str, index: int) -> bool:
+        """Return whether a member is stopped, or was and has not shown yet what becomes of it."""
+        member = self._members[role, index]
+        return bool(member.wake_at or member.woken_at)
+
     def is_at_work(self, role: str, index: int) -> bool:
         """Return whether a member runs undisturbed and owns partitions."""
         return self.is_up(role, index) and bool(self.partitions(role, index))

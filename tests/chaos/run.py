@@ -124,7 +124,10 @@ class Run:
         self._deaths: list[Death] = []
         self._in_sync_s: list[float] = []
         self._lane_error: BaseException | None = None
+        self._sleeper: tuple[str, int] | None = None
         self._disk_until = 0.0
+        self._calm = threading.Lock()
+        """Held while a broker is down, or a process is stopped: a new coordinator gives every member a new session."""
         self._cleanup: list[Callable[[], object]] = [self._say.close]
 
     def go(self) -> Report:
@@ -225,7 +228,10 @@ class Run:
             self._deaths.append(Death(time.monotonic(), role, owned))
             fields["owned"] = sorted(owned)
         elif act is Act.STOP:
+            self._wait(lambda: self._calm.acquire(blocking=False), 4 * UP_S, "all brokers to be up")
+            self._wait(lambda: self._crew.is_up(role, index), UP_S, f"{role}-{index} to be up")
             self._crew.stop(role, index, disturbance.lasts_s)
+            self._sleeper = role, index
         elif act is Act.JOIN:
             self._crew.add(role, index)
         elif act is Act.LEAVE:
@@ -240,23 +246,27 @@ class Run:
         self._count(str(act))
         self._say(str(disturbance), number=disturbance.number, scored=self._watch.scored(), **fields)
 
+    def _lose_broker(self, disturbance: Disturbance) -> None:
+        self._cluster.await_in_sync()
+        stream, scorers = self._stream.settings, self._groups["scorer"]
+        transaction = f"{scorers}.{member(stream, 'scorer', disturbance.index)}"
+        aim = disturbance.aim or schedule.Aim.LEADER
+        index = self._cluster.aimed_at(aim, stream.stream.readings_topic, disturbance.index, scorers, transaction)
+        self._cluster.kill(index)
+        self._say(str(disturbance), number=disturbance.number, broker=index)
+        time.sleep(disturbance.lasts_s)
+        self._cluster.start(index)
+        took_s = self._cluster.await_in_sync()
+        self._in_sync_s.append(took_s)
+        self._report.broker_kills[str(aim)] = self._report.broker_kills.get(str(aim), 0) + 1
+        self._say("in sync", broker=index, after_s=round(took_s, 1))
+
     def _broker_lane(self, lane: Iterable[Disturbance]) -> None:
-        readings = self._stream.settings.stream.readings_topic
         try:
             for disturbance in lane:
                 time.sleep(disturbance.after_s)
-                self._cluster.await_in_sync()
-                transaction = f"{self._groups['scorer']}.{member(self._stream.settings, 'scorer', disturbance.index)}"
-                aim = disturbance.aim or schedule.Aim.LEADER
-                index = self._cluster.aimed_at(aim, readings, disturbance.index, self._groups["scorer"], transaction)
-                self._cluster.kill(index)
-                self._say(str(disturbance), number=disturbance.number, broker=index)
-                time.sleep(disturbance.lasts_s)
-                self._cluster.start(index)
-                took_s = self._cluster.await_in_sync()
-                self._in_sync_s.append(took_s)
-                self._report.broker_kills[str(aim)] = self._report.broker_kills.get(str(aim), 0) + 1
-                self._say("in sync", broker=index, after_s=round(took_s, 1))
+                with self._calm:
+                    self._lose_broker(disturbance)
         except BaseException as error:  # raised again by the main thread
             self._lane_error = error
 
@@ -266,6 +276,9 @@ class Run:
     def _tend(self) -> None:
         """Do what is due, and end the run where a part of it has failed."""
         self._crew.tend()
+        if self._sleeper is not None and not self._crew.is_asleep(*self._sleeper):
+            self._sleeper = None
+            self._calm.release()
         if self._disk_until and time.monotonic() > self._disk_until:
             self._disk_until = 0.0
             self._disk.free()
