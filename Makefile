@@ -1,15 +1,18 @@
 # make demo              the whole pipe on the embedded log, about a minute
 # make demo BROKER=kafka the same on a real Apache Kafka that this command starts (KAFKA=host:port: a running one)
 # make test              everything that CI runs
+# make chaos             200 process kills and 10 broker kills over 10 million readings, then the proof (docs/chaos.md): about
+#                        half an hour and 5 GB of disk; ARGS="--seed 2 --minutes 5" for another one
 # make bench             the benchmarks of docs/benchmarks.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BROKER ?= local
 KAFKA ?=
+ARGS ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint unit bench lock pretrained clean
+.PHONY: demo test lint unit chaos bench lock pretrained clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
@@ -25,6 +28,9 @@ lint: $(VENV)/installed
 unit: $(VENV)/installed
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not broker"
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m broker
+
+chaos: $(VENV)/installed
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.pipeline

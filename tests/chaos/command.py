@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ SESSION_S = 6.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; 0 only where everything was proven, 1 where something was wrong, 2 where the run itself failed."""
     args = parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left running
     folder = args.folder or Path(tempfile.mkdtemp(prefix="stream-ad-chaos-"))
     if folder.exists() and any(folder.iterdir()):
         sys.stderr.write(f"{folder}: expected an empty folder\n")
