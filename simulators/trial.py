@@ -18,7 +18,7 @@ from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, AlertKind, AlertPhase
 from stream_ad.core.model import Model, WindowShape
 from stream_ad.io.transport import Partition, RawBatch
-from stream_ad.replaying import PartitionReplay
+from stream_ad.replaying import Lineage, PartitionReplay
 
 NS = 1_000_000_000
 EPOCH_MS = 1_772_438_400_000
@@ -234,13 +234,14 @@ def run(model: Model, scenario: Scenario, sections: Mapping[str, Any] | None = N
         }
     )
     start_ms = scenario.start_ms(EPOCH_MS, 0.0)
-    replay = PartitionReplay(settings, model, 0)
+    lineage = Lineage(0, 0, "", model.model_id, model.model_id, 0)
+    replay = PartitionReplay(settings, 0, lineage, lambda _bundle, _model_id: model)
     alerts: list[Alert] = []
     windows = 0
     for raw in _polls(scenario, start_ms):
-        result = replay.step(raw).result
-        alerts += result.alerts
-        windows += result.rows
+        for stepped in replay.step(raw):
+            alerts += stepped.result.alerts
+            windows += stepped.result.rows
     faults = faults_of(scenario, start_ms)
     return Trial(match(faults, incidents_of(alerts), grace_ns(model.window, settings)), windows)
 

@@ -8,18 +8,21 @@ import platform
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from stream_ad import __version__
-from stream_ad.config import KafkaTransport, Settings
+from stream_ad.config import KafkaTransport, Settings, parse
 from stream_ad.core.deciding import Deciding
 from stream_ad.core.incidents import IncidentRules
 from stream_ad.core.model import Model
-from stream_ad.core.pipeline import PartitionPipeline
+from stream_ad.core.pipeline import PartitionPipeline, StepResult
 from stream_ad.core.scoring import Scoring
+from stream_ad.core.thresholds.base import Threshold
 from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.core.windowing import TimeRules, Windowing
-from stream_ad.errors import ConfigError, TopicError
-from stream_ad.io import bundles
+from stream_ad.errors import BundleDigestError, ConfigError, TopicError
+from stream_ad.io import bundles, journal
 from stream_ad.io.transport import TopicInfo, Transport
 from stream_ad.io.wire import Decoder
 
@@ -57,14 +60,14 @@ def open_transport(settings: Settings) -> Transport:
 def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicInfo]:
     """Check the readings topic and make the output topics that are missing.
 
-    Scores go to the same partition number as the readings they tell of, so both topics have as many. Several
-    streams may share the topics of alerts and dead letters, whatever their numbers of partitions.
+    Scores and journal go to the same partition number as the readings they tell of, so these topics have as many.
+    Several streams may share the topics of alerts, dead letters and commands, whatever their numbers of partitions.
 
     Returns:
         what the log says of each topic, by name.
 
     Raises:
-        TopicError: there is no readings topic, or the scores topic has another number of partitions.
+        TopicError: there is no readings topic, or scores or journal have another number of partitions.
         ConfigError: record times are producers' and the settings do not accept that.
         AccessError: we may not make a topic.
     """
@@ -76,17 +79,23 @@ def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicIn
             "set it on the topic, or accept the risk with time.trust_producer_clocks = true"
         )
     try:
-        found = {stream.scores_topic: transport.ensure_topic(stream.scores_topic, readings.partitions)}
+        found = {
+            stream.scores_topic: transport.ensure_topic(stream.scores_topic, readings.partitions),
+            stream.journal_topic: transport.ensure_topic(
+                stream.journal_topic, readings.partitions, journal.KEEP_FOR_EVER
+            ),
+        }
     except TopicError as error:
         raise TopicError(
             f"{error}, as many as {readings.name}: they cannot be changed once scores exist; a stream over a readings "
             "topic with another count needs a new stream.name"
         ) from error
-    for name in (stream.alerts_topic, stream.dead_letters_topic):
+    shared = {stream.alerts_topic: readings.partitions, stream.dead_letters_topic: readings.partitions}
+    for name, partitions in (shared | {stream.control_topic: 1}).items():
         try:
             found[name] = transport.topic(name)
         except TopicError:
-            found[name] = transport.ensure_topic(name, readings.partitions)
+            found[name] = transport.ensure_topic(name, partitions)
     return found | {stream.readings_topic: readings}
 
 
@@ -103,7 +112,7 @@ def max_payload_bytes(settings: Settings, topics: Mapping[str, TopicInfo]) -> in
     transport, stream = settings.transport, settings.stream
     sent = transport.max_record_bytes if isinstance(transport, KafkaTransport) else LOCAL_MAX_RECORD_BYTES
     limits = {"transport.max_record_bytes": sent}
-    for name in (stream.scores_topic, stream.alerts_topic, stream.dead_letters_topic):
+    for name in (stream.scores_topic, stream.alerts_topic, stream.dead_letters_topic, stream.journal_topic):
         limits[name] = topics[name].max_record_bytes or sent
     least = min(limits, key=lambda name: limits[name])
     if limits[least] < MIN_RECORD_BYTES:
@@ -120,6 +129,43 @@ def load_model(settings: Settings) -> Model:
     return bundles.load(settings.stream.bundle)
 
 
+class Models:
+    """The models of a stream, each loaded and probed once: the configured one, and those that swaps brought.
+
+    Args:
+        settings: of the stream.
+
+    Raises:
+        BundleError: the configured bundle cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.bundle = str(settings.stream.bundle)
+        self.configured = load_model(settings)
+        self._loaded = {self.configured.model_id: self.configured}
+
+    def get(self, bundle: str, model_id: str) -> Model:
+        """Return a model by its digest.
+
+        Args:
+            bundle: folder where it was loaded from; read only if the model is not in memory.
+            model_id: its digest.
+
+        Raises:
+            BundleError: it is not there any more, or another one is.
+        """
+        if model_id not in self._loaded:
+            model = bundles.load(Path(bundle))
+            if model.model_id != model_id:
+                raise BundleDigestError(f"{bundle}: expected the bundle {model_id[:16]}, found {model.model_id[:16]}")
+            self.add(model)
+        return self._loaded[model_id]
+
+    def add(self, model: Model) -> None:
+        """Keep a model that was loaded elsewhere."""
+        self._loaded[model.model_id] = model
+
+
 def build_decoder(settings: Settings, model: Model) -> Decoder:
     """Return the decoder for the stream's readings."""
     return Decoder([channel.name for channel in model.channels], settings.stream.devices)
@@ -128,8 +174,6 @@ def build_decoder(settings: Settings, model: Model) -> Decoder:
 def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
     """Return an empty pipe for one partition."""
     names = [channel.name for channel in model.channels]
-    threshold = settings.threshold.model_dump()
-    kind = threshold.pop("kind")
     incident = settings.incident
     rules = IncidentRules(
         open_after_windows=incident.open_after_windows,
@@ -151,11 +195,23 @@ def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
             settings.stream.name,
             names,
             model.smoothing,
-            make_threshold(kind, model.calibration, threshold),
+            build_threshold(settings, model),
             rules,
         ),
         evict_after_ns=nanoseconds(time.evict_after_s),
     )
+
+
+def build_threshold(settings: Settings, model: Model) -> Threshold:
+    """Return a threshold without devices, seeded by the model's calibration."""
+    chosen = settings.threshold.model_dump()
+    return make_threshold(chosen.pop("kind"), model.calibration, chosen)
+
+
+def swap_model(settings: Settings, pipeline: PartitionPipeline, model: Model, offset: int) -> StepResult:
+    """Let a pipe score with another model of the same grid; see `PartitionPipeline.swap`."""
+    reason = f"the bundle {model.name} took over; if the trouble goes on a new incident opens"
+    return pipeline.swap(Scoring(model), model.smoothing, build_threshold(settings, model), offset, reason)
 
 
 def nanoseconds(seconds: float) -> int:
@@ -173,18 +229,40 @@ def member(settings: Settings, role: str, index: int = 0) -> str:
     return f"{settings.service.instance}-{role}-{index}"
 
 
-def config_digest(settings: Settings) -> str:
-    """Return a digest of the settings that change results, 16 hex digits."""
-    relevant = {
+def deciding_config(settings: Settings) -> dict[str, Any]:
+    """Return the settings that change results, as plain values by section."""
+    return {
         "stream": settings.stream.model_dump(mode="json", include={"name", "devices", "readings_topic"}),
         "time": settings.time.model_dump(mode="json", exclude={"trust_producer_clocks"}),
         "threshold": settings.threshold.model_dump(mode="json"),
         "incident": settings.incident.model_dump(mode="json"),
     }
-    return hashlib.blake2b(json.dumps(relevant, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def fingerprint(settings: Settings, model: Model) -> str:
+def with_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
+    """Return the settings with those that change results as they once were.
+
+    Args:
+        settings: today's.
+        config: what `deciding_config` returned then.
+
+    Raises:
+        ConfigError: they are not settings of this version.
+    """
+    today = settings.model_dump(mode="python")
+    for section, values in config.items():
+        merged = section in ("stream", "time")
+        today[section] = {**today.get(section, {}), **values} if merged else dict(values)
+    return parse(today, "settings in the journal")
+
+
+def config_digest(settings: Settings) -> str:
+    """Return a digest of the settings that change results, 16 hex digits."""
+    text = json.dumps(deciding_config(settings), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def fingerprint(settings: Settings, model_id: str) -> str:
     """Return what a checkpoint's results depend on besides the input, as one line.
 
     State made under another fingerprint is not used: it could give other results.
@@ -192,7 +270,7 @@ def fingerprint(settings: Settings, model: Model) -> str:
     parts = {
         "stream_ad": __version__,
         "config": config_digest(settings),
-        "bundle": model.model_id,
+        "bundle": model_id,
         "processor": platform.machine(),
         "python": ".".join(map(str, sys.version_info[:2])),
         "numpy": version("numpy"),

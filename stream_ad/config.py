@@ -46,6 +46,10 @@ class StreamSettings(Section):
     alerts_topic: Topic = "sensor.alerts.v1"
     dead_letters_topic: Topic = ""
     """Default: `<readings_topic>.dlq`."""
+    journal_topic: Topic = ""
+    """Default: `sensor.journal.v1.<name>`: what influenced results and is not input."""
+    control_topic: Topic = "sensor.control.v1"
+    """Where `stream-ad swap` writes; streams may share it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,6 +59,7 @@ class StreamSettings(Section):
             readings = data.get("readings_topic", "sensor.readings.v1")
             data.setdefault("scores_topic", f"sensor.scores.v1.{data.get('name', '')}")
             data.setdefault("dead_letters_topic", f"{readings}.dlq")
+            data.setdefault("journal_topic", f"sensor.journal.v1.{data.get('name', '')}")
         return data
 
 
@@ -178,6 +183,10 @@ class StoreSettings(Section):
     checkpoints: Path
     checkpoint_every_s: PositiveFloat = 10.0
     checkpoints_kept: Annotated[int, Field(ge=2)] = 3
+    audit_every_s: PositiveFloat = 3_600.0
+    """Of the checkpoints this far apart one stays for audits, which begin at a checkpoint."""
+    audit_checkpoints_kept: Annotated[int, Field(ge=0)] = 24
+    """How many of these stay."""
     warm_up_records: PositiveInt = 100_000
     """Input read again before the committed offset where no checkpoint can be used: some ten seconds' work."""
     part_max_age_s: PositiveFloat = 10.0

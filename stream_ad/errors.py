@@ -17,6 +17,7 @@
     │   ├── TopicError              a topic is missing, has another partition count or other settings
     │   ├── RecordTooLargeError     a record exceeds what the topic takes
     │   ├── PositionError           a position cannot be read from: none, out of range, not ours
+    │   ├── JournalError            an entry of the journal is missing, malformed or out of order
     │   ├── FencedError             a newer owner took over; this process must publish nothing more
     │   └── AccessError             the broker refused who we are or what we may do
     ├── DeadlineError           a blocking call did not return within its deadline
@@ -85,6 +86,10 @@ class RecordTooLargeError(TransportError):
 
 class PositionError(TransportError):
     """A position cannot be read from: none committed, out of range, or the partition is not ours."""
+
+
+class JournalError(TransportError):
+    """An entry of the journal is missing, malformed or out of order."""
 
 
 class FencedError(TransportError):

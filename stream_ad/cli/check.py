@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,21 +119,26 @@ def check_log(settings: Settings, create: bool, partitions: int | None) -> Itera
 
 
 def check_topics(transport: Transport, settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
-    """Check the four topics: there, times by the log, scores partitioned as the readings, sizes."""
+    """Check the topics: there, times by the log, scores and journal partitioned as the readings, sizes."""
+    from stream_ad.io.journal import KEEP_FOR_EVER
+
     stream = settings.stream
     try:
         readings = find_topic(transport, stream.readings_topic, create, partitions or PARTITIONS)
         scores = find_topic(transport, stream.scores_topic, create, readings.partitions)
+        journal = find_topic(transport, stream.journal_topic, create, readings.partitions, KEEP_FOR_EVER)
         others = [
             find_topic(transport, name, create, partitions or readings.partitions)
             for name in (stream.alerts_topic, stream.dead_letters_topic)
         ]
+        control = find_topic(transport, stream.control_topic, create, 1)
     except TopicError as error:
         yield Finding("topics", False, str(error))
         return
-    wrong = list(topic_faults(settings, readings, scores, others))
-    good = f"{readings.name}: {_count(readings.partitions, 'partition')}, append times; {scores.name}: the same; " + (
-        "; ".join(other.name for other in others)
+    wrong = list(topic_faults(settings, readings, scores, journal, others))
+    good = (
+        f"{readings.name}: {_count(readings.partitions, 'partition')}, append times; {scores.name}, {journal.name}: "
+        f"the same; {'; '.join(other.name for other in (*others, control))}"
     )
     if not wrong and not readings.append_time:
         good = good.replace("append times", "producers' times, trusted")
@@ -218,7 +223,9 @@ def channel_names(raw: RawBatch) -> Iterator[str]:
                 yield from orjson.loads(value)["values"].keys()
 
 
-def find_topic(transport: Transport, name: str, create: bool, partitions: int) -> TopicInfo:
+def find_topic(
+    transport: Transport, name: str, create: bool, partitions: int, made_with: Mapping[str, str] | None = None
+) -> TopicInfo:
     """Return a topic, made where it is missing and wanted.
 
     Raises:
@@ -229,10 +236,12 @@ def find_topic(transport: Transport, name: str, create: bool, partitions: int) -
     except TopicError as error:
         if not create:
             raise TopicError(f"{error}; make it with `stream-ad check --create`") from error
-        return transport.ensure_topic(name, partitions)
+        return transport.ensure_topic(name, partitions, made_with)
 
 
-def topic_faults(settings: Settings, readings: TopicInfo, scores: TopicInfo, others: list[TopicInfo]) -> Iterator[str]:
+def topic_faults(
+    settings: Settings, readings: TopicInfo, scores: TopicInfo, journal: TopicInfo, others: list[TopicInfo]
+) -> Iterator[str]:
     """Yield what a run would refuse."""
     from stream_ad.config import KafkaTransport
 
@@ -241,14 +250,15 @@ def topic_faults(settings: Settings, readings: TopicInfo, scores: TopicInfo, oth
             f"{readings.name} has producers' times; set message.timestamp.type=LogAppendTime "
             "or time.trust_producer_clocks = true"
         )
-    if scores.partitions != readings.partitions:
-        yield (
-            f"{scores.name} has {_count(scores.partitions, 'partition')}, {readings.name} has {readings.partitions}: "
-            "they must be equal, and cannot be changed once scores exist"
-        )
+    for topic in (scores, journal):
+        if topic.partitions != readings.partitions:
+            yield (
+                f"{topic.name} has {_count(topic.partitions, 'partition')}, {readings.name} has "
+                f"{readings.partitions}: they must be equal, and cannot be changed once scores exist"
+            )
     if isinstance(settings.transport, KafkaTransport):
         ours = settings.transport.max_record_bytes
-        for topic in (scores, *others):
+        for topic in (scores, journal, *others):
             if topic.max_record_bytes is not None and topic.max_record_bytes < ours:
                 yield (
                     f"{topic.name} takes records of {topic.max_record_bytes} bytes, transport.max_record_bytes is "

@@ -61,8 +61,7 @@ class Deciding:
     def __init__(
         self, stream: str, channels: Sequence[str], smoothing: float, threshold: Threshold, rules: IncidentRules
     ) -> None:
-        if not 0 < smoothing <= 1:
-            raise ConfigError(f"smoothing: expected 0 < a <= 1, found {smoothing}")
+        self._check_smoothing(smoothing)
         self._stream = stream
         self._channels = tuple(channels)
         self._smoothing = smoothing
@@ -70,6 +69,11 @@ class Deciding:
         self._rules = rules
         self._incidents = Incidents(rules)
         self._state = SlotState({"level": np.array(np.nan)})
+
+    @staticmethod
+    def _check_smoothing(smoothing: float) -> None:
+        if not 0 < smoothing <= 1:
+            raise ConfigError(f"smoothing: expected 0 < a <= 1, found {smoothing}")
 
     def __len__(self) -> int:
         """Return the number of slots."""
@@ -170,6 +174,31 @@ class Deciding:
                 )
             )
         return tuple(alerts)
+
+    def open_slots(self) -> Int32Array:
+        """Return int32[k], the slots with an open incident, ascending."""
+        return self._incidents.open_slots()
+
+    def forget_incidents(self) -> None:
+        """Drop the incidents of all slots without a word; levels and limits stay."""
+        self._incidents.reset(np.arange(len(self), dtype=np.int32))
+
+    def replace_judge(self, smoothing: float, threshold: Threshold) -> None:
+        """Go on with another model's smoothing and limits: scores of two models are not comparable.
+
+        Levels and limits begin as a new device's; `resolve` the open incidents first.
+
+        Args:
+            smoothing: as in the constructor.
+            threshold: new; owned by this object from now on.
+        """
+        self._check_smoothing(smoothing)
+        self._smoothing = smoothing
+        threshold.grow(len(self))
+        self._threshold = threshold
+        every = np.arange(len(self), dtype=np.int32)
+        self._state.reset(every)
+        self._incidents.reset(every)
 
     def snapshot(self) -> Arrays:
         """Return the whole state as named arrays whose first axis is the slot."""

@@ -188,6 +188,11 @@ class Incidents:
             self._advance(row, opens, step, active)
         return step
 
+    def open_slots(self) -> Int32Array:
+        """Return int32[k], the slots with an open incident, ascending."""
+        kind = self._state["kind"][: len(self._state)]
+        return np.flatnonzero(kind != NONE).astype(np.int32)
+
     def resolve(self, device: Int32Array) -> tuple[Int32Array, Step]:
         """End the open incidents among these slots and forget them.
 

@@ -127,3 +127,26 @@ class Model:
             raise ContractError(f"model: normaliser has {len(self.normaliser.center)} channels, expected {len(names)}")
         if not 0 < self.smoothing <= 1:
             raise ContractError(f"model: smoothing must be in (0, 1], found {self.smoothing}")
+
+
+def grid_differences(one: Model, other: Model) -> list[str]:
+    """Say where two models need other windows: with none, one can take the other's place between two windows.
+
+    Compared are the window and each channel's name, unit and fill rule.
+    """
+    found = []
+    if one.window != other.window:
+        found.append(f"window {other.window}, not {one.window}")
+    if [channel.name for channel in one.channels] != [channel.name for channel in other.channels]:
+        names = [channel.name for channel in other.channels], [channel.name for channel in one.channels]
+        found.append(f"channels {names[0]}, not {names[1]}")
+        return found
+    for mine, theirs in zip(one.channels, other.channels, strict=True):
+        if (mine.unit, mine.fill, mine.hold_max_age_ns) != (theirs.unit, theirs.fill, theirs.hold_max_age_ns):
+            found.append(f"channel {theirs.name} with {_rules(theirs)}, not {_rules(mine)}")
+    return found
+
+
+def _rules(channel: Channel) -> str:
+    held = f" for {channel.hold_max_age_ns / 1e9:g} s" if channel.fill is Fill.HOLD else ""
+    return f"unit {channel.unit or 'unknown'!r} and fill {channel.fill}{held}"

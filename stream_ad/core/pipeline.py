@@ -22,11 +22,16 @@ from stream_ad.core.batches import (
 )
 from stream_ad.core.deciding import Deciding
 from stream_ad.core.devices import DeviceIndex
+from stream_ad.core.quality import Quality
 from stream_ad.core.ring import NEVER
 from stream_ad.core.scoring import Scoring
+from stream_ad.core.thresholds.base import Threshold
 from stream_ad.core.windowing import Windowing
 from stream_ad.errors import ContractError
 
+AFRESH_WINDOWS = 1_000
+"""So many windows of a device bear `Quality.AFRESH` after a loss of input: as many as the bundle's calibration
+counts for at a device's start."""
 EVICTION_TICKS = 4
 """Eviction is judged when log time passes a multiple of the silence divided by this."""
 
@@ -142,6 +147,7 @@ class PartitionPipeline:
         self._evict_after_ns = evict_after_ns
         self._tick_ns = max(evict_after_ns // EVICTION_TICKS, 1)
         self._ids: tuple[str, ...] | None = None
+        self._is_afresh = False
 
     @property
     def devices(self) -> int:
@@ -176,6 +182,58 @@ class PartitionPipeline:
             self._judge(windows, judged, alerts)
         return StepResult(tuple(judged), tuple(alerts), tuple(refused), len(batch.device), evicted)
 
+    def silence_ends_ns(self) -> int | None:
+        """Return the earliest log time at which silence closes a window or drops a device, None without either."""
+        heard = self._windowing.heard()
+        known = heard[heard != NEVER]
+        if len(known) == 0:
+            return None
+        next_tick = (self.log_ns // self._tick_ns + 1) * self._tick_ns
+        evicts = max(int(known.min()) + self._evict_after_ns, next_tick)
+        closes = self._windowing.silence_ends_ns()
+        return evicts if closes is None else min(evicts, closes)
+
+    def advance(self, log_ns: int, offset: int) -> StepResult:
+        """Move log time on between two records, as a record without readings would.
+
+        Args:
+            log_ns: log time, UTC nanoseconds; one that lies behind changes nothing.
+            offset: input offset that the rows bear which this gives.
+        """
+        judged: list[Judged] = []
+        alerts: list[Alert] = []
+        evicted = 0
+        if log_ns > self.log_ns != NEVER:
+            if log_ns // self._tick_ns != self.log_ns // self._tick_ns:
+                evicted = self._evict(log_ns, offset, judged, alerts)
+            self._judge(self._windowing.close_idle(log_ns, offset), judged, alerts)
+        return StepResult(tuple(judged), tuple(alerts), (), 0, evicted)
+
+    def swap(self, scoring: Scoring, smoothing: float, threshold: Threshold, offset: int, reason: str) -> StepResult:
+        """Score with another model from here on; open windows stay, open incidents end.
+
+        Args:
+            scoring: of a model with the same channels and window (`model.grid_differences`).
+            smoothing: of the new model.
+            threshold: fresh, seeded by the new model's calibration.
+            offset: input offset that the alerts bear.
+            reason: one line for a person, in the alerts that end incidents.
+        """
+        slots = self._deciding.open_slots()
+        ends = self._windowing.final_ns(slots)
+        alerts = self._deciding.resolve(slots, ends, offset, self._table(), self._scoring.model.model_id, reason)
+        self._scoring = scoring
+        self._deciding.replace_judge(smoothing, threshold)
+        return StepResult((), alerts, ())
+
+    def forget_incidents(self) -> None:
+        """Drop all incidents without a word: they are not public, or ended otherwise."""
+        self._deciding.forget_incidents()
+
+    def mark_afresh(self) -> None:
+        """From here on flag each device's first windows: input before them was lost."""
+        self._is_afresh = True
+
     def _slots(self, batch: ReadingBatch) -> Int32Array:
         """Return int32[n], the slot of each reading; new devices get one in the order of their readings."""
         device = batch.device
@@ -196,6 +254,8 @@ class PartitionPipeline:
     def _judge(self, windows: WindowBatch, judged: list[Judged], alerts: list[Alert]) -> None:
         if len(windows) == 0:
             return
+        if self._is_afresh:
+            windows.quality[windows.keys.sequence < AFRESH_WINDOWS] |= np.uint32(Quality.AFRESH)
         verdicts, raised = self._deciding.decide(self._scoring.score(windows), self._table())
         judged.append(Judged(verdicts, self._table()))
         alerts += raised
@@ -233,7 +293,8 @@ class PartitionPipeline:
             "windowing": self._windowing.snapshot(slots),
             "deciding": self._deciding.snapshot(),
         }
-        return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        arrays = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
+        return arrays | {"pipeline.afresh": np.array([self._is_afresh])}
 
     def restore(self, arrays: Arrays) -> None:
         """Take back a snapshot of a pipeline with the same settings; results go on bit for bit.
@@ -241,7 +302,7 @@ class PartitionPipeline:
         Raises:
             ContractError: an array is missing or has another shape.
         """
-        parts: dict[str, Arrays] = {"devices": {}, "windowing": {}, "deciding": {}}
+        parts: dict[str, Arrays] = {"devices": {}, "windowing": {}, "deciding": {}, "pipeline": {}}
         for name, array in arrays.items():
             part, _, rest = name.partition(".")
             if part not in parts:
@@ -252,6 +313,7 @@ class PartitionPipeline:
             self._deciding.grow(self._devices.capacity)
             self._windowing.restore(parts["windowing"])
             self._deciding.restore(parts["deciding"])
+            self._is_afresh = bool(parts["pipeline"]["afresh"][0])
         except (KeyError, ValueError, IndexError) as error:
             raise ContractError(f"snapshot: does not fit this pipeline: {error}") from error
         self._ids = None

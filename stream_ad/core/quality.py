@@ -32,6 +32,9 @@ class Quality(IntFlag):
     """At least one channel that always moved in training did not move in the window."""
     UNSCORABLE = 1 << 9
     """No score: coverage is too low."""
+    AFRESH = 1 << 10
+    """Input was lost before it was scored, and the device's state began anew after the loss: what the limit has
+    learned since is little. The first `pipeline.AFRESH_WINDOWS` windows of each device bear it."""
 
 
 SENSOR_FAULT = np.uint32(Quality.CHANNEL_MISSING | Quality.CHANNEL_STUCK)

@@ -217,6 +217,14 @@ class Windowing:
         idle = self._close_idle(np.array([self._log_ns], np.int64), np.array([offset], np.int64))
         return self._join([] if idle is None else [self._windows(idle)])
 
+    def silence_ends_ns(self) -> int | None:
+        """Return the earliest log time at which silence closes a window that is open now, or None."""
+        stride = self._shape.stride
+        is_open = (self._heard != NEVER) & ((self._newest // stride + 1) * stride > self._floor)
+        if not is_open.any():
+            return None
+        return int(self._heard[is_open].min()) + self._rules.idle_close_ns
+
     def _add_timely(
         self, work: _Timely, log: Int64Array, record_offset: Int64Array, values: Float32Array
     ) -> tuple[list[WindowBatch], Int64Array]:

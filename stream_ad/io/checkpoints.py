@@ -135,12 +135,27 @@ def names(folder: Path, stream: str, partition: int) -> list[str]:
     return [name for _, _, name in sorted(_entries(folder, stream, partition, ""), reverse=True)]
 
 
-def newest(folder: Path, stream: str, partition: int) -> str | None:
-    """Return the checkpoint with the highest offset, or None."""
-    return next(iter(names(folder, stream, partition)), None)
+def offset_of(name: str) -> int:
+    """Return the input offset that a checkpoint's name tells.
+
+    Raises:
+        CheckpointError: it is not the name of one.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise CheckpointError(f"{name!r}: expected the name of a checkpoint")
+    return int(match[3])
 
 
-def prune(folder: Path, stream: str, partition: int, keep: Collection[str], count: int) -> list[str]:
+def prune(
+    folder: Path,
+    stream: str,
+    partition: int,
+    keep: Collection[str],
+    count: int,
+    sparse_every_s: float = 3_600.0,
+    sparse_count: int = 0,
+) -> list[str]:
     """Delete checkpoints that nobody can need any more; call it after a landed commit.
 
     Args:
@@ -149,6 +164,8 @@ def prune(folder: Path, stream: str, partition: int, keep: Collection[str], coun
         partition: number of the input partition.
         keep: names that stay, whatever their age: those that commits name.
         count: how many of the highest offsets stay besides.
+        sparse_every_s: of the older ones the first of each such stretch of time stays, by when they were written.
+        sparse_count: so many of these stay, the youngest.
 
     Returns:
         the names deleted.
@@ -158,6 +175,10 @@ def prune(folder: Path, stream: str, partition: int, keep: Collection[str], coun
     """
     entries = sorted(_entries(folder, stream, partition, ""), reverse=True)
     stays = {name for _, _, name in entries[:count]} | set(keep)
+    first_of: dict[int, str] = {}
+    for _, age, name in entries:  # highest offset first, so that the lowest of a stretch is what remains
+        first_of[int(age / 1e9 // sparse_every_s)] = name
+    stays.update(first_of[stretch] for stretch in sorted(first_of, reverse=True)[:sparse_count])
     gone = [name for _, _, name in entries if name not in stays]
     # Half-written files of processes that died: older than anything kept, so nobody still writes them.
     oldest = min((age for _, age, name in entries if name in stays), default=0)

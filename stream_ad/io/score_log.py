@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from stream_ad.errors import ContractError, PartExistsError, ScoreLogError, StorageError
 from stream_ad.io.durable import make_folder, storage_errors, sync_folder
-from stream_ad.io.score_messages import Span
+from stream_ad.io.score_messages import NO_JOURNAL, Span
 
 FORMAT = 1
 ASIDE = ".aside"
@@ -32,7 +32,19 @@ ROW_GROUP = 131_072
 _PART = re.compile(r"part-([0-9]{1,9})-([0-9]{20})\.parquet")
 _DATE, _HOUR = re.compile(r"log_date=[0-9]{4}-[0-9]{2}-[0-9]{2}"), re.compile(r"log_hour=[0-9]{2}")
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-_FACTS = ("format", "partition", "start", "end", "topic_id", "input_start", "input_end", "rows")
+_FACTS = (
+    "format",
+    "partition",
+    "start",
+    "end",
+    "topic_id",
+    "input_start",
+    "input_end",
+    "journal_start",
+    "journal_end",
+    "generation",
+    "rows",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,9 @@ class PartInfo:
         path: the file.
         partition: number of the partition of the scores topic, which is that of the readings.
         span: offsets of the scores topic whose rows the part holds; parts chain by them.
-        input_span: input offsets that these scores come from.
+        input_span: input offsets that these scores come from; empty where a journal entry alone caused them.
+        journal: numbers of the journal entries that took effect in between.
+        generation: how often the partition's state had been started again; one a part.
         topic_id: identity of the scores topic.
         rows: number of rows.
         extra: what else was written, for example digests.
@@ -53,6 +67,8 @@ class PartInfo:
     partition: int
     span: Span
     input_span: Span
+    journal: Span
+    generation: int
     topic_id: str
     rows: int
     extra: Mapping[str, str]
@@ -67,6 +83,8 @@ def write_part(
     topic_id: str,
     input_span: Span,
     extra: Mapping[str, str],
+    journal: Span = NO_JOURNAL,
+    generation: int = 0,
 ) -> Path:
     """Write a part and link it to its name; on return it is durable.
 
@@ -79,14 +97,22 @@ def write_part(
         topic_id: identity of the scores topic.
         input_span: from the first message's span start to the last one's end.
         extra: more facts for the footer.
+        journal: likewise of the journal's entries.
+        generation: of all messages.
 
     Raises:
+        ContractError: the span of the scores topic is empty.
         PartExistsError: a part with this partition and start is there; nothing was changed.
         ScoreLogError: the tables cannot be written as one.
         StorageError: the folder cannot be written, or has no hard links.
     """
+    if span.is_empty:
+        raise ContractError(f"part: expected a span of the scores topic, found {span}")
     table = _ordered(tables)
-    facts = (FORMAT, partition, span.start, span.end, topic_id, input_span.start, input_span.end, table.num_rows)
+    facts = (
+        *(FORMAT, partition, span.start, span.end, topic_id),
+        *(input_span.start, input_span.end, journal.start, journal.end, generation, table.num_rows),
+    )
     footer = {name: str(value) for name, value in zip(_FACTS, facts, strict=True)} | dict(extra)
     table = table.replace_schema_metadata({PREFIX + name: value for name, value in footer.items()})
     hour = datetime.fromtimestamp(first_log_ns // 1_000_000_000, UTC)
@@ -151,6 +177,8 @@ def part_info(path: Path) -> PartInfo:
             partition=int(footer["partition"]),
             span=span,
             input_span=input_span,
+            journal=Span(int(footer["journal_start"]), int(footer["journal_end"])),
+            generation=int(footer["generation"]),
             topic_id=footer["topic_id"],
             rows=int(footer["rows"]),
             extra={name: value for name, value in footer.items() if name not in _FACTS},

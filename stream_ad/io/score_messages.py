@@ -1,6 +1,8 @@
-"""Verdicts <-> messages of the scores topic: Arrow IPC, split by bytes, each naming its input span.
+"""Verdicts <-> messages of the scores topic: Arrow IPC, split by bytes, each naming the spans it comes from.
 
-The spans of the messages of a partition chain: one starts where the one before it ended, so a reader sees a
+What a partition's results depend on is its input and its journal (a start, another bundle, a close by the wall
+clock). A position in both is a pair: the next input offset, and how many journal entries were applied. A message
+names both spans, and they chain in both numbers: one starts where the one before it ended, so a reader sees a
 hole. A span that closed no window needs no message; the next span then starts where the last published ended.
 """
 
@@ -28,18 +30,30 @@ DeviceNames: TypeAlias = Sequence[str] | Callable[[Int32Array], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Input offsets start <= offset < end.
+    """Offsets (or numbers of journal entries) start <= offset < end; none where both are equal.
 
     Raises:
-        ContractError: it is empty or begins below 0.
+        ContractError: it ends before it starts, or begins below 0.
     """
 
     start: int
     end: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end:
-            raise ContractError(f"span: expected 0 <= start < end, found {self.start}, {self.end}")
+        if not 0 <= self.start <= self.end:
+            raise ContractError(f"span: expected 0 <= start <= end, found {self.start}, {self.end}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds none."""
+        return self.start == self.end
+
+    def __str__(self) -> str:
+        """Return it as headers and messages name it."""
+        return f"{self.start}-{self.end}"
+
+
+NO_JOURNAL = Span(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,11 @@ class ScoreMessage:
 
     Attributes:
         table: one row per window; see `schema`.
-        span: input offsets whose windows the parts of this span hold together.
+        span: input offsets whose windows the parts of this span hold together; empty where a journal entry
+            alone closed them.
+        journal: numbers of the journal entries that took effect in this span.
+        generation: how often the partition's state had been started again by then. A device's `sequence`
+            counts on within a generation, or from 0; across generations it may begin anywhere.
         part: this message's number among the span's, from 0.
         parts: how many messages carry the span.
         input: the partition of the readings.
@@ -58,6 +76,8 @@ class ScoreMessage:
 
     table: pa.Table
     span: Span
+    journal: Span
+    generation: int
     part: int
     parts: int
     input: Partition
@@ -70,7 +90,8 @@ def schema(channels: Sequence[str]) -> pa.Schema:
 
     `start`, `end` and `incident` (the end of the opening window, null outside) are event time in
     microseconds: finer periods are cut. `score` and `smoothed` are null where unscored; `coverage` is the
-    mean over the channels; `offset` is that of the input record that closed the window.
+    mean over the channels; `offset` is that of the input record that closed the window, or of the last record
+    before the journal entry that did (-1 where there is none).
     """
     return pa.schema(
         [
@@ -103,6 +124,8 @@ def encode(
     source: Partition,
     config_digest: str,
     max_bytes: int = 900_000,
+    journal: Span = NO_JOURNAL,
+    generation: int = 0,
 ) -> list[Record]:
     """Return the messages of one span; none where no window closed.
 
@@ -115,15 +138,18 @@ def encode(
         source: the partition of the readings; the messages go to the same number.
         config_digest: digest of the settings.
         max_bytes: largest payload; more rows make more messages.
+        journal: the journal entries applied since the last published span.
+        generation: how many of all entries applied so far started the state again.
 
     Raises:
-        ContractError: the columns do not fit the channels.
+        ContractError: the columns do not fit the channels, or both spans are empty.
         RecordTooLargeError: a single row exceeds `max_bytes`.
     """
     if verdicts.scores.coverage.shape[1] != len(channels):
         raise ContractError(f"verdicts: expected {len(channels)} channels, found {verdicts.scores.coverage.shape[1]}")
     if len(verdicts) == 0:
         return []
+    _expect_cause(span, journal, generation)
     table = _batch(verdicts, ids, channels, window_ns, source.number)
     pieces = _split(table, max_bytes)
     common: Headers = (
@@ -131,7 +157,9 @@ def encode(
         (PREFIX + "format", str(FORMAT).encode()),
         (PREFIX + "input-topic", source.topic.encode()),
         (PREFIX + "input-partition", str(source.number).encode()),
-        (PREFIX + "span", f"{span.start}-{span.end}".encode()),
+        (PREFIX + "span", str(span).encode()),
+        (PREFIX + "journal", str(journal).encode()),
+        (PREFIX + "generation", str(generation).encode()),
         (PREFIX + "model", verdicts.scores.model_id.encode()),
         (PREFIX + "config", config_digest.encode()),
     )
@@ -155,22 +183,41 @@ def decode(value: bytes, headers: Headers) -> ScoreMessage:
     try:
         if texts[PREFIX + "format"] != str(FORMAT):
             raise ValueError(f"format {texts[PREFIX + 'format']}")
-        start, _, end = texts[PREFIX + "span"].partition("-")
+        span, journal = _span(texts[PREFIX + "span"]), _span(texts[PREFIX + "journal"])
+        generation = int(texts[PREFIX + "generation"])
+        _expect_cause(span, journal, generation)
         part, _, parts = texts[PREFIX + "part"].partition("/")
         source = Partition(texts[PREFIX + "input-topic"], int(texts[PREFIX + "input-partition"]))
         model_id, config_digest = texts[PREFIX + "model"], texts[PREFIX + "config"]
-        span, numbers = Span(int(start), int(end)), (int(part), int(parts))
+        numbers = (int(part), int(parts))
         with pa.ipc.open_stream(value) as reader:
             table = reader.read_all()
         table.validate(full=True)
         channels = [field.name for field in table.schema.field("contribution").type]
         if table.schema != schema(channels):
             raise ValueError(f"columns {table.schema.names}")
-    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
+    except (KeyError, ValueError, TypeError, OSError, ContractError, pa.ArrowException) as error:
         raise ContractError(
             f"score message: expected format {FORMAT}, found: {type(error).__name__} {error}"
         ) from error
-    return ScoreMessage(table, span, numbers[0], numbers[1], source, model_id, config_digest)
+    return ScoreMessage(table, span, journal, generation, *numbers, source, model_id, config_digest)
+
+
+def _span(text: str) -> Span:
+    start, _, end = text.partition("-")
+    return Span(int(start), int(end))
+
+
+def _expect_cause(span: Span, journal: Span, generation: int) -> None:
+    """Check that rows can come from these spans.
+
+    Raises:
+        ContractError: they name neither a record nor a journal entry, or a generation below 0.
+    """
+    if span.is_empty and journal.is_empty:
+        raise ContractError(f"score message: expected a span or a journal entry, found {span} and {journal}")
+    if generation < 0:
+        raise ContractError(f"score message: expected a generation of at least 0, found {generation}")
 
 
 def _split(batch: Any, max_bytes: int) -> list[bytes]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from stream_ad.assembly import fingerprint
 from stream_ad.config import Settings
 from stream_ad.core.batches import Arrays
-from stream_ad.core.model import Model
-from stream_ad.errors import StorageError
+from stream_ad.errors import DeadlineError, StorageError, TransportError
 from stream_ad.io import checkpoints
-from stream_ad.io.transport import Partition
+from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying import PartitionReplay
 from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ScorerMetrics
@@ -26,10 +25,11 @@ class Checkpointer:
     A failure to write is no reason to stop: recovery then starts from an older checkpoint.
     """
 
-    def __init__(self, settings: Settings, model: Model, metrics: ScorerMetrics) -> None:
+    def __init__(self, settings: Settings, transport: Transport, metrics: ScorerMetrics) -> None:
         self._settings = settings
-        self._fingerprint = fingerprint(settings, model)
+        self._transport = transport
         self._metrics = metrics
+        self._journal_ends: dict[Partition, tuple[int, int]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: dict[Partition, Future[str]] = {}
         self._newest: dict[Partition, str] = {}
@@ -41,22 +41,44 @@ class Checkpointer:
         running = self._running.get(partition)
         if running is None or running.done():
             self._collect(partition)
-            arrays, offset = replay.snapshot(), replay.offset
-            self._running[partition] = self._pool.submit(self._write, partition, topic_id, offset, arrays)
+            self._begin(partition, topic_id, replay)
 
     def take_now(self, partition: Partition, topic_id: str, replay: PartitionReplay) -> None:
         """Write the state and wait for it."""
         running = self._running.pop(partition, None)
         if running is not None:
             running.exception()
-        self._running[partition] = self._pool.submit(self._write, partition, topic_id, replay.offset, replay.snapshot())
-        self._running[partition].exception()
+        self._begin(partition, topic_id, replay).exception()
         self._collect(partition)
 
-    def _write(self, partition: Partition, topic_id: str, offset: int, arrays: Arrays) -> str:
+    def _begin(self, partition: Partition, topic_id: str, replay: PartitionReplay) -> Future[str]:
+        lineage = replay.lineage
+        meta = lineage.to_meta() | {
+            "fingerprint": fingerprint(self._settings, lineage.model_id),
+            "journal_offset": self._journal_end(partition, lineage.entries),
+        }
+        arrays, offset = replay.snapshot(), replay.offset
+        running = self._pool.submit(self._write, partition, topic_id, offset, arrays, meta)
+        self._running[partition] = running
+        return running
+
+    def _journal_end(self, partition: Partition, entries: int) -> int:
+        """Return an offset of the journal at or below that of any entry to come; asks only after new entries."""
+        known = self._journal_ends.get(partition)
+        if known is None or known[0] != entries:
+            place = Partition(self._settings.stream.journal_topic, partition.number)
+            try:
+                known = entries, self._transport.bounds(place)[1]
+            except (TransportError, DeadlineError):
+                return 0 if known is None else known[1]
+            self._journal_ends[partition] = known
+        return known[1]
+
+    def _write(
+        self, partition: Partition, topic_id: str, offset: int, arrays: Arrays, meta: Mapping[str, str | int]
+    ) -> str:
         begun = time.monotonic()
         store, stream = self._settings.store, self._settings.stream
-        meta = {"fingerprint": self._fingerprint}
         name = checkpoints.write(store.checkpoints, stream.name, partition.number, topic_id, offset, arrays, meta)
         size = sum(array.nbytes for array in arrays.values())
         self._metrics.checkpoint(partition, time.monotonic() - begun, size)
@@ -102,14 +124,20 @@ class Checkpointer:
         store = self._settings.store
         try:
             checkpoints.prune(
-                store.checkpoints, self._settings.stream.name, partition.number, [name], store.checkpoints_kept
+                store.checkpoints,
+                self._settings.stream.name,
+                partition.number,
+                [name],
+                store.checkpoints_kept,
+                store.audit_every_s,
+                store.audit_checkpoints_kept,
             )
         except StorageError as error:
             log.warning("checkpoints_not_pruned", partition=partition.number, message=str(error))
 
     def forget(self, partition: Partition) -> None:
         """The partition is no longer ours."""
-        for known in (self._running, self._newest, self._pruned):
+        for known in (self._running, self._newest, self._pruned, self._journal_ends):
             known.pop(partition, None)
 
     def close(self) -> None:

@@ -132,6 +132,17 @@ class ScorerMetrics(RoleMetrics):
         self._devices = self._partition_gauge("devices", "Devices with state")
         self._replaying = self._partition_gauge("replaying", "1 while the partition catches up from a checkpoint")
         self._position = self._partition_gauge("committed_offset", "Next input offset made public")
+        self.swaps = self._counter("swaps", "Bundles taken into service by a command, counted by partition")
+        self._swaps_refused = self._counter("swaps_refused", "Commands to swap that could not be obeyed")
+        self.wall_closes = self._counter("wall_closes", "Closes by the clock in a partition silent as a whole")
+        self._model = Gauge(
+            "model_info",
+            "1 for the bundle in force",
+            ("topic", "partition", "model"),
+            namespace=PREFIX,
+            registry=self.registry,
+        )
+        self._models: dict[Partition, str] = {}
         self.replayed_records = self._counter("replayed_records", "Input records read again to recover")
         self._name_series()
 
@@ -177,6 +188,27 @@ class ScorerMetrics(RoleMetrics):
     def replaying(self, partition: Partition, active: bool) -> None:
         """Say whether a partition catches up from a checkpoint."""
         self._replaying.labels(*_labels(partition)).set(int(active))
+
+    def swap_refused(self) -> None:
+        """Count a command that could not be obeyed."""
+        self._swaps_refused.inc()
+
+    def model(self, partition: Partition, model_id: str) -> None:
+        """Say which bundle is in force."""
+        before = self._models.get(partition)
+        if before != model_id:
+            self._drop_model(partition)
+            self._models[partition] = model_id
+            self._model.labels(*_labels(partition), model_id[:16]).set(1)
+
+    def _drop_model(self, partition: Partition) -> None:
+        if (before := self._models.pop(partition, None)) is not None:
+            self._model.remove(*_labels(partition), before[:16])
+
+    def forget(self, partition: Partition) -> None:
+        """Drop every series of a partition that is no longer ours."""
+        super().forget(partition)
+        self._drop_model(partition)
 
     def committed(self, partition: Partition, offset: int) -> None:
         """Set the next input offset made public."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,8 +136,3 @@ def java_hash(text: str) -> int:
     for unit in text.encode("utf-16-be")[1::2]:  # ASCII names only, so a code unit is its low byte
         value = (31 * value + unit) & 0xFFFFFFFF
     return value & 0x7FFFFFFF
-
-
-def names(topics: Iterable[dict[str, Any]]) -> list[str]:
-    """Return the names of topics as an administrator sees them."""
-    return sorted(topic["name"] for topic in topics)

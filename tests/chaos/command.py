@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stream_ad.cli.main import VERBS
-from tests.chaos.run import Report, Run, Size
+from tests.chaos.report import Report
+from tests.chaos.run import Run, Size
 from tests.chaos.schedule import Plan
 
 KILL_EVERY_S, BROKER_EVERY_S = 8.0, 160.0

@@ -31,7 +31,7 @@ class CheckpointDisk:
     def fill(self) -> None:
         """Leave no room for a checkpoint."""
         if not self._is_mounted:
-            # Checkpoints cannot be read either meanwhile: the stream's warm-up must reach back to the first record.
+            # Checkpoints cannot be read either meanwhile: who takes over then begins again from a warm-up span.
             self.folder.rename(self._aside)
             self.folder.touch()
             return

@@ -6,21 +6,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stream_ad.assembly import config_digest, load_model
+from stream_ad.assembly import Models, group, load_model
 from stream_ad.core.pipeline import merged
 from stream_ad.io import alert_messages, dead_letters, score_log, score_messages
 from stream_ad.io.transport import Partition
-from stream_ad.replaying import PartitionReplay
+from stream_ad.replaying import Marker, Recomputing
 from tests.support.e2e import Stream, digest_of
 
 Matrix = npt.NDArray[np.uint64]
+_Spans: TypeAlias = tuple[score_messages.Span, score_messages.Span, int]
 ORDER = ("device", "sequence", "end", "revision", "offset")
 """Columns that rows are brought into one order by; all others follow for rows that agree in these."""
 
@@ -163,29 +164,32 @@ def prove(stream: Stream, say: Callable[..., None]) -> Compared:
 
 
 def recomputed(stream: Stream, partition: Partition) -> Expected:
-    """Return what an undisturbed run gives: the input read once, from its first record, in this process."""
+    """Return what an undisturbed run gives: input and journal read once, from the first record, in this process."""
     settings = stream.settings
-    model, config = load_model(settings), config_digest(settings)
-    names = [channel.name for channel in model.channels]
-    window_ns = model.window.samples * model.window.period_ns
-    start, end = stream.log.bounds(partition)
+    expected = Expected(_empty(stream), [], [])
+    tables: list[pa.Table] = [expected.table]
+    start, _ = stream.log.bounds(partition)
     if start:
         raise RuntimeError(f"{partition}: records below {start} are no longer retained, so nothing can be proven")
-    tables: list[pa.Table] = [score_messages.schema(names).empty_table()]
-    expected = Expected(tables[0], [], [])
-    replay = PartitionReplay(settings, model, 0)
-    for raw in stream.log.read(partition, 0, end):
-        stepped = replay.step(raw)
-        expected.alerts += [alert_messages.encode(one, partition, config).value for one in stepped.result.alerts]
+    position = stream.log.committed(group(settings, "scorer"), partition)
+    if position is None:
+        return expected
+    entries = Marker.from_text(position.metadata).entries
+    again = Recomputing(settings, Models(settings), stream.log, partition, entries)
+    for found in again.run(0, position.offset, use_checkpoints=False):
+        stepped, digest = found.stepped, found.config_digest
+        expected.alerts += [alert_messages.encode(one, partition, digest).value for one in stepped.result.alerts]
         for one in stepped.refused:
-            value = raw.values[int(np.searchsorted(raw.offset, one.offset))]
-            expected.letters.append(
-                (partition.number, one.offset, one.reason.value, one.detail, one.rows, digest_of(value))
-            )
+            if found.raw is None:
+                raise RuntimeError(f"{partition}: an entry of the journal refused {one}")
+            value = found.raw.values[int(np.searchsorted(found.raw.offset, one.offset))]
+            facts = one.reason.value, one.detail, one.rows, digest_of(value)
+            expected.letters.append((partition.number, one.offset, *facts))
         if stepped.result.rows:
-            part = merged(stepped.result.judged)
-            span = score_messages.Span(0, end)
-            sent = score_messages.encode(part.verdicts, part.ids, names, window_ns, span, partition, config)
+            part, window = merged(stepped.result.judged), found.model.window
+            names = [channel.name for channel in found.model.channels]
+            window_ns, span = window.samples * window.period_ns, score_messages.Span(0, position.offset)
+            sent = score_messages.encode(part.verdicts, part.ids, names, window_ns, span, partition, digest)
             tables += [score_messages.decode(record.value, record.headers).table for record in sent]
     expected.table = pa.concat_tables(tables)
     return expected
@@ -195,17 +199,24 @@ def _published(stream: Stream, number: int, compared: Compared) -> pa.Table:
     """Return the rows of a partition of the scores topic, after a look whether its spans chain."""
     partition = Partition(stream.settings.stream.scores_topic, number)
     tables: list[pa.Table] = []
-    begun: tuple[score_messages.Span, int] | None = None
-    end = 0
+    begun: tuple[_Spans, int] | None = None
+    ended = 0, 0, 0
     for raw in stream.log.read(partition, *stream.log.bounds(partition)):
         for k in range(len(raw)):
             message = score_messages.decode(raw.values[k], raw.headers[k])
             tables.append(message.table)
-            follows = (message.span, message.part) == begun if begun else message.part == 0
-            if not follows or (message.part == 0 and message.span.start != end):
-                compared.wrong.append(f"{partition} offset {raw.offset[k]}: {message.span} does not follow on {end}")
-            begun = (message.span, message.part + 1) if message.part + 1 < message.parts else None
-            end = message.span.end if begun is None else end
+            spans: _Spans = message.span, message.journal, message.generation
+            if begun is not None:
+                follows = (spans, message.part) == begun
+            else:
+                starts = message.span.start, message.journal.start
+                follows = message.part == 0 and starts == ended[:2] and message.generation >= ended[2]
+            if not follows:
+                compared.wrong.append(
+                    f"{partition} offset {raw.offset[k]}: {spans} does not follow on {begun or ended}"
+                )
+            begun = (spans, message.part + 1) if message.part + 1 < message.parts else None
+            ended = (message.span.end, message.journal.end, message.generation) if begun is None else ended
     if begun is not None:
         compared.wrong.append(f"{partition}: ends inside {begun[0]}")
     return pa.concat_tables(tables) if tables else _empty(stream)
@@ -215,7 +226,11 @@ def _archived(stream: Stream, number: int, compared: Compared) -> pa.Table:
     """Return the rows of a partition of the score log, after a look whether its parts chain."""
     parts = score_log.parts(stream.settings.store.scores, number)
     for before, part in pairwise(parts):
-        if (part.span.start, part.input_span.start) != (before.span.end, before.input_span.end):
+        starts = part.span.start, part.input_span.start, part.journal.start
+        if (
+            starts != (before.span.end, before.input_span.end, before.journal.end)
+            or part.generation < before.generation
+        ):
             compared.wrong.append(f"{part.path.name} does not follow on {before.path.name}")
     if not parts:
         return _empty(stream)

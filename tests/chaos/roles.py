@@ -174,18 +174,18 @@ class Crew:
             elif member.woken_at and now - member.woken_at > WAKE_S:
                 self._slept(member, "kept its place")
 
-    def finish(self, seconds: float = 90.0) -> None:
-        """Ask everybody to end and wait; what remains is killed and counts as wrong."""
-        for member in self._members.values():
+    def finish(self, role: str, seconds: float = 90.0) -> None:
+        """Ask all members of a role to end and wait; one that does not counts as wrong."""
+        ending = [member for member in self._members.values() if member.role == role]
+        for member in ending:
             member.wanted = False
             if member.process is not None:
                 member.sentence = member.sentence or "left"
                 member.process.process.send_signal(signal.SIGTERM)
         end = time.monotonic() + seconds
-        while any(member.process for member in self._members.values()):
+        while late := [member.name for member in ending if member.process]:
             self.tend()
             if time.monotonic() > end:
-                late = [member.name for member in self._members.values() if member.process]
                 self.ends.wrong.append(f"{late} did not end within {seconds:.0f} s of SIGTERM")
                 return
             time.sleep(0.05)

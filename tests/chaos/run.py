@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from stream_ad.assembly import ensure_topics, group, member
 from stream_ad.cli.main import VERBS
-from stream_ad.io import score_log
+from stream_ad.io import journal, score_log
 from stream_ad.io.transport import Partition
 from tests.chaos import ledger, proof, schedule
 from tests.chaos.cluster import Cluster
 from tests.chaos.disk import CheckpointDisk
+from tests.chaos.report import Log, Report
 from tests.chaos.roles import Crew
 from tests.chaos.schedule import ARCHIVERS, SCORERS, Act, Disturbance, Plan
 from tests.chaos.verbs import Verbs
@@ -28,6 +28,8 @@ UP_S = 120.0
 AT_WORK_S = 20.0
 """A victim is given so long to own partitions; a spare one may never."""
 DRAIN_S = 900.0
+SILENCE = 2.0
+"""Times `idle_close_s` that scorers live on without input: what is open closes by the clock."""
 STUCK_S = 180.0
 """Without a step towards the end for so long, waiting for it is given up."""
 
@@ -48,65 +50,6 @@ class Size:
     partitions: int = 6
 
 
-@dataclass(slots=True)
-class Report:
-    """What a run did and found; `problems` empty means proven."""
-
-    seed: int
-    problems: list[str] = field(default_factory=list)
-    minutes: float = 0.0
-    kills: dict[str, int] = field(default_factory=dict)
-    broker_kills: dict[str, int] = field(default_factory=dict)
-    done: dict[str, int] = field(default_factory=dict)
-    fenced: int = 0
-    slept_on: dict[str, int] = field(default_factory=dict)
-    ended_by_themselves: dict[str, int] = field(default_factory=dict)
-    readings: int = 0
-    messages: int = 0
-    rows: int = 0
-    alerts: int = 0
-    dead_letters: int = 0
-    missing: int = 0
-    repeated: int = 0
-    longest_without_commit_s: float = 0.0
-    longest_partition_without_commit_s: float = 0.0
-    first_commit_after_kill_s: dict[str, float] = field(default_factory=dict)
-    in_sync_after_broker_s: dict[str, float] = field(default_factory=dict)
-    checkpoint_disk: str = ""
-    verbs: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def is_proven(self) -> bool:
-        """Whether everything was compared and nothing was wrong."""
-        return not self.problems and self.rows > 0
-
-
-class Log:
-    """What happened when, a line each, on stderr and in `chaos.jsonl`; any thread."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w")
-        self._begun = time.monotonic()
-        self._lock = threading.Lock()
-
-    def __call__(self, what: str, **fields: object) -> None:
-        """Write a line."""
-        at_s = round(time.monotonic() - self._begun, 2)
-        text = " ".join(f"{name}={value}"[:300] for name, value in fields.items())
-        with self._lock:
-            if self._file.closed:
-                return
-            self._file.write(json.dumps({"at_s": at_s, "what": what, **fields}, default=str) + "\n")
-            self._file.flush()
-            sys.stderr.write(f"{at_s:8.2f}  {what:<12} {text}\n")
-            sys.stderr.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._file.close()
-
-
 class Run:
     """One run in a folder.
 
@@ -125,6 +68,7 @@ class Run:
         self._in_sync_s: list[float] = []
         self._lane_error: BaseException | None = None
         self._sleeper: tuple[str, int] | None = None
+        self._swapping: threading.Thread | None = None
         self._disk_until = 0.0
         self._calm = threading.Lock()
         """Held while a broker is down, or a process is stopped: a new coordinator gives every member a new session."""
@@ -153,7 +97,7 @@ class Run:
         self._cleanup.append(self._cluster.close)
         self._bundles = [train_bundle(folder / "bundle-a")]
         if plan.swaps:
-            self._bundles.append(train_bundle(folder / "bundle-b", seed=4))
+            self._bundles.append(train_bundle(folder / "bundle-b", "mahalanobis"))
         self._disk = CheckpointDisk(folder / "stream" / "checkpoints")
         self._cleanup.append(self._disk.close)
         self._report.checkpoint_disk = self._disk.how
@@ -163,12 +107,7 @@ class Run:
             self._cluster.servers,
             size.partitions,
             commit={"every_s": 0.5, "poll_records": 500},
-            store={
-                "checkpoint_every_s": 4.0,
-                "part_max_age_s": 5.0,
-                # Exact in any case: with a file in place of the folder no checkpoint can be read.
-                "warm_up_records": 100_000_000,
-            },
+            store={"checkpoint_every_s": 4.0, "part_max_age_s": 5.0},
             transport={
                 "kind": "kafka",
                 "servers": self._cluster.servers,
@@ -241,10 +180,21 @@ class Run:
             self._disk.fill()
             self._disk_until = time.monotonic() + disturbance.lasts_s
         elif act is Act.SWAP:
-            self._bundles[0], self._bundles[1] = self._bundles[1], self._bundles[0]
-            self._verbs.call("swap", str(self._bundles[0]))
+            self._swap()
         self._count(str(act))
         self._say(str(disturbance), number=disturbance.number, scored=self._watch.scored(), **fields)
+
+    def _swap(self) -> None:
+        """Ask for the other bundle; scorers go over to it while other disturbances go on."""
+        self._wait(lambda: not (self._swapping and self._swapping.is_alive()), UP_S, "the swap before")
+        self._bundles.reverse()
+
+        def swap() -> None:
+            said = self._verbs.call("swap", str(self._bundles[0]), "--wait", "45")
+            self._count(f"swaps {'ok' if said == 'ok' else 'not in force in time'}")
+
+        self._swapping = threading.Thread(target=swap, name="swap", daemon=True)
+        self._swapping.start()
 
     def _lose_broker(self, disturbance: Disturbance) -> None:
         self._cluster.await_in_sync()
@@ -304,14 +254,15 @@ class Run:
     # -- the end ----------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        """Wait until all input is scored and all scores are in files, then end the roles in order."""
+        """Wait until all input is scored and all scores are in files, ending scorers, then archivers, in order."""
+        self._wait(lambda: not (self._swapping and self._swapping.is_alive()), UP_S, "the last swap")
         self._wait(self._crew.all_opened, UP_S, "all roles to be up")
         self._await_end("scored", "scorer", {k.number: end for k, end in self._stream.ends().items()})
-        scores = self._stream.settings.stream.scores_topic
-        self._await_end(
-            "archived", "archiver", {k: self._last(Partition(scores, k)) for k in range(len(self._stream.ends()))}
-        )
-        self._crew.finish()
+        self._pause(SILENCE * self._stream.settings.time.idle_close_s)
+        self._crew.finish("scorer")
+        scores = [Partition(self._stream.settings.stream.scores_topic, k) for k in range(self._size.partitions)]
+        self._await_end("archived", "archiver", {partition.number: self._last(partition) for partition in scores})
+        self._crew.finish("archiver")
         ends = self._crew.ends
         self._report.kills = dict(ends.killed)
         self._report.fenced, self._report.slept_on = ends.fenced, ends.slept_on
@@ -368,6 +319,7 @@ class Run:
         )
         report.problems += ledger.compare(producer.acknowledged, producer.given_up, places)
         self._say("ledger", messages=report.messages, readings=report.readings, problems=len(report.problems))
+        report.journal = self._journal()
         compared = proof.prove(self._stream, self._say)
         report.rows, report.alerts, report.dead_letters = compared.rows, compared.alerts, compared.letters
         report.missing, report.repeated = compared.missing, compared.repeated
@@ -383,6 +335,12 @@ class Run:
         report.in_sync_after_broker_s = spread(self._in_sync_s)
         self._expect()
 
+    def _journal(self) -> dict[str, int]:
+        """Return how many entries of each kind the journal holds."""
+        topic = self._stream.settings.stream.journal_topic
+        places = [Partition(topic, number) for number in range(self._size.partitions)]
+        return dict(Counter(entry.kind for place in places for entry in journal.read(self._stream.log, place)))
+
     def _expect(self) -> None:
         """Note what the plan wanted and did not come to pass: a run that disturbed less proves less."""
         report, plan = self._report, self._plan
@@ -392,5 +350,7 @@ class Run:
             report.problems.append(f"{report.broker_kills} brokers killed, {plan.broker_kills} planned")
         if report.readings < self._size.readings:
             report.problems.append(f"{report.readings} readings, {self._size.readings} planned")
+        if plan.swaps and not report.journal.get("swap"):
+            report.problems.append("no swap took effect, so nothing is proven of them")
         if not report.alerts or not report.dead_letters:
             report.problems.append("no alert or no dead letter came, so nothing is proven of them")

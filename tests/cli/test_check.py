@@ -43,7 +43,9 @@ def test_all_is_well_after_create(config: Path, capsys: pytest.CaptureFixture[st
     assert code == 0, found
     assert list(found) == ["config", "log", "topics", "readings", "bundle", "folders", "ports"]
     assert found["readings"]["text"] == "none yet"
-    assert found["topics"]["text"].startswith(f"{READINGS}: 2 partitions, append times; {SCORES}: the same")
+    assert found["topics"]["text"].startswith(
+        f"{READINGS}: 2 partitions, append times; {SCORES}, sensor.journal.v1.pumps: the same"
+    )
     assert "small" in found["bundle"]["text"]
     assert "3 channels, window 8 x 1 s, stride 4; the probe agrees" in found["bundle"]["text"]
     assert "turned off" in found["ports"]["text"]

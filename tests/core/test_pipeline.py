@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from stream_ad.core.batches import Alert, AlertKind, AlertPhase, ReadingBatch
 from stream_ad.core.model import Model
 from stream_ad.core.pipeline import PartitionPipeline, StepResult, _cut
+from stream_ad.core.quality import Quality
+from stream_ad.core.scoring import Scoring
+from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.errors import ContractError
 from tests.support.pipelines import CHANNELS, SECOND, START, fleet_log, signal, small_model, small_pipeline
 
@@ -181,3 +184,127 @@ def test_a_snapshot_changes_nothing() -> None:
         b.append(watched.step(_cut(log, None, *part)[0]))
         watched.snapshot()
     assert rows_of(a) == rows_of(b)
+
+
+# -- what does not come from the input -------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), after=st.integers(1, 119), silence_s=st.integers(1, 1_000))
+def test_moving_log_time_on_is_a_record_without_readings(seed: int, after: int, silence_s: int) -> None:
+    log = fleet_log(seed)
+    log_ns = int(log.record_log_ns[after - 1]) + silence_s * SECOND
+    head = _cut(log, None, 0, after)[0]
+    offset = int(log.record_offset[after - 1]) + 1
+    nothing = ReadingBatch(
+        ids=(),
+        device=np.empty(0, np.int32),
+        event_ns=np.empty(0, np.int64),
+        log_ns=np.empty(0, np.int64),
+        offset=np.empty(0, np.int64),
+        values=np.empty((0, len(CHANNELS)), np.float32),
+        record_offset=np.array([offset], np.int64),
+        record_log_ns=np.array([log_ns], np.int64),
+    )
+    by_record, by_clock = small_pipeline(MODEL), small_pipeline(MODEL)
+    expected, found = [by_record.step(head)], [by_clock.step(head)]
+    due_ns = by_clock.silence_ends_ns()
+    assert due_ns is not None
+    expected.append(by_record.step(nothing))
+    found.append(by_clock.advance(log_ns, offset))
+    assert rows_of(found) == rows_of(expected)
+    assert alerts_of(found) == alerts_of(expected)
+    if log_ns < due_ns:
+        assert found[-1].rows == found[-1].evicted == 0
+    elif log_ns == due_ns:
+        assert found[-1].rows or found[-1].evicted
+    if after < len(log.record_offset):
+        tail = _cut(log, None, after, len(log.record_offset))[0]
+        assert rows_of([by_clock.step(tail)]) == rows_of([by_record.step(tail)])
+
+
+def test_silence_is_over_at_the_moment_that_was_told() -> None:
+    for seed in range(20):
+        pipe = small_pipeline(MODEL)
+        pipe.step(_cut(fleet_log(seed), None, 0, 40)[0])
+        for _ in range(100):  # every close and eviction in turn, until nothing is left
+            due_ns = pipe.silence_ends_ns()
+            if due_ns is None:
+                break
+            before, log_ns = pipe.snapshot(), pipe.log_ns
+            if due_ns - 1 > log_ns:
+                early = pipe.advance(due_ns - 1, 99)
+                assert early.rows == early.evicted == 0
+            result = pipe.advance(due_ns, 99)
+            changed = any(not np.array_equal(before[name], array) for name, array in pipe.snapshot().items())
+            assert changed
+            assert result.evicted >= 0
+        assert pipe.silence_ends_ns() is None
+        assert pipe.devices == 0
+
+
+def test_a_swap_keeps_windows_ends_incidents_and_begins_with_new_limits() -> None:
+    other = small_model(kind="mahalanobis")
+    seeds = [seed for seed in range(30) if open_after(seed)]
+    assert len(seeds) >= 3
+    for seed in seeds:
+        log = fleet_log(seed)
+        head, tail = _cut(log, None, 0, 60)[0], _cut(log, None, 60, 120)[0]
+        plain, swapped = small_pipeline(MODEL), small_pipeline(MODEL)
+        plain.step(head)
+        said = [swapped.step(head)]
+        threshold = make_threshold("quantile", other.calibration, {})
+        said.append(swapped.swap(Scoring(other), other.smoothing, threshold, 77, "another took over"))
+        assert {alert.phase for alert in said[-1].alerts} == {AlertPhase.RESOLVED}
+        assert {alert.offset for alert in said[-1].alerts} == {77}
+        assert open_ids(said) == set()
+        same, new = plain.step(tail), swapped.step(tail)
+        assert windows_of(new) == windows_of(same)  # none lost, none twice, however the scores differ
+        fresh = small_pipeline(other)
+        assert first_limits(new) == first_limits(fresh.step(log))
+
+
+def open_ids(results: list[StepResult]) -> set[str]:
+    found: set[str] = set()
+    for alert in (alert for result in results for alert in result.alerts):
+        (found.discard if alert.phase is AlertPhase.RESOLVED else found.add)(alert.id)
+    return found
+
+
+def open_after(seed: int) -> set[str]:
+    return open_ids([small_pipeline(MODEL).step(_cut(fleet_log(seed), None, 0, 60)[0])])
+
+
+def windows_of(result: StepResult) -> list[tuple[str, int, int, int]]:
+    return [
+        (part.ids[slot], end, offset, sequence)
+        for part in result.judged
+        for slot, end, offset, sequence in zip(
+            part.verdicts.keys.device.tolist(),
+            part.verdicts.keys.end_ns.tolist(),
+            part.verdicts.keys.offset.tolist(),
+            part.verdicts.keys.sequence.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def first_limits(result: StepResult) -> set[float]:
+    found: dict[str, float] = {}
+    for part in result.judged:
+        for slot, limit in zip(part.verdicts.keys.device.tolist(), part.verdicts.limit.tolist(), strict=True):
+            found.setdefault(part.ids[slot], limit)
+    return set(found.values())
+
+
+def test_after_a_loss_the_first_windows_of_each_device_are_flagged() -> None:
+    log = fleet_log(4)
+    pipe = small_pipeline(MODEL)
+    pipe.mark_afresh()
+    half = pipe.step(_cut(log, None, 0, 60)[0])
+    restored = small_pipeline(MODEL)
+    restored.restore(pipe.snapshot())
+    for result in (half, restored.step(_cut(log, None, 60, 120)[0])):
+        assert all((part.verdicts.scores.quality & Quality.AFRESH).all() for part in result.judged)
+    plain = small_pipeline(MODEL).step(log)
+    assert not any((part.verdicts.scores.quality & Quality.AFRESH).any() for part in plain.judged)

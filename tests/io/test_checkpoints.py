@@ -104,13 +104,13 @@ def test_only_numbers_can_be_written(tmp_path: Path) -> None:
 
 
 def test_newest_is_the_highest_offset_of_the_partition(tmp_path: Path) -> None:
-    assert checkpoints.newest(tmp_path / "missing", "pumps", 2) is None
+    assert checkpoints.names(tmp_path / "missing", "pumps", 2) == []
     low, high = write(tmp_path, 9), write(tmp_path, 100)
     write(tmp_path, 200, partition=3)
     write(tmp_path, 200, stream="pumps-b")
     (tmp_path / ".pumps.2.00000000000000000300.0123456789abcdef.ckpt").write_bytes(b"half")
     assert checkpoints.names(tmp_path, "pumps", 2) == [high, low]
-    assert checkpoints.newest(tmp_path, "pumps", 2) == high
+    assert checkpoints.names(tmp_path, "pumps", 2)[0] == high
 
 
 def test_prune_keeps_what_commits_name_and_the_newest(tmp_path: Path) -> None:

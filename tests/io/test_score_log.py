@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_ad.core.batches import Float64Array, Keys, ScoreBatch, VerdictBatch
-from stream_ad.errors import PartExistsError, ScoreLogError, StorageError
+from stream_ad.errors import ContractError, PartExistsError, ScoreLogError, StorageError
 from stream_ad.io import score_log, score_messages
 from stream_ad.io.durable import storage_errors
 from stream_ad.io.score_messages import Span
@@ -67,7 +67,9 @@ def test_a_part_tells_what_it_holds(tmp_path: Path) -> None:
         "log_date=2023-11-14/log_hour=22/part-3-00000000000000000004.parquet"
     )
     info = score_log.last_part(folder, 3)
-    assert info == score_log.PartInfo(path, 3, Span(4, 8), Span(40, 80), "topic-1", 4, {"config_digest": "abc"})
+    assert info == score_log.PartInfo(
+        path, 3, Span(4, 8), Span(40, 80), Span(0, 0), 0, "topic-1", 4, {"config_digest": "abc"}
+    )
     assert score_log.last_part(folder, 0) is None
     assert list((folder / ".aside").iterdir()) == []
 
@@ -216,3 +218,13 @@ def test_a_part_needs_tables_of_scores(tmp_path: Path) -> None:
         write(tmp_path, tables=[])
     with pytest.raises(ScoreLogError, match="columns of a score message"):
         write(tmp_path, tables=[pa.table({"a": [1]})])
+
+
+def test_a_part_has_a_span_of_the_topic_though_its_input_may_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="expected a span of the scores topic, found 3-3"):
+        write(tmp_path, 3, 3)
+    path = score_log.write_part(
+        tmp_path, 0, Span(3, 4), [table([1])], T0, "topic-1", Span(9, 9), {}, journal=Span(1, 2), generation=5
+    )
+    info = score_log.part_info(path)
+    assert (info.input_span, info.journal, info.generation) == (Span(9, 9), Span(1, 2), 5)

@@ -117,7 +117,27 @@ def test_channels_must_fit() -> None:
     with pytest.raises(ContractError, match="expected 1 channels, found 2"):
         score_messages.encode(verdicts(3), IDS, ("flow",), WINDOW_NS, Span(0, 1), SOURCE, "c")
     with pytest.raises(ContractError, match="span"):
-        Span(5, 5)
+        Span(5, 4)
+
+
+def test_journal_and_generation_travel_along() -> None:
+    (record,) = score_messages.encode(
+        verdicts(3), IDS, CHANNELS, WINDOW_NS, Span(7, 7), SOURCE, "c", journal=Span(2, 4), generation=1
+    )
+    message = score_messages.decode(record.value, record.headers)
+    assert (message.span, message.journal, message.generation) == (Span(7, 7), Span(2, 4), 1)
+
+
+def test_rows_have_a_cause() -> None:
+    with pytest.raises(ContractError, match="expected a span or a journal entry, found 7-7 and 4-4"):
+        score_messages.encode(
+            verdicts(3), IDS, CHANNELS, WINDOW_NS, Span(7, 7), SOURCE, "c", journal=Span(4, 4), generation=1
+        )
+    (record,) = score_messages.encode(verdicts(3), IDS, CHANNELS, WINDOW_NS, Span(0, 1), SOURCE, "c")
+    for name, content in (("stream-ad-span", b"1-1"), ("stream-ad-span", b"2-1"), ("stream-ad-generation", b"-1")):
+        headers = tuple((key, content if key == name else value) for key, value in record.headers)
+        with pytest.raises(ContractError, match="score message: expected"):
+            score_messages.decode(record.value, headers)
 
 
 @settings(max_examples=100, deadline=None)

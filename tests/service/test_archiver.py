@@ -34,11 +34,25 @@ class House:
         self.running: list[Archiver] = []
         self.sent = [0] * partitions
 
-    def send(self, rows: int = 4, partition: int = 0, max_bytes: int = 900_000) -> int:
+    def send(
+        self,
+        rows: int = 4,
+        partition: int = 0,
+        max_bytes: int = 900_000,
+        journal: tuple[int, int] = (0, 0),
+        generation: int = 0,
+    ) -> int:
         """Publish one input span of `rows` windows; return how many messages it took."""
         first = self.sent[partition]
         self.sent[partition] += rows
-        records = messages(verdicts(first, rows), (first, first + rows), partition, max_bytes)
+        records = messages(
+            verdicts(first, rows),
+            (first, first + rows),
+            partition,
+            max_bytes,
+            journal=journal,
+            generation=generation,
+        )
         self.log.append(TOPIC, records)
         return len(records)
 
@@ -247,7 +261,9 @@ def test_deleted_scores_are_refused_and_deleted_markers_are_not(house: House) ->
     house.send()
     house.log.trim(scores, 4)
     house.send()
-    with pytest.raises(PositionError, match="input offset 8, the earliest message left starts at 12"):
+    with pytest.raises(
+        PositionError, match="input offset 8 and journal entry 0, the earliest message left starts at 12 and 0"
+    ):
         settle(house.archiver())
 
 
@@ -259,6 +275,34 @@ def test_a_gap_in_the_input_is_told(house: House) -> None:
     settle(role)
     assert role.metrics.input_gaps._value.get() == 1
     assert [part.input_span for part in house.parts()] == [Span(0, 4), Span(9, 13)]
+
+
+def test_a_gap_in_the_journal_is_told(house: House) -> None:
+    role = house.archiver(part_max_age_s=3_600)
+    house.send(journal=(0, 1))
+    house.send(journal=(1, 1))
+    settle(role)
+    assert role.metrics.input_gaps._value.get() == 0
+    house.send(journal=(2, 3))
+    settle(role)
+    assert role.metrics.input_gaps._value.get() == 1
+    role.close()
+    house.running.clear()
+    assert [part.journal for part in house.parts()] == [Span(0, 1), Span(2, 3)]
+
+
+def test_a_part_holds_one_generation(house: House) -> None:
+    role = house.archiver(part_max_age_s=3_600)
+    for entries, generation in (((0, 1), 0), ((1, 1), 0), ((1, 2), 1), ((2, 2), 1)):
+        house.send(journal=entries, generation=generation)
+    settle(role)
+    role.close()
+    house.running.clear()
+    assert [(part.generation, part.journal, part.rows) for part in house.parts()] == [
+        (0, Span(0, 1), 8),
+        (1, Span(1, 2), 8),
+    ]
+    house.all_once()
 
 
 @pytest.mark.parametrize("record", [Record(b"nonsense", partition=0), Record(b"", partition=0)])
@@ -349,12 +393,14 @@ def test_every_row_is_there_once_after_real_kills(tmp_path: Path) -> None:
         time.sleep(delay_s)
         process.kill()
         process.wait()
+    for partition in (0, 1):
+        house.send(partition=partition)  # so that there is something left for the last one to link
     last = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while (len(house.rows(0)), len(house.rows(1))) != tuple(house.sent) and time.monotonic() < end:
         time.sleep(0.05)
     last.send_signal(signal.SIGTERM)
-    _, text = last.communicate(timeout=15)
+    _, text = last.communicate(timeout=60)
     assert last.returncode == 0, text
     house.all_once(0)
     house.all_once(1)

@@ -23,7 +23,7 @@ from simulators.fleet import CHANNELS
 from simulators.producer import recording, simulate
 from simulators.scenarios import Scenario
 from simulators.scenarios import parse as scenario
-from stream_ad.assembly import config_digest, load_model, open_transport
+from stream_ad.assembly import Models, open_transport
 from stream_ad.config import Settings, load
 from stream_ad.core.model import Channel, WindowShape
 from stream_ad.core.pipeline import merged
@@ -31,7 +31,7 @@ from stream_ad.io import alert_messages, bundles, dead_letters, score_log, score
 from stream_ad.io.recordings import Recording
 from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.lab.training import TrainingPlan, train
-from stream_ad.replaying import PartitionReplay, replay_span
+from stream_ad.replaying import Marker, Recomputing
 
 START_MS = 1_767_225_600_000
 SECOND_NS = 1_000_000_000
@@ -42,9 +42,9 @@ LONG_S = 60.0
 """For waits that end by themselves: a machine may be busy."""
 
 
-def train_bundle(folder: Path, seed: int = 3) -> Path:
-    """Train a tiny PCA model of the simulated pumps; return its folder."""
-    quiet = scenario({"devices": 6, "duration_s": 900, "seed": seed}, "quiet")
+def train_bundle(folder: Path, kind: str = "pca", folds: int = 2, samples: int = SAMPLES) -> Path:
+    """Train a tiny model of the simulated pumps; return its folder."""
+    quiet = scenario({"devices": 6, "duration_s": 900, "seed": 3}, "quiet")
     names = sorted(CHANNELS)
     columns = list(recording(quiet, START_MS))
     known = Recording(
@@ -56,8 +56,8 @@ def train_bundle(folder: Path, seed: int = 3) -> Path:
             [np.stack([np.asarray(part[name], np.float32) for name in names], axis=1) for part in columns]
         ),
     )
-    shape = WindowShape(SECOND_NS, SAMPLES, STRIDE)
-    plan = TrainingPlan("pump-pca", "pca", shape, tuple(Channel(name) for name in names), baseline="", folds=2)
+    shape = WindowShape(SECOND_NS, samples, STRIDE)
+    plan = TrainingPlan(folder.name, kind, shape, tuple(Channel(name) for name in names), baseline="", folds=folds)
     trained = train(known, plan)
     bundles.save(trained.model, folder, trained.probe)
     return folder
@@ -221,22 +221,25 @@ class Stream:
         """Return what came out, with score rows from the scores topic, after checking that its spans chain."""
         tables = []
         stream = self.settings.stream
-        ends: dict[int, int] = {}
-        begun: dict[int, tuple[score_messages.Span, int]] = {}
+        ends: dict[int, tuple[int, int, int]] = {}
+        begun: dict[int, tuple[tuple[score_messages.Span, score_messages.Span, int], int]] = {}
         for partition, offset, value, headers in self.read(stream.scores_topic):
             message = score_messages.decode(value, headers)
             tables.append(message.table)
             number = partition.number
             assert message.input == Partition(stream.readings_topic, number)
-            span, part = begun.get(number, (message.span, 0))
-            assert (message.span, message.part) == (span, part), f"{partition} {offset}: another span inside a span"
+            own = (message.span, message.journal, message.generation)
+            spans, part = begun.get(number, (own, 0))
+            assert (own, message.part) == (spans, part), f"{partition} {offset}: another span inside a span"
+            (span, journal, generation), end = spans, ends.get(number, (0, 0, 0))
             if part == 0:
-                assert span.start == ends.get(number, 0), f"{partition} {offset}: hole or overlap before {span}"
+                assert (span.start, journal.start) == end[:2], f"{partition} {offset}: hole or overlap before {spans}"
+                assert generation >= end[2], f"{partition} {offset}: generation {generation} after {end[2]}"
             if part + 1 < message.parts:
-                begun[number] = (span, part + 1)
+                begun[number] = (spans, part + 1)
             else:
                 begun.pop(number, None)
-                ends[number] = span.end
+                ends[number] = (span.end, journal.end, generation)
         assert not begun
         return Outcome(
             rows=rows_of(tables),
@@ -251,23 +254,27 @@ class Stream:
             parts = score_log.parts(folder, number)
             assert [part.span.start for part in parts[1:]] == [part.span.end for part in parts[:-1]]
             assert [part.input_span.start for part in parts[1:]] == [part.input_span.end for part in parts[:-1]]
+            assert [part.journal.start for part in parts[1:]] == [part.journal.end for part in parts[:-1]]
+            assert sorted(part.generation for part in parts) == [part.generation for part in parts]
         return rows_of([score_log.read(folder)])
 
     def reference(self) -> Outcome:
         """Return what an undisturbed run gives: the input read once, from its first record, in this process."""
-        settings = self.settings
-        model = load_model(settings)
-        digest = config_digest(settings)
-        names = [channel.name for channel in model.channels]
+        settings, models = self.settings, Models(self.settings)
         tables, alerts, letters = [], [], []
         for partition in self.ends():
             start, end = self.log.bounds(partition)
             assert start == 0
+            position = self.log.committed(f"stream-ad.{settings.stream.name}.scorer", partition)
+            if position is None:
+                continue
             values = {
                 int(raw.offset[k]): raw.values[k] for raw in self.log.read(partition, 0, end) for k in range(len(raw))
             }
-            replay = PartitionReplay(settings, model, 0)
-            for stepped in replay_span(replay, self.log, partition, end):
+            marker = Marker.from_text(position.metadata)
+            again = Recomputing(settings, models, self.log, partition, marker.entries)
+            for found in again.run(0, position.offset, use_checkpoints=False):
+                stepped, model, digest = found.stepped, found.model, found.config_digest
                 alerts += [alert_messages.encode(one, partition, digest).value for one in stepped.result.alerts]
                 for one in stepped.refused:
                     digested = digest_of(values[one.offset])
@@ -275,6 +282,7 @@ class Stream:
                 if stepped.result.rows:
                     part = merged(stepped.result.judged)
                     window_ns = model.window.samples * model.window.period_ns
+                    names = [channel.name for channel in model.channels]
                     span = score_messages.Span(0, end)
                     sent = score_messages.encode(part.verdicts, part.ids, names, window_ns, span, partition, digest)
                     tables += [score_messages.decode(record.value, record.headers).table for record in sent]

@@ -77,9 +77,26 @@ def verdicts(
 
 
 def messages(
-    batch: VerdictBatch, span: tuple[int, int], partition: int = 0, max_bytes: int = 900_000, prefix: str = "pump"
+    batch: VerdictBatch,
+    span: tuple[int, int],
+    partition: int = 0,
+    max_bytes: int = 900_000,
+    prefix: str = "pump",
+    journal: tuple[int, int] = (0, 0),
+    generation: int = 0,
 ) -> list[Record]:
-    """Return a batch as score messages that span the given input offsets."""
+    """Return a batch as score messages that span the given input offsets and journal entries."""
     ids = [f"{prefix}-{partition}-{k}" for k in range(int(batch.keys.device.max()) + 1)]
     source = Partition(READINGS, partition)
-    return encode(batch, ids, CHANNELS, 4 * STRIDE_NS, Span(*span), source, "c0ffee", max_bytes)
+    return encode(
+        batch,
+        ids,
+        CHANNELS,
+        4 * STRIDE_NS,
+        Span(*span),
+        source,
+        "c0ffee",
+        max_bytes,
+        journal=Span(*journal),
+        generation=generation,
+    )

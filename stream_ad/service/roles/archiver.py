@@ -159,7 +159,7 @@ class Archiver:
             partition=partition,
             max_rows=self._max_rows,
             linked=start,
-            input_end=None if last is None else last.input_span.end,
+            seen=None if last is None else (last.input_span.end, last.journal.end),
             must_chain=start < earliest,
         )
         self.metrics.linked(partition, start)
@@ -214,7 +214,15 @@ class Archiver:
             gap = shelf.add(int(batch.offset[i]), int(batch.log_ns[i]), self._decode(batch, i))
             if gap is not None:
                 self.metrics.input_gaps.inc()
-                log.warning("input_gap", partition=batch.partition.number, expected=gap[0], found=gap[1])
+                (expected, expected_journal), (found, found_journal) = gap
+                log.warning(
+                    "input_gap",
+                    partition=batch.partition.number,
+                    expected=expected,
+                    found=found,
+                    expected_journal=expected_journal,
+                    found_journal=found_journal,
+                )
         if len(batch):
             self._read_log_ns[batch.partition] = int(batch.log_ns[-1])
         shelf.read_up_to(batch.next_offset)
@@ -273,13 +281,15 @@ class Archiver:
             span.tables,
             span.first_log_ns,
             self._topic_id,
-            Span(span.input_start, span.input_end),
+            Span(span.begun[0], span.ended[0]),
             {
                 "stream": self._stream,
                 "topic": partition.topic,
                 "model_ids": ",".join(sorted(span.models)),
                 "config_digests": ",".join(sorted(span.configs)),
             },
+            journal=Span(span.begun[1], span.ended[1]),
+            generation=span.generation,
         )
         shelf.linked = span.end
         self._to_commit[partition] = (span.end, "")

@@ -10,12 +10,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from stream_ad import assembly
-from stream_ad.core.batches import Alert
-from stream_ad.core.model import Model
-from stream_ad.core.pipeline import Judged, merged
+from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
 from stream_ad.errors import ConfigError, DeadlineError, PositionError, TransportError, UnreachableError
-from stream_ad.io import alert_messages, dead_letters, score_messages
+from stream_ad.io.journal import CloseEntry, SwapEntry
 from stream_ad.io.transport import (
     Commit,
     CommitOutcome,
@@ -27,51 +25,28 @@ from stream_ad.io.transport import (
     Source,
     Transport,
 )
-from stream_ad.replaying import Marker, PartitionReplay, Recovery, recover
+from stream_ad.replaying import Stepped, recover
 from stream_ad.service.checkpointer import Checkpointer
 from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ScorerMetrics
+from stream_ad.service.model_swap import CommandFollower, Wanted
 from stream_ad.service.role import Plain
 from stream_ad.service.roles.catalog import RoleContext
+from stream_ad.service.roles.owned import Outputs, Owned
 
 log = EventLog(__name__)
 
 MAX_REJECTIONS = 5
 """Commits rejected in a row, after which the role starts again."""
 LAG_EVERY_S = 5.0
+LEAST_LOOK_S = 0.5
+"""Silence is looked for at most this often: each close is an entry of the journal."""
 HASTE_S = 0.1
 """Alerts wait at most this long for a commit: in a storm of them one a poll would halve the throughput."""
 UNSCORED_WINDOWS = 100
 STRANGE_RECORDS = 100
 """When so many windows have come and none could be scored, or so many records with channels that the bundle does not
 have and none that it has, bundle and readings hardly belong together."""
-
-
-class _Owned:
-    """A partition that this scorer owns: its pipe, and results that are not public yet."""
-
-    def __init__(self, partition: Partition, recovery: Recovery) -> None:
-        self.partition = partition
-        self.replay: PartitionReplay = recovery.replay
-        self.public = recovery.public
-        self.span_end = recovery.span_end
-        self.checkpoint = recovery.checkpoint
-        self.checkpoint_due = 0.0
-        self.clear()
-
-    def clear(self) -> None:
-        self.judged: list[Judged] = []
-        self.alerts: list[tuple[Alert, int]] = []
-        self.letters: list[Record] = []
-        self.rows = 0
-
-    @property
-    def catching_up(self) -> bool:
-        return self.replay.offset < self.public
-
-    @property
-    def moved(self) -> bool:
-        return self.replay.offset > self.public
 
 
 class Scorer:
@@ -83,8 +58,7 @@ class Scorer:
         self.metrics = ScorerMetrics(settings.stream.name, f"{settings.service.instance}-{context.index}")
         self._context = context
         self._settings = settings
-        self._config_digest = assembly.config_digest(settings)
-        self._owned: dict[Partition, _Owned] = {}
+        self._owned: dict[Partition, Owned] = {}
         self._not_ready = "starting"
         self._last_commit = self._lag_read = time.monotonic()
         self._rejections = 0
@@ -94,7 +68,9 @@ class Scorer:
         self._source: Source | None = None
         self._committer: Committer | None = None
         self._transport: Transport
-        self._model: Model
+        self._models: Models
+        self._outputs: Outputs
+        self._commands: CommandFollower
         self._checkpointer: Checkpointer
 
     def open(self) -> None:
@@ -105,13 +81,22 @@ class Scorer:
         """
         # One thread a process: processes are what the work is spread over, and threads of several would fight.
         threadpool_limits(1)
-        self._model = assembly.load_model(self._settings)
+        self._models = Models(self._settings)
         self._context.beat()
         self._transport = assembly.open_transport(self._settings)
         topics = assembly.ensure_topics(self._settings, self._transport)
         self._topic_id = topics[self._settings.stream.readings_topic].topic_id
-        self._max_bytes = assembly.max_payload_bytes(self._settings, topics)
-        self._checkpointer = Checkpointer(self._settings, self._model, self.metrics)
+        stream = self._settings.stream
+        self._outputs = Outputs(
+            scores=stream.scores_topic,
+            alerts=stream.alerts_topic,
+            letters=stream.dead_letters_topic,
+            journal=stream.journal_topic,
+            config_digest=assembly.config_digest(self._settings),
+            max_bytes=assembly.max_payload_bytes(self._settings, topics),
+        )
+        self._checkpointer = Checkpointer(self._settings, self._transport, self.metrics)
+        self._commands = CommandFollower(self._settings, self._transport, self._models, self.metrics)
         member = assembly.member(self._settings, "scorer", self._context.index)
         readings = self._settings.stream.readings_topic
         self._source = self._transport.join(readings, assembly.group(self._settings, "scorer"), self, member)
@@ -138,6 +123,8 @@ class Scorer:
         self.metrics.records.inc(records)
         for raw in batches:
             self._step(raw)
+        self._mind_silence()
+        self._mind_commands()
         if self._time_to_commit():
             self._commit([owned for owned in self._owned.values() if owned.moved])
         self._measure_lag()
@@ -147,8 +134,10 @@ class Scorer:
     def _step(self, raw: RawBatch) -> None:
         owned = self._owned[raw.partition]
         was_catching_up = owned.catching_up
+        if len(raw):
+            owned.heard_at = time.monotonic()
         begun = time.monotonic()
-        stepped = owned.replay.step(raw)
+        results = owned.replay.step(raw)
         self.metrics.step_seconds.observe(time.monotonic() - begun)
         self._context.beat()
         if was_catching_up:
@@ -156,23 +145,21 @@ class Scorer:
             if not owned.catching_up:
                 self.metrics.replaying(owned.partition, False)
                 log.info("caught_up", partition=owned.partition.number, offset=owned.public)
-        result = stepped.result.since(owned.public)
-        owned.judged += result.judged
-        owned.rows += result.rows
-        for alert in result.alerts:
-            at = int(np.searchsorted(raw.offset, alert.offset))
-            owned.alerts.append((alert, int(raw.log_ns[at])))
+        for stepped in results:
+            self._take(owned, stepped, raw)
+        self.metrics.devices(owned.partition, owned.replay.devices)
+        if not self._is_fit:
+            self._doubt_fit(0 if owned.replay.has_values else sum(stepped.unknown_channels for stepped in results))
+
+    def _take(self, owned: Owned, stepped: Stepped, raw: RawBatch | None = None) -> None:
+        """Keep what is not public yet, and count it."""
+        kept = owned.take(stepped, raw, self._outputs.max_bytes)
+        result = kept.result
         self._urgent |= bool(result.alerts)
-        for letter in stepped.refused:
-            if letter.offset >= owned.public:
-                at = int(np.searchsorted(raw.offset, letter.offset))
-                record = raw.values[at], raw.keys[at], raw.headers[at]
-                owned.letters.append(
-                    dead_letters.encode(letter, *record, raw.partition, int(raw.log_ns[at]), self._max_bytes)
-                )
-                self.metrics.refused(letter.reason)
+        for letter in kept.refused:
+            self.metrics.refused(letter.reason)
         self.metrics.readings.inc(result.readings)
-        self.metrics.skipped_readings.inc(stepped.unknown_devices + stepped.unknown_channels)
+        self.metrics.skipped_readings.inc(kept.unknown_devices + kept.unknown_channels)
         for part in result.judged:
             self.metrics.windows.inc(len(part.verdicts))
             quality = part.verdicts.scores.quality
@@ -181,9 +168,76 @@ class Scorer:
             self._is_fit |= unscored < len(part.verdicts)
             self._unscored += unscored
             self.metrics.anomalous.inc(int(part.verdicts.is_anomaly.sum()))
-        self.metrics.devices(owned.partition, owned.replay.devices)
-        if not self._is_fit:
-            self._doubt_fit(0 if owned.replay.has_values else stepped.unknown_channels)
+
+    def _enter(self, owned: Owned, entry: CloseEntry | SwapEntry) -> None:
+        """Let an entry of the journal take effect; the next commit publishes both."""
+        self._take(owned, owned.replay.apply(entry))
+
+    def _mind_silence(self) -> None:
+        """Close by the clock what the silence of a whole partition ends; see docs/adr/0014-journal.md."""
+        for owned in self._owned.values():
+            now = time.monotonic()
+            if owned.catching_up or now < owned.look_at:
+                continue
+            owned.look_at = now + max(LEAST_LOOK_S, self._settings.time.idle_close_s / 10)
+            log_ns = owned.silent_until_ns()
+            if log_ns is None or not self._is_at_end(owned):
+                continue
+            entry = CloseEntry(number=owned.replay.lineage.entries, offset=owned.replay.offset, log_ns=log_ns)
+            self._enter(owned, entry)
+            self.metrics.wall_closes.inc()
+            self.metrics.devices(owned.partition, owned.replay.devices)
+            log.debug("closed_by_clock", partition=owned.partition.number, offset=entry.offset, log_ns=log_ns)
+
+    def _is_at_end(self, owned: Owned) -> bool:
+        """Ask the log whether nothing has come behind what was read."""
+        try:
+            return self._transport.bounds(owned.partition)[1] <= owned.replay.offset
+        except (UnreachableError, DeadlineError):
+            return False
+
+    def _mind_commands(self) -> None:
+        """Swap bundles where a command wants it, between two steps."""
+        wanted = self._commands.look()
+        if wanted is None:
+            return
+        for owned in self._owned.values():
+            lineage = owned.replay.lineage
+            if owned.catching_up or lineage.control >= wanted.control:
+                continue
+            if lineage.model_id == wanted.command.model_id or self._commands.is_refused(wanted):
+                owned.replay.note_commands(wanted.control)
+            elif self._commands.model(wanted) is not None:
+                self._swap(owned, wanted)
+
+    def _swap(self, owned: Owned, wanted: Wanted) -> None:
+        """End the commit before, so that each message is of one model, then go on with the other one."""
+        if owned.moved:
+            self._commit([owned])
+        if owned.moved:
+            return  # not landed: the next turn tries again
+        replay, command = owned.replay, wanted.command
+        entry = SwapEntry(
+            number=replay.lineage.entries,
+            offset=replay.offset,
+            bundle=command.bundle,
+            model_id=command.model_id,
+            configured=replay.lineage.configured,
+            control=wanted.control,
+        )
+        before = replay.lineage.model_id
+        self._enter(owned, entry)
+        self.metrics.swaps.inc()
+        self.metrics.model(owned.partition, command.model_id)
+        self._urgent = True  # whoever gave the command waits
+        log.info(
+            "swapped",
+            partition=owned.partition.number,
+            offset=entry.offset,
+            before=before,
+            model_id=command.model_id,
+            bundle=command.bundle,
+        )
 
     def _doubt_fit(self, strange: int) -> None:
         """Warn, once, when nothing could be scored so far."""
@@ -194,7 +248,7 @@ class Scorer:
                 "nothing_scored",
                 windows=self._unscored,
                 records_without_known_channel=self._strange,
-                bundle_channels=[channel.name for channel in self._model.channels],
+                bundle_channels=[channel.name for channel in self._models.configured.channels],
                 advice="the readings hardly fit the bundle; `stream-ad check` compares their channels",
             )
 
@@ -202,7 +256,7 @@ class Scorer:
         moved = [owned for owned in self._owned.values() if owned.moved]
         if not moved:
             return False
-        rows = sum(owned.rows for owned in moved)
+        rows = sum(owned.pending.rows for owned in moved)
         due = time.monotonic() - self._last_commit >= self._pace_s()
         return due or rows >= self._settings.commit.max_rows
 
@@ -211,16 +265,23 @@ class Scorer:
         every_s = self._settings.commit.every_s
         return min(HASTE_S, every_s) if self._urgent else every_s
 
-    def _commit(self, moved: list[_Owned]) -> None:
+    def _commit(self, moved: list[Owned]) -> None:
         """Make what is pending of some partitions public in one transaction."""
         if not moved or self._committer is None:
             return
-        commit = Commit(self._outputs(moved), {owned.partition: self._position(owned) for owned in moved})
+        records: dict[str, list[Record]] = {}
+        positions = {}
+        for owned in moved:
+            for topic, some in owned.records(self._outputs).items():
+                records.setdefault(topic, []).extend(some)
+            owned.checkpoint = self._checkpointer.newest(owned.partition) or owned.checkpoint
+            positions[owned.partition] = owned.replay.offset, owned.marker(owned.checkpoint).to_text()
+        commit = Commit({topic: some for topic, some in records.items() if some}, positions)
         begun = time.monotonic()
         outcome = self._committer.commit(commit)
         took_s = time.monotonic() - begun
         self._last_commit = time.monotonic()
-        rows = sum(owned.rows for owned in moved)
+        rows = sum(owned.pending.rows for owned in moved)
         self.metrics.commit(outcome, took_s, rows)
         if outcome is CommitOutcome.UNKNOWN:
             # Only a new process, whose start settles the transaction, can read what became of it.
@@ -234,55 +295,20 @@ class Scorer:
         self._rejections = 0
         for owned in moved:
             self._landed(owned)
-        self._urgent = any(owned.alerts for owned in self._owned.values())
+        self._urgent = any(owned.pending.alerts for owned in self._owned.values())
 
-    def _landed(self, owned: _Owned) -> None:
+    def _landed(self, owned: Owned) -> None:
         now_ns = time.time_ns()
-        for alert, log_ns in owned.alerts:
+        for alert, log_ns in owned.pending.alerts:
             self.metrics.alert(alert.kind, alert.phase)
-            self.metrics.alert_latency_seconds.observe(max(0, now_ns - log_ns) / 1e9)
-        if owned.rows:
-            owned.span_end = owned.replay.offset
-        owned.public = owned.replay.offset
-        owned.clear()
+            if log_ns is not None:
+                self.metrics.alert_latency_seconds.observe(max(0, now_ns - log_ns) / 1e9)
+        owned.landed()
         self.metrics.committed(owned.partition, owned.public)
         self._checkpointer.landed(owned.partition, owned.checkpoint)
         if time.monotonic() >= owned.checkpoint_due:
             owned.checkpoint_due = time.monotonic() + self._settings.store.checkpoint_every_s
             self._checkpointer.take(owned.partition, self._topic_id, owned.replay)
-
-    def _position(self, owned: _Owned) -> tuple[int, str]:
-        owned.checkpoint = self._checkpointer.newest(owned.partition) or owned.checkpoint
-        span_end = owned.replay.offset if owned.rows else owned.span_end
-        return owned.replay.offset, Marker(owned.checkpoint, span_end).to_text()
-
-    def _outputs(self, moved: list[_Owned]) -> dict[str, list[Record]]:
-        stream = self._settings.stream
-        names = [channel.name for channel in self._model.channels]
-        scores: list[Record] = []
-        alerts: list[Record] = []
-        letters: list[Record] = []
-        for owned in moved:
-            if owned.rows:
-                span = score_messages.Span(owned.span_end, owned.replay.offset)
-                part = merged(owned.judged)
-                scores += score_messages.encode(
-                    part.verdicts,
-                    part.ids,
-                    names,
-                    self._window_ns(),
-                    span,
-                    owned.partition,
-                    self._config_digest,
-                    self._max_bytes,
-                )
-            alerts += [alert_messages.encode(alert, owned.partition, self._config_digest) for alert, _ in owned.alerts]
-            letters += owned.letters
-        outputs = {stream.scores_topic: scores, stream.alerts_topic: alerts, stream.dead_letters_topic: letters}
-        return {topic: records for topic, records in outputs.items() if records}
-
-    def _window_ns(self) -> int:
-        return self._model.window.samples * self._model.window.period_ns
 
     def _measure_lag(self) -> None:
         if self._source is None or time.monotonic() - self._lag_read < LAG_EVERY_S:
@@ -307,8 +333,11 @@ class Scorer:
                 f"{partition.topic}[{partition.number}]: nothing is committed, although the scores topic has "
                 "records: starting over would repeat rows; restore the group's offsets or use a new stream name"
             )
-        recovery = recover(self._settings, self._model, self._transport, partition, position)
-        owned = self._owned[partition] = _Owned(partition, recovery)
+        recovery = recover(self._settings, self._models, self._transport, partition, position, self._context.beat)
+        owned = self._owned[partition] = Owned(partition, recovery, self._topic_id)
+        for stepped in owned.replay.settle():
+            self._take(owned, stepped)
+        self.metrics.model(partition, owned.replay.lineage.model_id)
         self.metrics.replaying(partition, owned.catching_up)
         self.metrics.devices(partition, owned.replay.devices)
         self.metrics.committed(partition, owned.public)
@@ -319,6 +348,8 @@ class Scorer:
             read_from=owned.replay.offset,
             public=owned.public,
             checkpoint=recovery.checkpoint,
+            model_id=owned.replay.lineage.model_id,
+            generation=owned.replay.lineage.generation,
             why=recovery.why,
         )
         return owned.replay.offset
@@ -335,7 +366,11 @@ class Scorer:
             return
         if not owned.catching_up:
             owned.checkpoint_due = math.inf
-            self._checkpointer.take_now(partition, self._topic_id, owned.replay)
+            if owned.pending.entries:
+                # A checkpoint may hold no entry that might never be published.
+                self._commit([owned])
+            if not owned.pending.entries:
+                self._checkpointer.take_now(partition, self._topic_id, owned.replay)
             # Also without results: the next owner goes on from the checkpoint that the last commit names.
             if owned.moved or self._checkpointer.newest(partition) != owned.checkpoint:
                 self._commit([owned])
@@ -358,6 +393,7 @@ class Scorer:
             self._source.close()
         if self._committer is not None:
             self._committer.close()
+        self._commands.close()
         self._checkpointer.close()
         self._transport.close()
 
@@ -374,7 +410,8 @@ class Scorer:
 
     def health(self) -> Mapping[str, Plain]:
         """Return a few figures for the log."""
-        return {"partitions": len(self._owned), "bundle": self._model.name, "model_id": self._model.model_id}
+        model = self._models.configured
+        return {"partitions": len(self._owned), "bundle": model.name, "model_id": model.model_id}
 
 
 def build(context: RoleContext) -> Scorer:

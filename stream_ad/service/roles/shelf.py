@@ -5,29 +5,33 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import pyarrow as pa
 
 from stream_ad.errors import PositionError, ScoreLogError
-from stream_ad.io.score_messages import ScoreMessage
+from stream_ad.io.score_messages import ScoreMessage, Span
 from stream_ad.io.transport import Partition
 
 HOUR_NS = 3_600_000_000_000
+Place: TypeAlias = tuple[int, int]
+"""A position in what results depend on: next input offset, journal entries applied."""
 
 
 @dataclass(slots=True)
 class Growing:
     """Messages that go into one part: offsets start <= offset < end of the scores topic.
 
-    It holds whole input spans only, so that a part ends where an input span does.
+    It holds whole input spans only, of one generation, so that a part ends where an input span does.
     """
 
     start: int
     end: int
     hour: int
     first_log_ns: int
-    input_start: int
-    input_end: int
+    begun: Place
+    ended: Place
+    generation: int
     since: float
     tables: list[pa.Table] = field(default_factory=list)
     rows: int = 0
@@ -52,7 +56,7 @@ class Shelf:
         partition: of the scores topic.
         max_rows: a part with this many rows is full.
         linked: where the newest part ends.
-        input_end: input offset up to which scores were seen, None before the first.
+        seen: the position up to which scores were seen, None before the first.
         must_chain: records were deleted behind `linked`; the next message tells whether any had scores.
         full: what waits to be written, oldest first.
         open: what still grows.
@@ -62,7 +66,7 @@ class Shelf:
     partition: Partition
     max_rows: int
     linked: int
-    input_end: int | None = None
+    seen: Place | None = None
     must_chain: bool = False
     full: deque[Growing] = field(default_factory=deque)
     open: Growing | None = None
@@ -81,7 +85,7 @@ class Shelf:
             self.full.append(self.open)
             self.open = None
 
-    def add(self, offset: int, log_ns: int, message: ScoreMessage) -> tuple[int, int] | None:
+    def add(self, offset: int, log_ns: int, message: ScoreMessage) -> tuple[Place, Place] | None:
         """Put a message on the shelf, which is taken in with the last message of its input span.
 
         Args:
@@ -90,18 +94,18 @@ class Shelf:
             message: decoded.
 
         Returns:
-            the input offset expected and the one found, where the span does not follow on the one
-            before; else None.
+            the position expected and the one found, where the span does not follow on the one before;
+            else None.
 
         Raises:
             ScoreLogError: it is not the next message of its span.
             PositionError: scores were deleted before they were archived.
         """
         before = self.tail[-1][2] if self.tail else None
-        if message.part != len(self.tail) or (before is not None and before.span != message.span):
+        if message.part != len(self.tail) or (before is not None and _spans(before) != _spans(message)):
             raise ScoreLogError(
                 f"{where(self.partition, offset)}: expected message {len(self.tail)} of an input span, found "
-                f"{message.part} of {message.parts} of {message.span.start}-{message.span.end}"
+                f"{message.part} of {message.parts} of {message.span}"
             )
         self.tail.append((offset, log_ns, message))
         return self._absorb() if message.part == message.parts - 1 else None
@@ -111,15 +115,17 @@ class Shelf:
         if self.open is not None and not self.tail:
             self.open.end = next_offset
 
-    def _absorb(self) -> tuple[int, int] | None:
+    def _absorb(self) -> tuple[Place, Place] | None:
         """Move a whole input span into what grows; what does not fit there starts another part."""
         offset, log_ns, first = self.tail[0]
         gap = self._gap(first, offset)
+        begin, end = (first.span.start, first.journal.start), (first.span.end, first.journal.end)
         growing, hour = self.open, log_ns // HOUR_NS
         if growing is not None and (
             growing.hour != hour
             or growing.rows >= self.max_rows
-            or growing.input_end != first.span.start
+            or growing.ended != begin
+            or growing.generation != first.generation
             or growing.tables[0].schema != first.table.schema
         ):
             self.shut()
@@ -130,30 +136,36 @@ class Shelf:
                 end=offset + 1,
                 hour=hour,
                 first_log_ns=log_ns,
-                input_start=first.span.start,
-                input_end=first.span.end,
+                begun=begin,
+                ended=end,
+                generation=first.generation,
                 since=time.monotonic(),
             )
             self.open = growing
         for offset, _, message in self.tail:
             growing.add(message)
             growing.end = offset + 1
-        growing.input_end = self.input_end = first.span.end
+        growing.ended = self.seen = end
         self.tail.clear()
         return gap
 
-    def _gap(self, message: ScoreMessage, offset: int) -> tuple[int, int] | None:
-        expected, found = self.input_end, message.span.start
+    def _gap(self, message: ScoreMessage, offset: int) -> tuple[Place, Place] | None:
+        expected, found = self.seen, (message.span.start, message.journal.start)
         if expected is None or expected == found:
             self.must_chain = False
             return None
         if self.must_chain:
             raise PositionError(
-                f"{where(self.partition, offset)}: the newest part holds scores up to input offset {expected}, the "
-                f"earliest message left starts at {found}: messages between were deleted before they were "
+                f"{where(self.partition, offset)}: the newest part holds scores up to input offset "
+                f"{expected[0]} and journal entry {expected[1]}, the earliest message left starts at {found[0]} and "
+                f"{found[1]}: messages between were deleted before they were "
                 "archived; to go on without them give store.scores another folder"
             )
         return expected, found
+
+
+def _spans(message: ScoreMessage) -> tuple[Span, Span, int]:
+    return message.span, message.journal, message.generation
 
 
 def where(partition: Partition, offset: int) -> str:

@@ -1,0 +1,124 @@
+"""`stream-ad swap`: another bundle in service, without a stop and without a gap."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream_ad.cli.output import print_json
+
+if TYPE_CHECKING:
+    from stream_ad.config import Settings
+    from stream_ad.io.transport import Partition, Transport
+
+WAIT_S = 60.0
+LOOK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """Which bundle a partition's committed position tells of."""
+
+    partition: Partition
+    model_id: str
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "swap",
+        help="take another bundle into service while the stream runs",
+        description="Check a bundle here (digests, probe, windows like those of the one in service), then tell the "
+        "scorers by the control topic. Each loads and probes it in the background and goes over to it between two "
+        "records: no window is lost, none is scored twice. Limits start from the bundle's calibration, open incidents "
+        "end. Waits until every partition that has scores has gone over. To keep it over a change of other settings "
+        "name it in stream.bundle too.",
+    )
+    parser.add_argument("bundle", type=Path, help="the bundle's folder, at the same path wherever scorers run")
+    parser.add_argument(
+        "--wait", type=float, default=WAIT_S, metavar="S", help=f"seconds to wait for the scorers ({WAIT_S:g}; 0: none)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Give the command and wait; return 0 when every partition has gone over (or none was waited for), else 1.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        TransportError: the log does not answer, or takes no commands.
+    """
+    from stream_ad import pretrained
+    from stream_ad.assembly import load_model, open_transport
+    from stream_ad.config import load
+    from stream_ad.core.model import grid_differences
+    from stream_ad.errors import BundleMismatchError
+    from stream_ad.io import bundles, control_messages
+
+    settings = load(args.config)
+    name = str(args.bundle)
+    folder = (
+        pretrained.path(name.removeprefix(pretrained.PREFIX))
+        if name.startswith(pretrained.PREFIX)
+        else args.bundle.expanduser().resolve()
+    )
+    model = bundles.load(folder)
+    if differences := grid_differences(load_model(settings), model):
+        raise BundleMismatchError(
+            f"{folder}: expected the windows of {settings.stream.bundle}, found {'; '.join(differences)}: name it in "
+            "stream.bundle and restart; state then begins again from a stretch of input"
+        )
+    with contextlib.closing(open_transport(settings)) as transport:
+        command = control_messages.SwapCommand(stream=settings.stream.name, bundle=str(folder), model_id=model.model_id)
+        transport.append(settings.stream.control_topic, [control_messages.encode(command)])
+        behind = await_swap(settings, transport, model.model_id, args.wait) if args.wait > 0 else []
+    tell(args, f"{model.name} ({model.model_id[:16]})", behind)
+    return 1 if behind else 0
+
+
+def await_swap(settings: Settings, transport: Transport, model_id: str, wait_s: float) -> list[InForce]:
+    """Wait until a bundle is in force in every partition that has scores; return those where it is not."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        behind = [one for one in in_force(settings, transport) if one.model_id != model_id]
+        if not behind or time.monotonic() > deadline:
+            return behind
+        time.sleep(LOOK_S)
+
+
+def in_force(settings: Settings, transport: Transport) -> list[InForce]:
+    """Return which bundle each partition's committed position tells of; partitions without one are left out."""
+    from stream_ad.assembly import group
+    from stream_ad.io.transport import Partition
+    from stream_ad.replaying import Marker
+
+    readings = settings.stream.readings_topic
+    found = []
+    for number in range(transport.topic(readings).partitions):
+        partition = Partition(readings, number)
+        position = transport.committed(group(settings, "scorer"), partition)
+        if position is not None:
+            found.append(InForce(partition, Marker.from_text(position.metadata).model_id))
+    return found
+
+
+def tell(args: argparse.Namespace, name: str, behind: list[InForce]) -> None:
+    """Say how it went."""
+    numbers = [one.partition.number for one in behind]
+    if args.json:
+        print_json({"bundle": name, "waited": args.wait > 0, "behind": numbers})
+    elif args.wait <= 0:
+        print(f"asked for {name}; `stream-ad status` tells when it is in service")
+    elif behind:
+        print(
+            f"stream-ad: asked for {name}; after {args.wait:g} s not in service in partition(s) "
+            f"{', '.join(map(str, numbers))}: are the scorers running? their logs say `swap_refused` where they refuse",
+            file=sys.stderr,
+        )
+    else:
+        print(f"{name} is in service")

@@ -1,0 +1,110 @@
+"""Where a partition's state comes from, and what a scorer commits beside the offset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stream_ad.errors import PositionError
+
+METADATA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What besides the input a state was made of.
+
+    Attributes:
+        entries: journal entries applied; the next one has this number.
+        generation: how often state began again after the first start.
+        bundle: folder of the model in force.
+        model_id: its digest.
+        configured: digest of the bundle that the settings name.
+        control: offset of the control topic below which commands are taken note of.
+    """
+
+    entries: int
+    generation: int
+    bundle: str
+    model_id: str
+    configured: str
+    control: int
+
+    def to_meta(self) -> dict[str, str | int]:
+        """Return plain facts for a checkpoint."""
+        return {
+            "entries": self.entries,
+            "generation": self.generation,
+            "bundle": self.bundle,
+            "model_id": self.model_id,
+            "configured": self.configured,
+            "control": self.control,
+        }
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, str | int]) -> Lineage:
+        """Read a checkpoint's facts.
+
+        Raises:
+            KeyError, ValueError: they are not those of a lineage.
+        """
+        return cls(
+            entries=int(meta["entries"]),
+            generation=int(meta["generation"]),
+            bundle=str(meta["bundle"]),
+            model_id=str(meta["model_id"]),
+            configured=str(meta["configured"]),
+            control=int(meta["control"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a scorer commits beside the offset.
+
+    Attributes:
+        checkpoint: name of the newest checkpoint at or below the offset, "" if there is none.
+        topic_id: identity of the input topic.
+        span_end: input offset up to which score messages tell of the input; the next span starts here.
+        span_entries: journal entries of which score messages tell; the next journal span starts here.
+        entries: journal entries that are public.
+        generation: how often state began again.
+        model_id: digest of the bundle in force.
+        configured: digest of the bundle that the settings named.
+        control: offset of the control topic below which commands are taken note of.
+    """
+
+    checkpoint: str
+    topic_id: str
+    span_end: int
+    span_entries: int
+    entries: int
+    generation: int
+    model_id: str
+    configured: str
+    control: int
+
+    def to_text(self) -> str:
+        """Return the commit's metadata, at most some 500 characters."""
+        return json.dumps({"v": METADATA_VERSION} | {name: getattr(self, name) for name in self.__slots__})
+
+    @classmethod
+    def from_text(cls, text: str) -> Marker:
+        """Read the commit's metadata.
+
+        Raises:
+            PositionError: it was not written by a scorer of this version.
+        """
+        try:
+            data: dict[str, Any] = json.loads(text)
+            if data["v"] != METADATA_VERSION:
+                raise ValueError(f"version {data['v']}")
+            texts = {name: str(data[name]) for name in ("checkpoint", "topic_id", "model_id", "configured")}
+            numbers = {
+                name: int(data[name]) for name in ("span_end", "span_entries", "entries", "generation", "control")
+            }
+            return cls(**texts, **numbers)  # type: ignore[arg-type]  # two kinds of value, each under its own names
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise PositionError(f"committed metadata: expected a scorer's, found {text[:80]!r} ({error})") from error

@@ -1,0 +1,346 @@
+"""To own a partition: a checkpoint or a start over, the journal since then, and where to read on.
+
+The ways, the first that can be gone:
+
+1. Nothing is committed: state begins empty at the earliest record (`start`).
+2. The committed input is no longer retained: state begins again at the earliest record, windows flagged (`restart`).
+3. The newest usable checkpoint, and the journal's entries since then: as if nothing had happened.
+4. The last start in the journal, if it lies near: the same, with more to read.
+5. A stretch of input before the committed offset is read to warm up (`restart`): windows are complete, limits
+   approximate. So too where settings or the configured bundle have changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from stream_ad.assembly import Models, deciding_config, fingerprint
+from stream_ad.config import Settings
+from stream_ad.core.batches import Alert
+from stream_ad.errors import BundleError, CheckpointError, ContractError, JournalError, PositionError, StorageError
+from stream_ad.io import checkpoints, journal
+from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
+from stream_ad.io.transport import Partition, Position, Transport
+from stream_ad.replaying.lineage import Lineage, Marker
+from stream_ad.replaying.reconciling import endings, open_alerts
+from stream_ad.replaying.replay import PartitionReplay, empty_lineage
+
+NEAR = 2
+"""A start that lies within so many warm-up spans is read again from: exact, for twice the reading."""
+SETTLE_S = 10.0
+"""Entries just committed may take a moment to become visible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How a partition was taken over.
+
+    Attributes:
+        replay: the pipe, standing at the offset to read from, with the entries that lie ahead.
+        public: the committed offset: what the input before it caused is public already.
+        entries: journal entries that are public.
+        span_end: input offset where the next score message's span starts.
+        span_entries: where its journal span starts.
+        checkpoint: name of the checkpoint loaded, "" if none was usable.
+        exact: the state is that of an undisturbed run; False after a start over.
+        passed_over: checkpoints that could not be used, a reason each.
+        why: one line for the log.
+    """
+
+    replay: PartitionReplay
+    public: int
+    entries: int
+    span_end: int
+    span_entries: int
+    checkpoint: str
+    exact: bool
+    why: str
+    passed_over: tuple[str, ...] = ()
+
+
+def recover(
+    settings: Settings,
+    models: Models,
+    transport: Transport,
+    partition: Partition,
+    position: Position | None,
+    beat: Callable[[], None] = lambda: None,
+) -> Recovery:
+    """Take over a partition.
+
+    Args:
+        settings: of the stream.
+        models: the configured one, and those of swaps.
+        transport: the log.
+        partition: of the readings.
+        position: what the group committed for it.
+        beat: called in long work.
+
+    Raises:
+        PositionError: the committed position is not one to go on from: of another topic, or beyond the end.
+        BundleError: the bundle in force is not to be had.
+    """
+    return _Recovering(settings, models, transport, partition, beat).run(position)
+
+
+class _Recovering:
+    """One take-over; see `recover`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: Models,
+        transport: Transport,
+        partition: Partition,
+        beat: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._transport = transport
+        self._partition = partition
+        self._beat = beat
+        self._journal = Partition(settings.stream.journal_topic, partition.number)
+        self._topic_id = transport.topic(partition.topic).topic_id
+        self._problems: list[str] = []
+
+    def run(self, position: Position | None) -> Recovery:
+        earliest, end = self._transport.bounds(self._partition)
+        if position is None:
+            nothing = Marker("", self._topic_id, earliest, 0, 0, 0, "", "", 0)
+            entry = self._start_entry("start", 0, earliest, earliest, "first start", self._choice(nothing, ()))
+            return self._begun(entry, nothing, earliest, ())
+        marker = Marker.from_text(position.metadata)
+        self._check(position, marker, end)
+        if position.offset < earliest:
+            lost = (position.offset, earliest)
+            why = f"input {lost[0]}..{lost[1] - 1} was deleted before it was scored: state begins again"
+            choice = self._choice(marker, self._journalled(marker))
+            entry = self._start_entry("restart", marker.entries, earliest, earliest, why, choice, lost)
+            return self._begun(entry, marker, earliest, ())
+        if not self._keeps_bundle(marker):
+            configured = self._models.configured.model_id
+            self._problems.append(
+                f"stream.bundle names {configured[:16]}, no longer {marker.configured[:16]}: expected fingerprint "
+                f"{fingerprint(self._settings, configured)}"
+            )
+        elif (found := self._from_checkpoint(position, marker, earliest)) is not None:
+            return found
+        return self._start_over(position, marker, earliest)
+
+    def _check(self, position: Position, marker: Marker, end: int) -> None:
+        where = f"{self._partition.topic}[{self._partition.number}]"
+        for topic_id in (position.topic_id, marker.topic_id):
+            if topic_id and topic_id != self._topic_id:
+                raise PositionError(
+                    f"{where}: the committed position is of another topic of this name ({topic_id}, now "
+                    f"{self._topic_id}): the topic was made anew; give the stream another name, or delete the group's "
+                    "offsets and its scores topic to begin again"
+                )
+        if position.offset > end:
+            raise PositionError(
+                f"{where}: committed offset {position.offset} lies beyond the end {end}: records that were scored are "
+                "gone from the topic (made anew, or an unclean election); give the stream another name"
+            )
+
+    # -- from a checkpoint ------------------------------------------------------------------------
+
+    def _from_checkpoint(self, position: Position, marker: Marker, earliest: int) -> Recovery | None:
+        """Return the recovery from the newest usable checkpoint, or None."""
+        for name in self._candidates(marker):
+            try:
+                found = self._load(name)
+                if not earliest <= found.offset <= position.offset:
+                    raise CheckpointError(f"{name}: its offset {found.offset} cannot be read on from")
+                lineage = self._lineage(name, found, marker)
+                ahead = self._entries_since(name, found, lineage, marker)
+                replay = PartitionReplay(self._settings, found.offset, lineage, self._models.get, ahead)
+                replay.restore(found.arrays)
+            except (CheckpointError, ContractError, JournalError, BundleError) as error:
+                self._problems.append(str(error))
+                continue
+            return Recovery(
+                replay=replay,
+                public=position.offset,
+                entries=marker.entries,
+                span_end=marker.span_end,
+                span_entries=marker.span_entries,
+                checkpoint=name,
+                exact=True,
+                why="; ".join(self._problems) or "checkpoint",
+                passed_over=tuple(self._problems),
+            )
+        return None
+
+    def _candidates(self, marker: Marker) -> Iterator[str]:
+        """Yield the committed checkpoint, then the others that are there, newest first; note a folder that fails."""
+        if marker.checkpoint:
+            yield marker.checkpoint
+        try:
+            others = checkpoints.names(
+                self._settings.store.checkpoints, self._settings.stream.name, self._partition.number
+            )
+        except StorageError as error:
+            self._problems.append(str(error))
+            return
+        for name in others:
+            if name != marker.checkpoint:
+                yield name
+
+    def _load(self, name: str) -> checkpoints.Checkpoint:
+        found = checkpoints.load(self._settings.store.checkpoints, name)
+        model_id = str(found.meta.get("model_id", ""))
+        expected = {
+            "topic": self._topic_id,
+            "partition": self._partition.number,
+            "fingerprint": fingerprint(self._settings, model_id),
+        }
+        actual = {"topic": found.topic_id, "partition": found.partition, "fingerprint": found.meta.get("fingerprint")}
+        for key, value in expected.items():
+            if actual[key] != value:
+                raise CheckpointError(f"{name}: expected {key} {value}, found {actual[key]}")
+        return found
+
+    def _lineage(self, name: str, found: checkpoints.Checkpoint, marker: Marker) -> Lineage:
+        try:
+            lineage = Lineage.from_meta(found.meta)
+            int(found.meta["journal_offset"])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{name}: expected the facts of a lineage, found: {error}") from error
+        if lineage.generation != marker.generation or lineage.entries > marker.entries:
+            raise CheckpointError(
+                f"{name}: expected generation {marker.generation} and at most {marker.entries} journal entries, found "
+                f"{lineage.generation} and {lineage.entries}"
+            )
+        return replace(lineage, configured=self._models.configured.model_id)
+
+    def _entries_since(self, name: str, found: checkpoints.Checkpoint, lineage: Lineage, marker: Marker) -> list[Entry]:
+        """Return the entries between a checkpoint and the committed position."""
+        wanted = list(range(lineage.entries, marker.entries))
+        entries = self._public_entries(marker, int(found.meta["journal_offset"])) if wanted else []
+        ahead = [entry for entry in entries if entry.number >= lineage.entries]
+        if [entry.number for entry in ahead] != wanted:
+            raise CheckpointError(f"{name}: entries {wanted[0]}..{wanted[-1]} of the journal are not all there")
+        return ahead
+
+    def _public_entries(self, marker: Marker, start: int = 0) -> list[Entry]:
+        """Return the entries that are public, waiting a moment for the newest of them to become visible."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            entries = list(journal.read(self._transport, self._journal, start))
+            if (entries and entries[-1].number + 1 >= marker.entries) or time.monotonic() > deadline:
+                return [entry for entry in entries if entry.number < marker.entries]
+            self._beat()
+            time.sleep(0.05)
+
+    # -- without one ------------------------------------------------------------------------------
+
+    def _start_over(self, position: Position, marker: Marker, earliest: int) -> Recovery:
+        """Read again from the last start if it lies near, else warm up on a stretch of input."""
+        entries = self._journalled(marker)
+        warm_up = self._settings.store.warm_up_records
+        begun = _last_start(entries)
+        if (
+            begun is not None
+            and self._keeps_bundle(marker)
+            and begun.fingerprint == fingerprint(self._settings, begun.model_id)
+            and begun.read_from >= max(earliest, position.offset - NEAR * warm_up)
+        ):
+            return self._begun(begun, marker, position.offset, entries)
+        start = max(earliest, position.offset - warm_up)
+        why = (
+            f"no usable checkpoint ({'; '.join(self._problems) or 'none was written yet'}), reading again from {start}"
+        )
+        entry = self._start_entry("restart", marker.entries, position.offset, start, why, self._choice(marker, entries))
+        return self._begun(entry, marker, position.offset, entries)
+
+    def _journalled(self, marker: Marker) -> list[Entry]:
+        """Return all public entries of the journal; none, and a note, where it cannot be used."""
+        try:
+            return self._public_entries(marker)
+        except JournalError as error:
+            self._problems.append(str(error))
+            return []
+
+    def _keeps_bundle(self, marker: Marker) -> bool:
+        """Return whether the settings still name the bundle that they named, or the one that is in force."""
+        return self._models.configured.model_id in (marker.configured, marker.model_id)
+
+    def _choice(self, marker: Marker, entries: Sequence[Entry]) -> tuple[str, str, int]:
+        """Return folder and digest of the bundle for a state that begins, and where it follows the control topic."""
+        configured = self._models.configured.model_id
+        if not self._keeps_bundle(marker):
+            control = self._transport.bounds(Partition(self._settings.stream.control_topic, 0))[1]
+            return self._models.bundle, configured, control
+        if marker.model_id == configured:
+            return self._models.bundle, configured, marker.control
+        return _bundle_of(marker.model_id, entries), marker.model_id, marker.control
+
+    def _start_entry(
+        self,
+        kind: Literal["start", "restart"],
+        number: int,
+        offset: int,
+        read_from: int,
+        why: str,
+        choice: tuple[str, str, int],
+        lost: tuple[int, int] | None = None,
+    ) -> StartEntry:
+        folder, model_id, control = choice
+        return StartEntry(
+            kind=kind,
+            number=number,
+            offset=offset,
+            read_from=read_from,
+            lost=lost,
+            why=why[:2_000],
+            fingerprint=fingerprint(self._settings, model_id),
+            config=deciding_config(self._settings),
+            bundle=folder,
+            model_id=model_id,
+            control=control,
+        )
+
+    def _begun(self, entry: StartEntry, marker: Marker, public: int, entries: Sequence[Entry]) -> Recovery:
+        """Return the recovery that begins with an entry of the journal, or with one that is to be published."""
+        is_new = entry.number >= marker.entries
+        ended: tuple[Alert, ...] = ()
+        if is_new and entry.kind == "restart":
+            found = open_alerts(self._settings, self._transport, self._partition, self._beat)
+            ended = endings(found, entry.offset)
+        closes = [
+            one
+            for one in entries
+            if isinstance(one, CloseEntry) and one.number < entry.number and one.offset >= entry.read_from
+        ]
+        ahead = [*closes, entry, *(one for one in entries if one.number > entry.number)]
+        generation = marker.generation - int(entry.kind == "restart" and not is_new)
+        lineage = empty_lineage(entry, generation, self._models.configured.model_id)
+        return Recovery(
+            replay=PartitionReplay(self._settings, entry.read_from, lineage, self._models.get, ahead, ended),
+            public=public,
+            entries=marker.entries,
+            span_end=marker.span_end,
+            span_entries=marker.span_entries,
+            checkpoint="",
+            exact=not is_new or entry.kind == "start",
+            why=entry.why if is_new else f"read again from {entry.read_from}, where state began",
+            passed_over=tuple(self._problems),
+        )
+
+
+def _last_start(entries: Sequence[Entry]) -> StartEntry | None:
+    return next((entry for entry in reversed(entries) if isinstance(entry, StartEntry)), None)
+
+
+def _bundle_of(model_id: str, entries: Sequence[Entry]) -> str:
+    """Return the folder of a bundle that a swap brought."""
+    for entry in reversed(entries):
+        if isinstance(entry, SwapEntry | StartEntry) and entry.model_id == model_id:
+            return entry.bundle
+    raise BundleError(
+        f"the bundle {model_id[:16]} is in force since a swap, and the journal does not tell its folder: name it in "
+        "stream.bundle"
+    )

@@ -1,0 +1,144 @@
+"""Follows the control topic, and loads and probes in the background what a command names."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_ad.assembly import Models
+from stream_ad.config import Settings
+from stream_ad.core.model import Model, grid_differences
+from stream_ad.errors import (
+    BundleDigestError,
+    BundleMismatchError,
+    ContractError,
+    DeadlineError,
+    StreamAdError,
+    TransportError,
+)
+from stream_ad.io import bundles, control_messages
+from stream_ad.io.control_messages import SwapCommand
+from stream_ad.io.transport import Partition, Transport
+from stream_ad.service.logs import EventLog
+from stream_ad.service.metrics import ScorerMetrics
+
+log = EventLog(__name__)
+
+LOOK_S = 1.0
+AFTER_TROUBLE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The newest command to swap.
+
+    Attributes:
+        command: what it says.
+        control: the offset behind it in the control topic.
+    """
+
+    command: SwapCommand
+    control: int
+
+
+class CommandFollower:
+    """Reads the commands of a stream.
+
+    Args:
+        settings: of the stream.
+        transport: the log.
+        models: gets the models that were loaded.
+        metrics: counts refusals.
+    """
+
+    def __init__(self, settings: Settings, transport: Transport, models: Models, metrics: ScorerMetrics) -> None:
+        self._metrics = metrics
+        self._stream = settings.stream.name
+        self._topic = Partition(settings.stream.control_topic, 0)
+        self._transport = transport
+        self._models = models
+        self._next = 0
+        self._look_at = 0.0
+        self._wanted: Wanted | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
+        self._loading: Future[Model] | None = None
+        self._ready = self._failed = 0
+
+    def look(self) -> Wanted | None:
+        """Return the newest command of this stream; reads the topic once a second at most."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_S
+            try:
+                self._read()
+            except (TransportError, DeadlineError) as error:
+                self._look_at = time.monotonic() + AFTER_TROUBLE_S
+                log.warning("control_not_read", topic=self._topic.topic, message=str(error))
+        return self._wanted
+
+    def _read(self) -> None:
+        earliest, end = self._transport.bounds(self._topic)
+        start = max(self._next, earliest)
+        for raw in self._transport.read(self._topic, start, end) if start < end else ():
+            for at, value in enumerate(raw.values):
+                offset = int(raw.offset[at])
+                try:
+                    command = control_messages.decode(value)
+                except ContractError as error:
+                    log.warning("command_not_known", topic=self._topic.topic, offset=offset, message=str(error))
+                    continue
+                if command.stream == self._stream:
+                    self._wanted = Wanted(command, offset + 1)
+        self._next = max(start, end)
+
+    def model(self, wanted: Wanted) -> Model | None:
+        """Return the model of a command once it is loaded and probed; None until then, and where it is refused.
+
+        The first call begins to load it, in the background.
+        """
+        if self._ready == wanted.control:
+            return self._models.get(wanted.command.bundle, wanted.command.model_id)
+        if self._loading is None:
+            if self._failed != wanted.control:
+                self._loading = self._pool.submit(self._load, wanted.command)
+            return None
+        if not self._loading.done():
+            return None
+        loading, self._loading = self._loading, None
+        try:
+            model = loading.result()
+        except StreamAdError as error:
+            self._refuse(wanted, error)
+            return None
+        if model.model_id != wanted.command.model_id:
+            return None  # a newer command has come meanwhile: its turn is next
+        self._models.add(model)
+        self._ready = wanted.control
+        return model
+
+    def is_refused(self, wanted: Wanted) -> bool:
+        """Return whether a command cannot be obeyed here."""
+        return self._failed == wanted.control
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, command: SwapCommand) -> Model:
+        model = bundles.load(Path(command.bundle))
+        if model.model_id != command.model_id:
+            raise BundleDigestError(
+                f"{command.bundle}: expected the bundle {command.model_id[:16]}, found {model.model_id[:16]}"
+            )
+        if differences := grid_differences(self._models.configured, model):
+            raise BundleMismatchError(
+                f"{command.bundle}: expected the windows of {self._models.configured.name}, found "
+                f"{'; '.join(differences)}: such a bundle takes a restart (stream.bundle)"
+            )
+        return model
+
+    def _refuse(self, wanted: Wanted, error: StreamAdError) -> None:
+        self._failed = wanted.control
+        self._metrics.swap_refused()
+        log.error("swap_refused", bundle=wanted.command.bundle, error=type(error).__name__, message=str(error))

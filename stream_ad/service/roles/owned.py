@@ -1,0 +1,177 @@
+"""A partition that a scorer owns: its pipe, and what came of it and is not public yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream_ad.core.batches import Alert
+from stream_ad.core.pipeline import Judged, merged
+from stream_ad.io import alert_messages, dead_letters, journal, score_messages
+from stream_ad.io.journal import Entry
+from stream_ad.io.score_messages import Span
+from stream_ad.io.transport import Partition, RawBatch, Record
+from stream_ad.replaying import Marker, PartitionReplay, Recovery, Stepped
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a scorer says of its outputs.
+
+    Attributes:
+        scores, alerts, letters, journal: names of the topics.
+        config_digest: digest of the settings.
+        max_bytes: largest payload.
+    """
+
+    scores: str
+    alerts: str
+    letters: str
+    journal: str
+    config_digest: str
+    max_bytes: int
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Results that are not public."""
+
+    judged: list[Judged] = field(default_factory=list)
+    alerts: list[tuple[Alert, int | None]] = field(default_factory=list)
+    letters: list[Record] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    rows: int = 0
+
+
+class Owned:
+    """One partition.
+
+    Attributes:
+        partition: of the readings.
+        replay: its pipe.
+        public: the committed offset.
+        entries: journal entries that are public.
+        checkpoint: name of the one that the last commit named.
+        checkpoint_due: when to take the next one, seconds on the monotonic clock.
+        pending: results that are not public.
+        heard_at: when a record came last, or the partition was taken over; seconds on the monotonic clock.
+        look_at: when to look for silence again, seconds on the monotonic clock.
+    """
+
+    def __init__(self, partition: Partition, recovery: Recovery, topic_id: str) -> None:
+        self.partition = partition
+        self.replay: PartitionReplay = recovery.replay
+        self.public = recovery.public
+        self.entries = recovery.entries
+        self.checkpoint = recovery.checkpoint
+        self.checkpoint_due = 0.0
+        self.heard_at = self.look_at = time.monotonic()
+        self.pending = _Pending()
+        self._span_end = recovery.span_end
+        self._span_entries = recovery.span_entries
+        self._topic_id = topic_id
+
+    @property
+    def catching_up(self) -> bool:
+        """Return whether input is being read whose effects are public."""
+        return self.replay.offset < self.public
+
+    @property
+    def moved(self) -> bool:
+        """Return whether there is something to commit; a first start by itself is nothing to tell."""
+        return self.replay.offset > self.public or any(entry.kind != "start" for entry in self.pending.entries)
+
+    def take(self, stepped: Stepped, raw: RawBatch | None, max_bytes: int) -> Stepped:
+        """Keep what is not public yet of a step's results; return that.
+
+        Args:
+            stepped: the results.
+            raw: the records that gave them, None for an entry of the journal.
+            max_bytes: largest payload of a dead letter.
+        """
+        kept = stepped.since(self.public, self.entries)
+        pending = self.pending
+        pending.judged += kept.result.judged
+        pending.rows += kept.result.rows
+        if kept.entry is not None:
+            pending.entries.append(kept.entry)
+        if raw is None or kept.entry is not None:
+            pending.alerts += [(alert, None) for alert in kept.result.alerts]
+            return kept
+        for alert in kept.result.alerts:
+            pending.alerts.append((alert, int(raw.log_ns[np.searchsorted(raw.offset, alert.offset)])))
+        for letter in kept.refused:
+            at = int(np.searchsorted(raw.offset, letter.offset))
+            record = raw.values[at], raw.keys[at], raw.headers[at]
+            pending.letters.append(dead_letters.encode(letter, *record, raw.partition, int(raw.log_ns[at]), max_bytes))
+        return kept
+
+    def records(self, outputs: Outputs) -> Mapping[str, Sequence[Record]]:
+        """Return what is to be published, by topic."""
+        pending, replay = self.pending, self.replay
+        scores: list[Record] = []
+        if pending.rows:
+            part = merged(pending.judged)
+            model = replay.model
+            scores = score_messages.encode(
+                part.verdicts,
+                part.ids,
+                [channel.name for channel in model.channels],
+                model.window.samples * model.window.period_ns,
+                Span(self._span_end, replay.offset),
+                self.partition,
+                outputs.config_digest,
+                outputs.max_bytes,
+                journal=Span(self._span_entries, replay.lineage.entries),
+                generation=replay.lineage.generation,
+            )
+        alerts = [alert_messages.encode(alert, self.partition, outputs.config_digest) for alert, _ in pending.alerts]
+        entries = [journal.encode(entry, self.partition.number) for entry in pending.entries]
+        return {
+            outputs.scores: scores,
+            outputs.alerts: alerts,
+            outputs.letters: pending.letters,
+            outputs.journal: entries,
+        }
+
+    def marker(self, checkpoint: str) -> Marker:
+        """Return what is committed beside the offset.
+
+        Args:
+            checkpoint: name of the newest one at or below the offset.
+        """
+        lineage = self.replay.lineage
+        has_rows = self.pending.rows > 0
+        return Marker(
+            checkpoint=checkpoint,
+            topic_id=self._topic_id,
+            span_end=self.replay.offset if has_rows else self._span_end,
+            span_entries=lineage.entries if has_rows else self._span_entries,
+            entries=lineage.entries,
+            generation=lineage.generation,
+            model_id=lineage.model_id,
+            configured=lineage.configured,
+            control=lineage.control,
+        )
+
+    def landed(self) -> None:
+        """Take note that all of it is public."""
+        if self.pending.rows:
+            self._span_end, self._span_entries = self.replay.offset, self.replay.lineage.entries
+        self.public, self.entries = self.replay.offset, self.replay.lineage.entries
+        self.pending = _Pending()
+
+    def silent_until_ns(self) -> int | None:
+        """Return the log time by now if the partition's silence ends something by then, else None.
+
+        The log's clock is not asked for: it has moved on since the newest record was appended by at least the time
+        that has passed here since that record came.
+        """
+        due_ns = self.replay.silence_ends_ns()
+        if due_ns is None:
+            return None
+        now_ns = self.replay.log_ns + int(1e9 * (time.monotonic() - self.heard_at))
+        return now_ns if now_ns >= due_ns else None
