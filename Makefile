@@ -3,6 +3,7 @@
 # make test              everything that CI runs
 # make chaos             200 process kills and 10 broker kills over 10 million readings, then the proof (docs/chaos.md): about
 #                        half an hour and 5 GB of disk; ARGS="--seed 2 --minutes 5" for another one
+# make thorough          the combinations of injected failures that are left out of it
 # make bench             the benchmarks of docs/benchmarks.md
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ KAFKA ?=
 ARGS ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint unit chaos bench lock pretrained clean
+.PHONY: demo test lint unit thorough chaos bench lock pretrained clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
@@ -26,8 +27,11 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: $(VENV)/installed
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not broker"
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m broker
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not broker and not thorough"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "broker and not thorough"
+
+thorough: $(VENV)/installed
+	$(BIN)/python -m pytest -q -m thorough
 
 chaos: $(VENV)/installed
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from simulators import producer, recorder, scenarios
@@ -42,21 +44,25 @@ def make_bundle(folder: Path) -> Path:
 def fill(transport: Transport, topic: str, form: str, messages: int, devices: int) -> int:
     """Put simulated messages into a topic of one partition; return how many."""
     transport.ensure_topic(topic, 1)
+    sent = 0
+    records = messages_of(form, messages, devices)
+    while batch := list(itertools.islice(records, 2_000)):
+        transport.append(topic, batch)
+        sent += len(batch)
+    return sent
+
+
+def messages_of(form: str, messages: int, devices: int) -> Iterator[Record]:
+    """Yield simulated messages of readings that end about now."""
     samples = 1 if form == "single" else SAMPLES
     duration_s = -(-messages // devices) * samples
-    load_scenario = scenarios.load("load").changed(devices=devices, duration_s=float(duration_s), format=form)
-    batch: list[Record] = []
-    sent = 0
-    for message in producer.simulate(load_scenario, int(time.time() * 1_000) - duration_s * 1_000):
-        if message.topic != load_scenario.readings_topic or sent + len(batch) >= messages:
-            continue
-        batch.append(Record(message.value, message.key, message.headers, 0))
-        if len(batch) == 2_000:
-            transport.append(topic, batch)
-            sent += len(batch)
-            batch = []
-    transport.append(topic, batch)
-    return sent + len(batch)
+    scenario = scenarios.load("load").changed(devices=devices, duration_s=float(duration_s), format=form)
+    readings = (
+        Record(message.value, message.key, message.headers, 0)
+        for message in producer.simulate(scenario, int(time.time() * 1_000) - duration_s * 1_000)
+        if message.topic == scenario.readings_topic
+    )
+    return itertools.islice(readings, messages)
 
 
 def write_settings(folder: Path, name: str, transport: str, topic: str, extra: str = "") -> Path:

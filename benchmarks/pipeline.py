@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.bare import STRETCH
 from benchmarks.load import DEVICES, TOPIC, fill, make_bundle, settings_of, write_settings
 from deploy.kafka.broker import KafkaCluster
 from stream_ad import assembly
@@ -61,14 +62,16 @@ def running(settings: Path, *roles: str) -> Iterator[dict[str, psutil.Process]]:
 
 
 def pipe(settings_path: Path, messages: int, topic: str) -> tuple[float, float, int]:
-    """Return wall and processor seconds of the scorer for all messages, and the rows in the score log."""
+    """Return wall and processor seconds of all messages at the scorer's pace, and the rows in the score log."""
     settings = settings_of(settings_path)
     transport = assembly.open_transport(settings)
     group = assembly.group(settings, "scorer")
     partition = Partition(topic, 0)
     end = transport.bounds(partition)[1]
     transport.close()
+    first, last = (int(share * messages) for share in STRETCH)
     begun: tuple[float, float, int] | None = None
+    ended: tuple[float, float, int] | None = None
     with running(settings_path, "archiver", "scorer") as roles:
         watch = assembly.open_transport(settings)
         deadline = time.monotonic() + 600
@@ -76,18 +79,20 @@ def pipe(settings_path: Path, messages: int, topic: str) -> tuple[float, float, 
             position = watch.committed(group, partition)
             now, used = time.perf_counter(), sum(roles["scorer"].cpu_times()[:2])
             done = position.offset if position else 0
-            if begun is None and done >= messages // 10:
+            if begun is None and done >= first:
                 begun = now, used, done
+            elif begun is not None and ended is None and done >= last:
+                ended = now, used, done
             if done >= end - 1:
                 break
             if time.monotonic() > deadline:
                 raise SystemExit(f"the pipe stands at {done} of {end}")
             time.sleep(0.02)
         watch.close()
-        if begun is None:
+        if begun is None or ended is None:
             raise SystemExit("the pipe was done at once; take more messages")
-        share = messages / (done - begun[2])
-        wall, processor = (now - begun[0]) * share, (used - begun[1]) * share
+        share = messages / (ended[2] - begun[2])
+        wall, processor = (ended[0] - begun[0]) * share, (ended[1] - begun[1]) * share
     from stream_ad.io import score_log
 
     return wall, processor, score_log.read(settings.store.scores).num_rows

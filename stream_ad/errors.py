@@ -24,7 +24,9 @@
     └── StorageError            a folder or file cannot be written or read
         ├── CheckpointError         a checkpoint is unusable
         └── ScoreLogError           the Parquet score log is broken or another process owns the span
-            └── PartExistsError         a part with this start is already linked
+            ├── PartExistsError         a part with this start is already linked
+            ├── PartMovedError          a part was merged into another since the folder was listed
+            └── BusyError               another compaction is running
 """
 
 
@@ -118,3 +120,11 @@ class ScoreLogError(StorageError):
 
 class PartExistsError(ScoreLogError):
     """A part with this start is already linked."""
+
+
+class PartMovedError(ScoreLogError):
+    """A part is not where it was listed: a compaction merged it into another, or somebody took it away."""
+
+
+class BusyError(ScoreLogError):
+    """Another compaction of this score log is running."""

@@ -13,7 +13,21 @@ from types import ModuleType
 from stream_ad import __version__
 from stream_ad.errors import ConfigError, StreamAdError
 
-VERBS = ("init", "train", "send", "check", "run", "swap", "alerts", "scores", "evaluate", "bundle")
+VERBS = (
+    "init",
+    "train",
+    "send",
+    "check",
+    "run",
+    "swap",
+    "alerts",
+    "scores",
+    "verify",
+    "audit",
+    "compact",
+    "evaluate",
+    "bundle",
+)
 """Modules of this package. Each has `add(subparsers)`, which names its options, and `run(args)`,
 which returns the exit code and imports what it needs when called."""
 

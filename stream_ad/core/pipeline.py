@@ -25,6 +25,7 @@ from stream_ad.core.devices import DeviceIndex
 from stream_ad.core.quality import Quality
 from stream_ad.core.ring import NEVER
 from stream_ad.core.scoring import Scoring
+from stream_ad.core.segments import runs
 from stream_ad.core.thresholds.base import Threshold
 from stream_ad.core.windowing import Windowing
 from stream_ad.errors import ContractError
@@ -239,8 +240,7 @@ class PartitionPipeline:
         device = batch.device
         if len(device) == 0:
             return device
-        runs = device[np.flatnonzero(np.diff(device, prepend=device[0] - 1))]
-        found, first = np.unique(runs, return_index=True)
+        found, first = np.unique(device[runs(device)], return_index=True)
         seen = found[np.argsort(first)]
         slots, fresh = self._devices.slots([batch.ids[k] for k in seen.tolist()])
         if len(fresh):

@@ -87,7 +87,7 @@ class Ring:
             values[merge] = np.where(kept, old, new)
             twice = (kept & ~np.isnan(new)).any(axis=1)
             flags[merge] |= flag[flat[merge]] | np.where(twice, DUPLICATE, np.uint8(0))
-        ring[flat] = values
+        np.put(_whole_rows(ring), flat, _whole_rows(values))
         tag[flat] = cell
         flag[flat] = flags
 
@@ -140,6 +140,11 @@ class Ring:
     def _stretch(self, first: Int64Array, span: int) -> tuple[Int64Array, Int64Array]:
         cells = first[:, None] + np.arange(span)
         return cells, self._flat(np.arange(len(first))[:, None], cells)
+
+
+def _whole_rows(values: Float32Array) -> npt.NDArray[np.void]:
+    """View float32[n, c] as n items, which numpy puts in their places several times faster than n rows."""
+    return values.view(np.dtype((np.void, values.itemsize * values.shape[1]))).reshape(-1)
 
 
 def resized(array: npt.NDArray[Any], rows: int, fill: float | np.int64) -> npt.NDArray[Any]:

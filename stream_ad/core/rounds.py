@@ -25,5 +25,10 @@ def rounds(device: Int32Array | Int64Array) -> Iterator[Int64Array]:
         return
     order = np.argsort(device, kind="stable")
     starts = np.flatnonzero(np.diff(device[order], prepend=-1))
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    yield from np.split(order[np.lexsort((order, rank))], np.cumsum(np.bincount(rank))[:-1])
+    place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    rank = np.empty_like(place)
+    rank[order] = place
+    # Ranks are small: numpy sorts 16 bits by counting, several times faster than 64 by comparing.
+    counts = np.bincount(rank)
+    narrow = rank.astype(np.uint16) if len(counts) <= 2**16 else rank
+    yield from np.split(np.argsort(narrow, kind="stable"), np.cumsum(counts)[:-1])

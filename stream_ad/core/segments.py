@@ -26,7 +26,7 @@ class Segments:
     @classmethod
     def of(cls, slot: Int32Array) -> Segments:
         """Find the runs of a sorted, non-empty int32[n]."""
-        start = np.flatnonzero(np.diff(slot, prepend=slot[0] - 1))
+        start = runs(slot)
         return cls(slot[start].astype(np.int64), start, np.append(start[1:], len(slot)))
 
     @property
@@ -39,13 +39,17 @@ class Segments:
         return np.repeat(np.arange(len(self.slot)), self.length)
 
 
+def runs(value: Int32Array | Int64Array) -> Int64Array:
+    """Return int64[k], the first row of each run of equal values in a non-empty int[n]."""
+    return np.append(np.zeros(1, np.int64), np.flatnonzero(value[1:] != value[:-1]) + 1)
+
+
 def order_by_slot(slot: Int32Array) -> Int64Array | None:
     """Return the stable order by slot, or None where rows are in it already.
 
     Rows come in runs of one device (a message is many rows), so the sort is over runs.
     """
-    change = np.flatnonzero(slot[1:] != slot[:-1]) + 1
-    start = np.concatenate([np.zeros(1, np.int64), change])
+    start = runs(slot)
     run_slot = slot[start]
     if (run_slot[1:] >= run_slot[:-1]).all():
         return None

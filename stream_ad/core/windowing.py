@@ -34,7 +34,7 @@ from stream_ad.core.model import Channel, Fill, WindowShape
 from stream_ad.core.quality import Quality
 from stream_ad.core.ring import BAD, CELL_FLAGS, NEVER, OUT_OF_ORDER, Ring, resized
 from stream_ad.core.rounds import rounds
-from stream_ad.core.segments import Segments, expand, order_by_slot, running_max
+from stream_ad.core.segments import Segments, expand, order_by_slot, running_max, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,7 +484,7 @@ def _records(batch: ReadingBatch) -> Int64Array:
     """Return int64[n], which record of the batch each reading is of."""
     if len(batch.offset) == 0:
         return np.empty(0, np.int64)
-    start = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(batch.offset[1:] != batch.offset[:-1]) + 1])
+    start = runs(batch.offset)
     record = np.searchsorted(batch.record_offset, batch.offset[start])
     return np.repeat(record, np.diff(start, append=len(batch.offset)))
 

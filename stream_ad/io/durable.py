@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from stream_ad.errors import StorageError
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
@@ -35,3 +39,25 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
+
+
+def exchange(left: Path, right: Path) -> None:
+    """Let two names on one file system change places in one step, durably (Linux `renameat2`).
+
+    Raises:
+        StorageError: this system or this file system cannot.
+        OSError: one of the names is not there, or may not be changed.
+    """
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        raise StorageError(f"{left}: cannot be exchanged: expected Linux with renameat2, found none")
+    if function(AT_FDCWD, os.fsencode(left), AT_FDCWD, os.fsencode(right), RENAME_EXCHANGE):
+        code = ctypes.get_errno()
+        if code in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):
+            raise StorageError(
+                f"{left}: cannot be exchanged with {right}: expected one file system that can (ext4, xfs, btrfs, "
+                f"tmpfs), found: {os.strerror(code)}"
+            )
+        raise OSError(code, os.strerror(code), str(left))
+    for folder in {left.parent, right.parent}:
+        sync_folder(folder)

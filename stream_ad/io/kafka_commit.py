@@ -3,7 +3,7 @@
 What is relied on in kafka-python 3, and what is not:
 
 - `commit_transaction()` returns though batches were dropped, so it is called only after every record was seen
-  acknowledged; otherwise the transaction is aborted.
+  acknowledged, with an offset of its own; otherwise the transaction is aborted.
 - The transactional calls can hang for ever, so a thread of its own makes them. That they do when a coordinator dies is
   stepped around in `kafka_clients.NetClient`.
 - The group's metadata is taken live at the commit: the broker refuses a stale generation, but takes one below 0
@@ -138,7 +138,8 @@ class KafkaCommitter:
         sent = {topic: records for topic, records in commit.records.items() if records}
         if not sent and not commit.positions:
             return CommitOutcome.LANDED
-        transaction = Transaction(self._producer, self._source, sent, self._log.partitions(sent), commit.positions)
+        counts = self._log.partitions(sent)
+        transaction = Transaction(self._producer, self._source, sent, counts, commit.positions, self._newest)
         try:
             self._helper.call(transaction.run, self._log.commit_deadline_s, self._where)
         except DeadlineError as error:
@@ -160,6 +161,7 @@ class KafkaCommitter:
 
     def _open(self) -> KafkaProducer:
         log = self._log
+        self._newest: dict[tuple[str, int], int] = {}
         return log.clients.open_producer(
             # Never before the commit's own deadline: batches that run out of time vanish from their transaction.
             2 * log.commit_deadline_s + 60.0,
@@ -256,6 +258,7 @@ class Transaction:
         records: Mapping[str, Sequence[Any]],
         partitions: Mapping[str, int],
         positions: Mapping[Partition, tuple[int, str]],
+        newest: dict[tuple[str, int], int],
     ) -> None:
         self.is_sent = False
         self.is_committing = False
@@ -264,6 +267,7 @@ class Transaction:
         self._source = source
         self._records = records
         self._partitions = partitions
+        self._newest = newest
         self._positions = {
             TopicPartition(*partition): OffsetAndMetadata(offset, text, -1)
             for partition, (offset, text) in positions.items()
@@ -273,7 +277,7 @@ class Transaction:
         """Begin, send, see every record acknowledged, add the positions, and only then commit."""
         producer = self._producer
         producer.begin_transaction()
-        send_all(producer, self._records, self._partitions)
+        send_all(producer, self._records, self._partitions, newest=self._newest)
         self.is_sent = True
         if self._positions:
             metadata = self._source.consumer.group_metadata()

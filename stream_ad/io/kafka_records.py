@@ -44,21 +44,24 @@ def send_all(
     records: Mapping[str, Sequence[Record]],
     partitions: Mapping[str, int],
     timeout_s: float | None = None,
+    newest: dict[tuple[str, int], int] | None = None,
 ) -> None:
     """Send records and wait until the broker has acknowledged each of them.
 
     kafka-python drops a batch whose retries run out without failing the transaction around it, so every future is
-    looked at.
+    looked at. A broker that takes new records for repeated ones acknowledges them unwritten, with the offsets of the
+    old or with none: `newest` finds that out.
 
     Args:
         producer: an idempotent producer, inside a transaction or not.
         records: per topic.
         partitions: how many each of these topics has.
         timeout_s: how long to wait for one acknowledgement; None for the producer's delivery time-out.
+        newest: the highest offset that this producer had acknowledged, by topic and partition; brought up to date.
 
     Raises:
         TopicError: a record names a partition that its topic lacks; records before it may have been sent.
-        kafka.errors.KafkaError: of the first record that failed.
+        kafka.errors.KafkaError: of the first record that failed, or that has the offset of an earlier one.
     """
     futures = []
     for topic, chunk in records.items():
@@ -72,7 +75,15 @@ def send_all(
         # It says so of batches that were found too large and split; their records' futures go on.
         producer.flush(timeout_s)
     for future in futures:
-        future.get(timeout_s)
+        sent = future.get(timeout_s)
+        if newest is not None:
+            where = (sent.topic, sent.partition)
+            if sent.offset <= (before := newest.get(where, -1)):
+                raise kafka_errors.OutOfOrderSequenceNumberError(
+                    f"{sent.topic}[{sent.partition}]: expected an offset above {before} for a new record, "
+                    f"found {sent.offset}: the broker took it for an earlier one"
+                )
+            newest[where] = sent.offset
 
 
 def close_producer(producer: KafkaProducer, timeout_s: float) -> None:

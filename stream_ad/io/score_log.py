@@ -1,8 +1,9 @@
 """The score log: Parquet files, each a span of the scores topic, linked once and never changed.
 
-`log_date=YYYY-MM-DD/log_hour=HH/part-<partition>-<start>.parquet`, dated by the log time of the part's first
-record, so that every process that holds the span picks the same name. A part is written aside, synced, then
-linked to its name: the link is the commit, and a second part with the same start is refused.
+A part is dated by the log time of its first message, so that every process that holds the span picks the same
+name. It is written aside, synced, then linked to its name: the link is the commit, and a second part with the
+same start is refused. A compaction later puts merged parts in the place of many (`score_compaction`); what is
+read here meanwhile has each row once.
 """
 
 from __future__ import annotations
@@ -11,67 +12,37 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stream_ad.errors import ContractError, PartExistsError, ScoreLogError, StorageError
+from stream_ad.errors import PartExistsError, PartMovedError, ScoreLogError, StorageError
 from stream_ad.io.durable import make_folder, storage_errors, sync_folder
 from stream_ad.io.score_messages import NO_JOURNAL, Span
-
-FORMAT = 1
-ASIDE = ".aside"
-PREFIX = "stream_ad."
-ROW_GROUP = 131_072
-_PART = re.compile(r"part-([0-9]{1,9})-([0-9]{20})\.parquet")
-_DATE, _HOUR = re.compile(r"log_date=[0-9]{4}-[0-9]{2}-[0-9]{2}"), re.compile(r"log_hour=[0-9]{2}")
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-_FACTS = (
-    "format",
-    "partition",
-    "start",
-    "end",
-    "topic_id",
-    "input_start",
-    "input_end",
-    "journal_start",
-    "journal_end",
-    "generation",
-    "rows",
+from stream_ad.io.score_parts import (
+    DATE,
+    HOUR,
+    PART,
+    PartInfo,
+    hour_folder,
+    open_file,
+    part_info,
+    part_name,
+    with_footer,
 )
 
+__all__ = ["PartInfo", "clean_aside", "last_part", "part_info", "parts", "read", "write_part"]
 
-@dataclass(frozen=True, slots=True)
-class PartInfo:
-    """What the footer of a part says.
-
-    Attributes:
-        path: the file.
-        partition: number of the partition of the scores topic, which is that of the readings.
-        span: offsets of the scores topic whose rows the part holds; parts chain by them.
-        input_span: input offsets that these scores come from; empty where a journal entry alone caused them.
-        journal: numbers of the journal entries that took effect in between.
-        generation: how often the partition's state had been started again; one a part.
-        topic_id: identity of the scores topic.
-        rows: number of rows.
-        extra: what else was written, for example digests.
-    """
-
-    path: Path
-    partition: int
-    span: Span
-    input_span: Span
-    journal: Span
-    generation: int
-    topic_id: str
-    rows: int
-    extra: Mapping[str, str]
+ASIDE = ".aside"
+ROW_GROUP = 131_072
+TRIES = 5
+"""So often a folder is listed anew because a compaction merged what was listed."""
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_Result = TypeVar("_Result")
 
 
 def write_part(
@@ -85,6 +56,7 @@ def write_part(
     extra: Mapping[str, str],
     journal: Span = NO_JOURNAL,
     generation: int = 0,
+    is_first: bool = False,
 ) -> Path:
     """Write a part and link it to its name; on return it is durable.
 
@@ -99,6 +71,7 @@ def write_part(
         extra: more facts for the footer.
         journal: likewise of the journal's entries.
         generation: of all messages.
+        is_first: the folder has no part of this partition yet.
 
     Raises:
         ContractError: the span of the scores topic is empty.
@@ -106,23 +79,29 @@ def write_part(
         ScoreLogError: the tables cannot be written as one.
         StorageError: the folder cannot be written, or has no hard links.
     """
-    if span.is_empty:
-        raise ContractError(f"part: expected a span of the scores topic, found {span}")
-    table = _ordered(tables)
-    facts = (
-        *(FORMAT, partition, span.start, span.end, topic_id),
-        *(input_span.start, input_span.end, journal.start, journal.end, generation, table.num_rows),
+    table = ordered(tables)
+    final = folder / hour_folder(first_log_ns) / part_name(partition, span, is_merged=False)
+    info = PartInfo(
+        path=final,
+        partition=partition,
+        span=span,
+        input_span=input_span,
+        journal=journal,
+        generation=generation,
+        topic_id=topic_id,
+        rows=table.num_rows,
+        is_first=is_first,
+        first_log_ns=first_log_ns,
+        holds=(),
+        extra=extra,
     )
-    footer = {name: str(value) for name, value in zip(_FACTS, facts, strict=True)} | dict(extra)
-    table = table.replace_schema_metadata({PREFIX + name: value for name, value in footer.items()})
-    hour = datetime.fromtimestamp(first_log_ns // 1_000_000_000, UTC)
-    final = folder / f"log_date={hour:%Y-%m-%d}" / f"log_hour={hour:%H}" / f"part-{partition}-{span.start:020d}.parquet"
+    table = with_footer(table, info)
     aside = folder / ASIDE / f"{final.stem}-{secrets.token_hex(8)}"  # no .parquet: others read `**/*.parquet`
     with storage_errors(final, "written"):
         make_folder(aside.parent)
         make_folder(final.parent)
         try:
-            _write_file(table, aside)
+            write_file(table, aside)
             _link(aside, final)
         finally:
             aside.unlink(missing_ok=True)
@@ -139,8 +118,12 @@ def last_part(folder: Path, partition: int) -> PartInfo | None:
         ScoreLogError: that file is damaged.
         StorageError: the folder cannot be read.
     """
-    found = [(start, path) for number, start, path in _files(folder) if number == partition]
-    return part_info(max(found)[1]) if found else None
+
+    def newest(found: list[tuple[int, int, Path]]) -> PartInfo | None:
+        mine = [path for number, _, path in found if number == partition]
+        return part_info(mine[-1]) if mine else None
+
+    return _unmoved(folder, newest)
 
 
 def parts(folder: Path, partition: int | None = None) -> list[PartInfo]:
@@ -150,46 +133,11 @@ def parts(folder: Path, partition: int | None = None) -> list[PartInfo]:
         ScoreLogError: a file is damaged.
         StorageError: the folder cannot be read.
     """
-    found = sorted(_files(folder))
-    return [part_info(path) for number, _, path in found if partition is None or number == partition]
 
+    def all_of(found: list[tuple[int, int, Path]]) -> list[PartInfo]:
+        return [part_info(path) for number, _, path in found if partition is None or number == partition]
 
-def part_info(path: Path) -> PartInfo:
-    """Read the footer of a part.
-
-    Raises:
-        ScoreLogError: it is no part of this format, or not the one its name says.
-        StorageError: the file cannot be read.
-    """
-    match = _PART.fullmatch(path.name)
-    try:
-        with storage_errors(path, "read"), path.open("rb") as file:
-            metadata = pq.read_metadata(file)
-        raw = metadata.metadata or {}
-        prefix = PREFIX.encode()
-        footer = {k[len(prefix) :].decode(): v.decode() for k, v in raw.items() if k.startswith(prefix)}
-        if footer["format"] != str(FORMAT):
-            raise ValueError(f"format {footer['format']}")
-        span = Span(int(footer["start"]), int(footer["end"]))
-        input_span = Span(int(footer["input_start"]), int(footer["input_end"]))
-        info = PartInfo(
-            path=path,
-            partition=int(footer["partition"]),
-            span=span,
-            input_span=input_span,
-            journal=Span(int(footer["journal_start"]), int(footer["journal_end"])),
-            generation=int(footer["generation"]),
-            topic_id=footer["topic_id"],
-            rows=int(footer["rows"]),
-            extra={name: value for name, value in footer.items() if name not in _FACTS},
-        )
-        if match is None or (info.partition, span.start) != (int(match[1]), int(match[2])):
-            raise ValueError(f"partition {info.partition}, start {span.start}")
-        if info.rows != metadata.num_rows:
-            raise ValueError(f"{metadata.num_rows} rows, not {info.rows}")
-    except (KeyError, ValueError, ContractError, pa.ArrowException) as error:
-        raise ScoreLogError(f"{path}: expected a part of format {FORMAT}, found: {error}") from error
-    return info
+    return _unmoved(folder, all_of)
 
 
 def read(folder: Path, device: str | None = None, start_ns: int | None = None, end_ns: int | None = None) -> pa.Table:
@@ -209,15 +157,20 @@ def read(folder: Path, device: str | None = None, start_ns: int | None = None, e
     for limit, operator in ((start_ns, ">"), (end_ns, "<=")):
         if limit is not None:
             wanted.append(("end", operator, pa.scalar(limit // 1_000, pa.timestamp("us", "UTC"))))
-    tables: list[pa.Table] = []
-    for _, _, path in sorted(_files(folder)):
-        try:
-            with storage_errors(path, "read"), path.open("rb") as file:
-                table = pq.read_table(file, filters=wanted or None)
-        except pa.ArrowException as error:
-            raise ScoreLogError(f"{path}: expected a Parquet file, found: {error}") from error
-        if table.num_rows or not tables:
-            tables.append(table.replace_schema_metadata())
+
+    def all_of(found: list[tuple[int, int, Path]]) -> list[pa.Table]:
+        tables: list[pa.Table] = []
+        for _, _, path in found:
+            try:
+                with open_file(path) as file, storage_errors(path, "read"):
+                    table = pq.read_table(file, filters=wanted or None)
+            except pa.ArrowException as error:
+                raise ScoreLogError(f"{path}: expected a Parquet file, found: {error}") from error
+            if table.num_rows or not tables:
+                tables.append(table.replace_schema_metadata())
+        return tables
+
+    tables = _unmoved(folder, all_of)
     if not tables:
         return pa.table({})
     return _concat(tables).sort_by([("end", "ascending"), ("device", "ascending"), ("revision", "ascending")])
@@ -251,14 +204,50 @@ def clean_aside(folder: Path, older_than_ns: int) -> int:
     return removed
 
 
-def _files(folder: Path) -> Iterator[tuple[int, int, Path]]:
-    """Yield partition, start and path of each part, in no order."""
+def has_line(path: Path, line: str) -> bool:
+    """Return whether a text file is there and has this line.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with storage_errors(path, "read"):
+        return path.is_file() and line in path.read_text(errors="replace").splitlines()
+
+
+def listed(folder: Path) -> list[tuple[int, int, Path]]:
+    """Return partition, start and path of each part, sorted.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
     with storage_errors(folder, "listed"):
-        for hour in [h for d in _folders(folder, _DATE) for h in _folders(d, _HOUR)]:
-            for entry in os.scandir(hour):
-                match = _PART.fullmatch(entry.name)
-                if match is not None:
-                    yield int(match[1]), int(match[2]), Path(entry.path)
+        return sorted(found for hour in hours(folder) for found in _files(hour))
+
+
+def hours(folder: Path) -> list[Path]:
+    """Return the folders of hours, oldest first."""
+    return sorted(hour for date in _folders(folder, DATE) for hour in _folders(date, HOUR))
+
+
+def _unmoved(folder: Path, use: Callable[[list[tuple[int, int, Path]]], _Result]) -> _Result:
+    """List the parts and read them; begin anew where one was merged meanwhile.
+
+    A name has one content for ever, and an hour's listing shows parts either as linked or merged. So a
+    pass that finds every file it listed has read each row once.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return use(listed(folder))
+        except PartMovedError:
+            continue
+    return use(listed(folder))
+
+
+def _files(hour: Path) -> Iterator[tuple[int, int, Path]]:
+    for entry in os.scandir(hour):
+        match = PART.fullmatch(entry.name)
+        if match is not None and not entry.is_dir():
+            yield int(match[1]), int(match[2]), Path(entry.path)
 
 
 def _folders(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
@@ -274,8 +263,12 @@ def _concat(tables: Sequence[pa.Table]) -> pa.Table:
         raise ScoreLogError(f"score log: expected columns that fit each other, found: {error}") from error
 
 
-def _ordered(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return all rows as plain text and numbers, sorted by device and end."""
+def ordered(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return all rows as plain text and numbers, sorted by device and end.
+
+    Raises:
+        ScoreLogError: there is no table, or they do not fit each other.
+    """
     if not tables:
         raise ScoreLogError("part: expected at least one table, found none")
     table = _concat([_plain(table) for table in tables])
@@ -295,7 +288,13 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
-def _write_file(table: pa.Table, path: Path) -> None:
+def write_file(table: pa.Table, path: Path) -> None:
+    """Write a table to a new file and sync it.
+
+    Raises:
+        ScoreLogError: it cannot be written as Parquet.
+        OSError: the file exists, or the disk is full.
+    """
     with path.open("xb") as file:
         try:
             pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)

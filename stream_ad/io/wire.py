@@ -120,11 +120,12 @@ class Decoder:
                 return True
             times, start_ns, step_ms = _series_times(ts)
             columns, brackets, unknown = self._columns(values)
-            samples = len(ts) if times is not None else next((len(c) for c in columns if c is not None), 0)
-            is_full = None not in columns
-            missing = b"" if is_full else np.full(samples, np.nan).tobytes()
-            if {*map(len, columns if is_full else [c for c in columns if c is not None])} - {samples}:
+            given = [column for column in columns if column is not None]
+            lengths = {*map(len, given)} if times is None else {len(ts), *map(len, given)}
+            if len(lengths) > 1:
                 return False
+            samples = lengths.pop() if lengths else 0
+            missing = b"" if len(given) == len(columns) else np.full(samples, np.nan).tobytes()
             try:
                 buffers = [missing if column is None else column.as_buffer(of_type="d") for column in columns]
             except TypeError:

@@ -117,6 +117,15 @@ class Recomputing:
         """
         return self._origin(start, True).offset
 
+    def checkpoint_offsets(self) -> list[int]:
+        """Return the input offsets of the checkpoints that are there, ascending."""
+        store, stream = self._settings.store, self._settings.stream
+        try:
+            names = checkpoints.names(store.checkpoints, stream.name, self.partition.number)
+        except StorageError:
+            return []
+        return sorted(checkpoints.offset_of(name) for name in names)
+
     # -- where to begin ---------------------------------------------------------------------------
 
     def _origin(self, start: int, use_checkpoints: bool) -> _Origin:
@@ -179,7 +188,8 @@ class Recomputing:
         replay, public, entries = self._begin(settings, begun, found, before)
         for raw, stepped in self._steps(replay, stop):
             kept = stepped.since(public, entries)
-            yield Recomputed(kept, replay.model, digest, begun.fingerprint, None if stepped.entry else raw)
+            model = self._find(kept.lineage.bundle, kept.lineage.model_id)
+            yield Recomputed(kept, model, digest, begun.fingerprint, None if stepped.entry else raw)
 
     def _begin(
         self, settings: Settings, begun: StartEntry, found: checkpoints.Checkpoint | None, before: int

@@ -30,6 +30,7 @@ class Stepped:
     Attributes:
         result: verdicts, alerts, late and future readings.
         lineage: of the state that gave it.
+        offset: the next input offset behind it.
         refused: all refusals, also of decoding, one entry a record, by offset.
         unknown_devices: devices outside the stream's pattern, counted once a record.
         unknown_channels: channels that the bundle does not have, counted once a record.
@@ -38,6 +39,7 @@ class Stepped:
 
     result: StepResult
     lineage: Lineage
+    offset: int
     refused: tuple[Refused, ...] = ()
     unknown_devices: int = 0
     unknown_channels: int = 0
@@ -170,7 +172,7 @@ class PartitionReplay:
             if entry.lost is not None:
                 self._pipeline.mark_afresh()
         self.lineage = lineage
-        return Stepped(result, lineage, entry=entry)
+        return Stepped(result, lineage, self.offset, entry=entry)
 
     def note_commands(self, control: int) -> None:
         """Take note that commands below this offset of the control topic need nothing done."""
@@ -194,7 +196,7 @@ class PartitionReplay:
         self.offset = raw.next_offset
         self.has_values = self.has_values or bool(np.isfinite(decoded.readings.values).any())
         refused = _one_a_record((*decoded.refused, *result.refused))
-        return Stepped(result, self.lineage, refused, decoded.unknown_devices, decoded.unknown_channels)
+        return Stepped(result, self.lineage, self.offset, refused, decoded.unknown_devices, decoded.unknown_channels)
 
 
 def _before(offset: int) -> int:

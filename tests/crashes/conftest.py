@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.crashes.dying import Lives
 from tests.support.e2e import Stream, train_bundle
 
 
@@ -27,3 +28,11 @@ def make_stream(tmp_path: Path, pump_bundle: Path) -> Iterator[Callable[..., Str
     yield make
     for stream in made:
         stream.close()
+
+
+@pytest.fixture(scope="module")
+def lives() -> Iterator[Lives]:
+    """Starts processes of roles that may die at a step."""
+    lives = Lives()
+    yield lives
+    lives.close()

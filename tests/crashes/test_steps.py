@@ -1,88 +1,22 @@
-"""A role dies at a named step of its turn; whoever comes next leaves the outputs of an undisturbed run.
+"""What whoever comes next finds: partitions handed over, checkpoints read again, damaged, gone or of other settings.
 
-A role is killed by letting go of its connections without a word to the log, as the kernel does.
+Here roles are objects, killed by letting go of their connections without a word to the log, as the kernel does;
+`test_matrix.py` kills processes at every step.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from stream_ad.io import checkpoints, score_log
-from stream_ad.io.local_members import LocalCommitter
-from stream_ad.service import checkpointer as checkpointing
+from stream_ad.io import checkpoints
 from tests.support.e2e import SEPARATOR, Stream, assert_same, fleet_records, wait_until
-from tests.support.roles import archive_all, kill, open_archiver, open_scorer, work_off
-
-PIECES = (150, 120, 180, 90, 160)
-"""Readings sent before each life of a scorer."""
-
-
-class Killed(BaseException):
-    """The process ends here: nothing of ours may catch it."""
-
-
-@contextmanager
-def dies_in(owner: object, name: str, after: bool, times: int = 1) -> Iterator[None]:
-    """Kill the process in a function of ours: before its work or right after it, at its `times`-th call."""
-    original = getattr(owner, name)
-    calls = 0
-
-    def dying(*args: object, **options: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls < times:
-            return original(*args, **options)
-        if after:
-            original(*args, **options)
-        raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, dying)
-        yield
-
-
-def live_and_die(stream: Stream, step: str) -> None:
-    """Run a scorer that is killed at a step."""
-    role = open_scorer(stream)
-    try:
-        if step == "stepped":  # results in memory, nothing public
-            with dies_in(LocalCommitter, "commit", after=False, times=2), pytest.raises(Killed):
-                work_off(role, stream)
-        elif step == "committed":  # public, but the process has not heard of it
-            with dies_in(LocalCommitter, "commit", after=True, times=2), pytest.raises(Killed):
-                work_off(role, stream)
-        elif step == "checkpoint begun":
-            with dies_in(checkpointing.Checkpointer, "take", after=False), pytest.raises(Killed):
-                work_off(role, stream)
-        elif step == "checkpoint not named":  # on disk; no commit names it
-            work_off(role, stream)
-            for owned in role._owned.values():
-                role._checkpointer.take_now(owned.partition, role._topic_id, owned.replay)
-        else:
-            role.turn(0.02)  # in the middle of reading again
-    finally:
-        kill(role)
-
-
-@pytest.mark.parametrize("step", ["stepped", "committed", "checkpoint begun", "checkpoint not named", "reading again"])
-def test_a_scorer_dies_at_the_same_step_again_and_again(make_stream: Callable[..., Stream], step: str) -> None:
-    stream = make_stream(commit={"every_s": 0.001, "poll_records": 37}, store={"checkpoint_every_s": 0.05})
-    records = fleet_records(duration_s=600)
-    for count in PIECES:
-        stream.send(list(islice(records, count)))
-        live_and_die(stream, step)
-    last = open_scorer(stream)
-    work_off(last, stream)
-    last.close()
-    archive_all(stream)
-    stream.prove(at_least_alerts=5)
+from tests.support.roles import archive_all, kill, open_scorer, work_off
 
 
 def test_dying_while_checkpoints_are_read_again_costs_nothing(make_stream: Callable[..., Stream]) -> None:
@@ -105,29 +39,6 @@ def test_dying_while_checkpoints_are_read_again_costs_nothing(make_stream: Calla
     last = open_scorer(stream)
     work_off(last, stream)
     last.close()
-    archive_all(stream)
-    stream.prove()
-
-
-@pytest.mark.parametrize("step", ["written aside", "linked", "offset committed"])
-def test_an_archiver_dies_at_the_same_step_again_and_again(make_stream: Callable[..., Stream], step: str) -> None:
-    stream = make_stream(commit={"every_s": 0.001}, store={"part_max_age_s": 0.001})
-    records = fleet_records(duration_s=600)
-    role = open_scorer(stream)
-    for count in PIECES:
-        stream.send(list(islice(records, count)))
-        work_off(role, stream)
-        dying = open_archiver(stream)
-        where: tuple[object, str, bool] = {
-            "written aside": (score_log, "_link", False),
-            "linked": (LocalCommitter, "commit", False),
-            "offset committed": (LocalCommitter, "commit", True),
-        }[step]
-        owner, name, after = where
-        with dies_in(owner, name, after), pytest.raises(Killed):
-            wait_until(stream.archived, each=lambda dying=dying: dying.turn(0.02))  # type: ignore[misc]
-        kill(dying)
-    role.close()
     archive_all(stream)
     stream.prove()
 

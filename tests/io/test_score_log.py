@@ -68,7 +68,18 @@ def test_a_part_tells_what_it_holds(tmp_path: Path) -> None:
     )
     info = score_log.last_part(folder, 3)
     assert info == score_log.PartInfo(
-        path, 3, Span(4, 8), Span(40, 80), Span(0, 0), 0, "topic-1", 4, {"config_digest": "abc"}
+        path=path,
+        partition=3,
+        span=Span(4, 8),
+        input_span=Span(40, 80),
+        journal=Span(0, 0),
+        generation=0,
+        topic_id="topic-1",
+        rows=4,
+        is_first=False,
+        first_log_ns=T0,
+        holds=(),
+        extra={"config_digest": "abc"},
     )
     assert score_log.last_part(folder, 0) is None
     assert list((folder / ".aside").iterdir()) == []
@@ -174,8 +185,14 @@ def test_other_files_are_ignored_and_damaged_parts_are_told(tmp_path: Path) -> N
     with pytest.raises(ScoreLogError, match="found: partition 0, start 0"):
         score_log.last_part(tmp_path, 0)
     renamed.unlink()
+    elsewhere = path.parent.with_name("log_hour=23") / path.name
+    elsewhere.parent.mkdir()
+    path.rename(elsewhere)
+    with pytest.raises(ScoreLogError, match="found: a part of log_date=2023-11-14/log_hour=22"):
+        score_log.last_part(tmp_path, 0)
+    elsewhere.rename(path)
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ScoreLogError, match="expected a part"):
+    with pytest.raises(ScoreLogError, match="expected a Parquet file"):
         score_log.last_part(tmp_path, 0)
     with pytest.raises(ScoreLogError, match="expected a Parquet file"):
         score_log.read(tmp_path)

@@ -13,13 +13,18 @@ import pytest
 
 from stream_ad.config import parse
 from stream_ad.errors import ConfigError, FencedError, PositionError, ScoreLogError
-from stream_ad.io import score_log
+from stream_ad.io import score_compaction, score_log
 from stream_ad.io.local_log import LocalLog
+from stream_ad.io.score_compaction import compact
 from stream_ad.io.score_messages import ScoreMessage, Span, decode
 from stream_ad.io.transport import Partition, Record
+from stream_ad.lab.verification import verify
+from stream_ad.service.role import Exit
 from stream_ad.service.roles import archiver as module
 from stream_ad.service.roles.archiver import Archiver
 from stream_ad.service.roles.catalog import RoleContext, http_address
+from stream_ad.service.roles.shelf import HOUR_NS
+from tests.support.e2e import wait_until
 from tests.support.scores import TOPIC, messages, settings_in, verdicts
 
 
@@ -224,14 +229,186 @@ def test_a_zombie_places_no_file(house: House) -> None:
     house.all_once()
 
 
-def test_files_taken_away_are_an_alarm(house: House) -> None:
+def test_a_zombie_places_no_file_after_compaction(tmp_path: Path) -> None:
+    now = [HOUR_NS * 400_000]
+    house = House(tmp_path, clock=lambda: now[0])
+    zombie = house.archiver(part_max_age_s=3_600)
     house.send()
+    settle(zombie)
+    (shelf,) = zombie._shelves.values()
+    shelf.shut()
+    other = house.archiver()
+    settle(other)
+    house.send()
+    settle(other)
+    now[0] += HOUR_NS
+    house.send()
+    settle(other)
+    (report,) = compact(tmp_path / "scores", now[0], 1_000, grace_s=0.0)
+    assert report.before == 2
+    with pytest.raises(FencedError, match="another archiver has gone on"):
+        zombie._write_full()
+    house.all_once()
+    house.kill(other)
+    house.send()
+    settle(house.archiver())  # goes on after compaction
+    house.all_once()
+    assert verify(tmp_path / "scores").gaps == ()
+    close(house)
+
+
+def test_an_archiver_that_starts_finishes_a_compaction_that_died(tmp_path: Path) -> None:
+    now = [HOUR_NS * 400_000]
+    house = House(tmp_path, clock=lambda: now[0])
+    role = house.archiver()
+    for hour in (0, 0, 0, 1):
+        now[0] = HOUR_NS * (400_000 + hour)
+        house.send()
+        settle(role)
+    house.kill(role)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_compaction._Swap, "adopt", lambda _: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            compact(tmp_path / "scores", now[0], 1_000, grace_s=0.0)
+    assert score_compaction.is_unfinished(tmp_path / "scores")
+    house.archiver()
+    assert not score_compaction.is_unfinished(tmp_path / "scores")
+    house.all_once()
+    close(house)
+
+
+def test_a_stopped_archiver_that_wakes_up_after_compaction_places_no_file(tmp_path: Path) -> None:
+    old_ns = (time.time_ns() // HOUR_NS - 3) * HOUR_NS
+    now = [old_ns]
+    house = House(tmp_path, clock=lambda: now[0])
+
+    def start(instance: str, part_max_age_s: float) -> subprocess.Popen[str]:
+        config = tmp_path / f"{instance}.toml"
+        config.write_text(
+            '[stream]\nname = "pumps"\nbundle = "bundle"\n[transport]\nkind = "local"\npath = "log.sqlite"\n'
+            f'session_timeout_s = 1.5\n[store]\nscores = "scores"\ncheckpoints = "c"\n'
+            f'part_max_age_s = {part_max_age_s}\n[service]\nhttp_port = 0\ninstance = "{instance}"\n'
+        )
+        command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(config), "--log-format", "json", "run"]
+        with (tmp_path / f"{instance}.log").open("w") as file:
+            return subprocess.Popen([*command, "archiver"], stderr=file, text=True)
+
+    processes = [start("zombie", 3_600)]
+    try:
+        (zombie,) = processes
+        wait_until(lambda: "partition_gained" in (tmp_path / "zombie.log").read_text())
+        for _ in range(3):
+            house.send()
+        time.sleep(1.0)  # it holds them now
+        zombie.send_signal(signal.SIGSTOP)
+        processes.append(start("other", 0.05))
+        for now_ns in (old_ns, old_ns, time.time_ns()):
+            now[0] = now_ns
+            house.send()
+            wait_until(lambda: house.files() > 0 and house.parts()[-1].input_span.end == house.sent[0])
+        reports = compact(tmp_path / "scores", time.time_ns() - HOUR_NS, 1_000, grace_s=0.0)
+        assert [report.after for report in reports] == [1], [part.path for part in house.parts()]
+        before = sorted(path.name for path in (tmp_path / "scores").rglob("*"))
+        zombie.send_signal(signal.SIGCONT)
+        assert zombie.wait(60) == Exit.FENCED, (tmp_path / "zombie.log").read_text()
+        assert sorted(path.name for path in (tmp_path / "scores").rglob("*")) == before
+        house.send()
+        wait_until(lambda: house.parts()[-1].input_span.end == house.sent[0])
+        processes[1].send_signal(signal.SIGTERM)
+        assert processes[1].wait(60) == 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    house.all_once()
+    assert verify(tmp_path / "scores").gaps == ()
+    close(house)
+
+
+def archived(house: House, parts: int) -> None:
+    """Archive some parts, commit, and end."""
+    for _ in range(parts):
+        house.send()
+        role = house.archiver()
+        settle(role)
+        role.close()
+        house.running.clear()
+
+
+def test_a_lost_folder_is_refused_until_a_person_gives_it_up(house: House) -> None:
+    archived(house, 3)
+    house.log.trim(Partition(TOPIC, 0), 2)
+    house.send()
+    folder = house.folder / "scores"
+    shutil.rmtree(folder)
+    text = "archived up to offset .*, the newest part there ends at none: files were taken away; put them back"
+    with pytest.raises(ScoreLogError, match=text) as caught:
+        settle(house.archiver())
+    line = str(caught.value).split("`")[1]
+    for wrong in ("0 1", line + "0", ""):
+        folder.mkdir(exist_ok=True)
+        (folder / module.GIVEN_UP).write_text(wrong + "\n")
+        with pytest.raises(ScoreLogError, match=text):
+            settle(house.archiver())
+    (folder / module.GIVEN_UP).write_text(line + "\n")
     role = house.archiver()
     settle(role)
+    assert house.rows() == list(range(8, 16))  # of the messages that are left
+    first = house.parts()[0]
+    assert (first.is_first, first.input_span.start) == (True, 8)
+    proof = verify(folder)
+    assert proof.gaps == ()
+    assert not proof.chains[0].is_from_start
     house.kill(role)
-    shutil.rmtree(house.folder / "scores")
-    with pytest.raises(ScoreLogError, match="archived up to offset 1, the newest part there ends at none"):
+    shutil.rmtree(folder)  # lost again: what was said then does not count now
+    folder.mkdir()
+    (folder / module.GIVEN_UP).write_text(line + "\n")
+    with pytest.raises(ScoreLogError, match=text):
         settle(house.archiver())
+
+
+def test_a_part_lost_at_the_end_is_refused(house: House) -> None:
+    archived(house, 3)
+    house.parts()[-1].path.unlink()
+    with pytest.raises(
+        ScoreLogError, match=r"newest part there ends at \d+: files were taken away; .* move the folder"
+    ):
+        settle(house.archiver())
+
+
+def test_an_older_copy_of_the_folder_is_refused(house: House) -> None:
+    archived(house, 2)
+    folder = house.folder / "scores"
+    shutil.copytree(folder, house.folder / "copy")
+    archived(house, 2)
+    shutil.rmtree(folder)
+    (house.folder / "copy").rename(folder)
+    with pytest.raises(ScoreLogError, match="files were taken away; put them back"):
+        settle(house.archiver())
+
+
+def test_what_follows_an_older_copy_is_no_hole(house: House) -> None:
+    """Killed before it committed, an archiver writes the lost part again."""
+    archived(house, 2)
+    role = house.archiver()
+    role._committer.close()
+    house.send()
+    with pytest.raises(Exception, match="closed"):
+        settle(role)
+    house.kill(role)
+    house.parts()[-1].path.unlink()
+    settle(house.archiver())
+    house.all_once()
+    assert verify(house.folder / "scores").gaps == ()
+
+
+def test_an_archive_begins_with_a_whole_span(house: House) -> None:
+    count = house.send(rows=400, max_bytes=12_000)
+    assert count > 2
+    house.log.trim(Partition(TOPIC, 0), 1)  # retention cuts anywhere
+    house.send()
+    settle(house.archiver())
+    assert [(part.span.start, part.input_span) for part in house.parts()] == [(1, Span(400, 404))]
 
 
 def test_a_topic_made_anew_is_refused(house: House) -> None:
@@ -241,8 +418,14 @@ def test_a_topic_made_anew_is_refused(house: House) -> None:
     house.kill(role)
     house.log.delete_topic(TOPIC)
     house.log.ensure_topic(TOPIC, 1)
-    with pytest.raises(ScoreLogError, match="the topic was made anew"):
+    with pytest.raises(ScoreLogError, match=r"the topic was made anew; give store\.scores another folder"):
         settle(house.archiver())
+    (house.folder / "scores").rename(house.folder / "old")  # which is what the line says
+    house.send()
+    role = house.archiver()
+    settle(role)
+    assert verify(house.folder / "old").chains[0].rows == 4
+    assert house.parts()[0].is_first
 
 
 def test_deleted_scores_are_refused_and_deleted_markers_are_not(house: House) -> None:

@@ -17,8 +17,9 @@ from stream_ad.errors import (
     StorageError,
     UnreachableError,
 )
-from stream_ad.io import score_log, score_messages
+from stream_ad.io import score_compaction, score_log, score_messages
 from stream_ad.io.score_messages import ScoreMessage, Span
+from stream_ad.io.score_parts import PartInfo
 from stream_ad.io.transport import Commit, CommitOutcome, Committer, Partition, Position, RawBatch, Source, Transport
 from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ArchiverMetrics
@@ -35,6 +36,8 @@ RETRY_S = (1.0, 30.0)
 LAG_EVERY_S = 2.0
 ASIDE_KEPT_NS = HOUR_NS
 """Files that a killed archiver left half-written are deleted when they are older."""
+GIVEN_UP = ".given-up"
+"""A file of the score log's folder, by a person: partitions whose parts are lost, and how far they reached."""
 KEEP_ALIVE_S = 2.0
 """A member that does not poll says this often that it lives."""
 
@@ -91,8 +94,10 @@ class Archiver:
         self._transport = self._open_log()
         try:
             score_log.clean_aside(self._folder, time.time_ns() - ASIDE_KEPT_NS)
+            if score_compaction.finish(self._folder):
+                log.info("compaction_finished", folder=str(self._folder))
         except StorageError as error:
-            log.warning("aside_not_cleaned", message=str(error))
+            log.warning("folder_not_cleaned", message=str(error))
         self._topic_id = ensure_topics(self._settings, self._transport)[self._topic].topic_id
         self._source = self._transport.join(self._topic, self._group, self, self._member)
         self._committer = self._transport.committer(self._source, self._member)
@@ -155,10 +160,7 @@ class Archiver:
                 )
         known = position is not None and position.topic_id == self._topic_id
         if position is not None and known and position.offset > start:
-            raise ScoreLogError(
-                f"{self._folder}: partition {partition.number} was archived up to offset {position.offset}, the newest "
-                f"part there ends at {'none' if last is None else start}: files were taken away; put them back"
-            )
+            self._expect_given_up(partition, position.offset, last)
         self._shelves[partition] = Shelf(
             partition=partition,
             max_rows=self._max_rows,
@@ -169,6 +171,28 @@ class Archiver:
         self.metrics.linked(partition, start)
         log.info("partition_gained", partition=partition.number, offset=start, resumed=last is not None)
         return max(start, earliest)
+
+    def _expect_given_up(self, partition: Partition, committed: int, last: PartInfo | None) -> None:
+        """Go on without parts that are gone only where a person has said so.
+
+        Raises:
+            ScoreLogError: nobody has.
+        """
+        line, path = f"{partition.number} {committed}", self._folder / GIVEN_UP
+        if last is None and score_log.has_line(path, line):
+            log.warning("begins_anew", partition=partition.number, archived_up_to=committed)
+            return
+        found = "none" if last is None else last.span.end
+        way = (
+            f"write the line `{line}` into {path}"
+            if last is None
+            else "move the folder aside, so that an empty one is begun"
+        )
+        raise ScoreLogError(
+            f"{self._folder}: partition {partition.number} was archived up to offset {committed}, the newest part "
+            f"there ends at {found}: files were taken away; put them back. If they are lost, {way}: the archive then "
+            "begins with the earliest scores left in the topic (docs/score-log.md)"
+        )
 
     def leaving(self, partition: Partition) -> None:
         """Write what is held; what cannot be written, the next owner reads again.
@@ -312,6 +336,7 @@ class Archiver:
             },
             journal=Span(span.begun[1], span.ended[1]),
             generation=span.generation,
+            is_first=span.is_first,
         )
         shelf.linked = span.end
         self._to_commit[partition] = (span.end, "")

@@ -22,7 +22,8 @@ Place: TypeAlias = tuple[int, int]
 class Growing:
     """Messages that go into one part: offsets start <= offset < end of the scores topic.
 
-    It holds whole input spans only, of one generation, so that a part ends where an input span does.
+    It holds whole input spans only, of one generation, so that a part ends where an input span does. `is_first`
+    says that there was no part of the partition before it.
     """
 
     start: int
@@ -32,6 +33,7 @@ class Growing:
     begun: Place
     ended: Place
     generation: int
+    is_first: bool
     since: float
     tables: list[pa.Table] = field(default_factory=list)
     rows: int = 0
@@ -101,6 +103,8 @@ class Shelf:
             ScoreLogError: it is not the next message of its span.
             PositionError: scores were deleted before they were archived.
         """
+        if message.part and self.seen is None and not self.tail:
+            return None  # of a span whose first messages were deleted before this archive began
         before = self.tail[-1][2] if self.tail else None
         if message.part != len(self.tail) or (before is not None and _spans(before) != _spans(message)):
             raise ScoreLogError(
@@ -139,6 +143,7 @@ class Shelf:
                 begun=begin,
                 ended=end,
                 generation=first.generation,
+                is_first=self.seen is None,
                 since=time.monotonic(),
             )
             self.open = growing

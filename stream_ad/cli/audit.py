@@ -1,0 +1,133 @@
+"""`stream-ad audit`: compute a stretch once more and compare it with what was published."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream_ad.cli.output import moment_ns, print_json
+from stream_ad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stream_ad.lab.audit import Outcome, Stretch, Tell
+
+TELL_EVERY_S = 2.0
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="compute scores and decisions once more and compare them with the score log",
+        description="Read the input of a stretch again, from the nearest checkpoint or start and with the journal, and "
+        "compare every score, limit and decision with what was published: on the machine that published them all "
+        "bits agree. Exits with 1 if anything differs or cannot be computed again.",
+    )
+    parser.add_argument("--device", metavar="ID", help="only this device")
+    parser.add_argument("--from", dest="since", metavar="TIME", help="windows that end after it: RFC 3339, or 1h ago")
+    parser.add_argument("--to", dest="until", metavar="TIME", help="windows that end at it or before")
+    parser.add_argument(
+        "--bundle", type=Path, action="append", default=[], metavar="DIR", help="where to look for a bundle that moved"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a partition")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Audit; return 0 if everything agrees, else 1.
+
+    Raises:
+        ConfigError: settings or arguments are wrong, or nothing was published in the stretch.
+        TransportError: the log does not answer.
+    """
+    from stream_ad.assembly import open_transport
+    from stream_ad.config import load
+    from stream_ad.io.bundle_manifest import read_manifest
+    from stream_ad.lab.audit import Audit
+
+    settings = load(args.config)
+    stretch = _stretch(args)
+    bundles = {read_manifest(folder).model_id: str(folder) for folder in args.bundle}
+    outcomes = []
+    with contextlib.closing(open_transport(settings)) as transport:
+        audit = Audit(settings, transport, bundles, teller())
+        for number in audit.partitions():
+            outcome = audit.compare(number, stretch)
+            if outcome is None:
+                continue
+            outcomes.append(outcome)
+            if args.json:
+                print_json({**asdict(outcome), "agrees": outcome.agrees})
+            else:
+                for line in lines(outcome):
+                    print(line)
+    if not outcomes:
+        raise ConfigError("audit: nothing was published in this stretch")
+    if not args.json:
+        print(summary(outcomes))
+    return 0 if all(outcome.agrees for outcome in outcomes) else 1
+
+
+def _stretch(args: argparse.Namespace) -> Stretch:
+    from stream_ad.lab.audit import Stretch
+
+    now_ns = time.time_ns()
+    try:
+        since, until = (None if text is None else moment_ns(text, now_ns) for text in (args.since, args.until))
+    except ValueError as error:
+        raise ConfigError(f"--from, --to: {error}") from error
+    return Stretch(args.device, since, until)
+
+
+def lines(outcome: Outcome) -> list[str]:
+    """Return what is to be said of a partition."""
+    said = [f"partition {outcome.partition}: {_result(outcome)}"]
+    said += [f"  {example}" for example in outcome.examples]
+    said += [f"  note: {note}" for note in outcome.notes]
+    return said
+
+
+def _result(outcome: Outcome) -> str:
+    if outcome.failed:
+        return f"cannot be computed again: {outcome.failed}"
+    where = f"offsets {outcome.first:,}–{outcome.last:,}, computed from {outcome.begun:,}"
+    if outcome.agrees:
+        return f"{outcome.rows:,} rows agree, score difference {outcome.worst:g} ({where})"
+    wrong = {
+        "not published": outcome.missing,
+        "published and not computed": outcome.surplus,
+        "with other values": outcome.different,
+        "alerts not published": outcome.alerts_missing,
+        "alerts published and not computed": outcome.alerts_surplus,
+    }
+    said = ", ".join(f"{count:,} {what}" for what, count in wrong.items() if count)
+    return f"DIFFERS: {said} of {outcome.rows:,} rows, largest score difference {outcome.worst:g} ({where})"
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """Return the last line."""
+    rows = sum(outcome.rows for outcome in outcomes)
+    wrong = [outcome.partition for outcome in outcomes if not outcome.agrees]
+    if wrong:
+        return f"NOT PROVEN: partition(s) {', '.join(map(str, wrong))} of {len(outcomes)}"
+    worst = max(outcome.worst for outcome in outcomes)
+    return f"{rows:,} rows of {len(outcomes)} partition(s): same decisions, score difference {worst:g}"
+
+
+def teller() -> Tell:
+    """Return what tells of progress on stderr, if a person looks."""
+    if not sys.stderr.isatty():
+        return lambda *_: None
+    told = time.monotonic()
+
+    def tell(number: int, offset: int, stop: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            print(f"partition {number}: offset {offset:,} of {stop:,}", file=sys.stderr)
+
+    return tell

@@ -1,0 +1,233 @@
+"""`stream-ad verify`: prove that the score log is whole, from its files alone."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream_ad.cli.output import duration_text, print_json
+
+if TYPE_CHECKING:
+    from stream_ad.config import Settings
+    from stream_ad.io.score_messages import Span
+    from stream_ad.lab.audit import Outcome
+    from stream_ad.lab.tail import Tail
+    from stream_ad.lab.verification import Chain, Progress, Proof
+
+TELL_EVERY_S = 2.0
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="prove that the score log is whole",
+        description="Read all files of the score log and prove, for each partition, that they are an unbroken chain "
+        "from the first to the last, and that no window is there twice or missing between a device's windows. Exits "
+        "with 1 and names the first gap if there is one. Neither the log nor a running service is needed, but for "
+        "--topics the log.",
+    )
+    parser.add_argument("--folder", type=Path, metavar="PATH", help="another score log than that of the settings")
+    parser.add_argument(
+        "--topics",
+        action="store_true",
+        help="also read the topics: that the tail is whole, that every window which the input gives is there, and that "
+        "alerts and scores agree",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify; return 0 if all is proven, 1 if there is a gap.
+
+    Raises:
+        ConfigError: the settings are wrong.
+        ScoreLogError: there is nothing to prove.
+        StorageError: the folder cannot be read.
+    """
+    from stream_ad.config import load
+    from stream_ad.io.score_compaction import is_unfinished
+    from stream_ad.lab.verification import verify
+
+    folder = args.folder if args.folder is not None else load(args.config).store.scores
+    proof = verify(folder, _teller())
+    topics = verify_topics(load(args.config), folder, proof) if args.topics else None
+    failed = bool(proof.gaps) or (topics is not None and not topics.agrees)
+    if args.json:
+        found = as_json(folder, proof)
+        print_json(found if topics is None else found | {"ok": not failed, "topics": topics.as_json()})
+        return 1 if failed else 0
+    for chain in proof.chains:
+        for line in lines(chain):
+            print(line)
+    for gap in proof.gaps:
+        print(f"GAP   {gap}")
+    if proof.gaps and is_unfinished(folder):
+        print("      a compaction is at work or was cut off: `stream-ad compact` finishes it; then verify again")
+    for line in topics.lines() if topics is not None else ():
+        print(line)
+    print(summary(proof) + ("" if topics is None or topics.agrees else "; the topics disagree"))
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """What the topics say of a score log.
+
+    Attributes:
+        tails: what is not in a file yet, by partition.
+        outcomes: files and tail against the input computed again, by partition.
+    """
+
+    tails: tuple[Tail, ...]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Return whether nothing is missing, repeated or other."""
+        return not any(tail.gap for tail in self.tails) and all(outcome.agrees for outcome in self.outcomes)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is to be said."""
+        from stream_ad.cli.audit import lines
+
+        for tail in self.tails:
+            text = f"partition {tail.partition}: {tail.rows:,} rows in {tail.messages:,} messages not in a file yet"
+            yield f"GAP   {text}: {tail.gap}" if tail.gap else f"ok    {text}"
+        for outcome in self.outcomes:
+            mark = "ok   " if outcome.agrees else "GAP  "
+            first, *more = lines(outcome)
+            yield f"{mark} {first}; {outcome.alerts:,} alerts"
+            yield from (f"      {line}" for line in more)
+
+    def as_json(self) -> dict[str, object]:
+        """Return plain values."""
+        return {
+            "agrees": self.agrees,
+            "tails": [asdict(tail) for tail in self.tails],
+            "partitions": [asdict(outcome) | {"agrees": outcome.agrees} for outcome in self.outcomes],
+        }
+
+
+def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
+    """Compare a score log with the topics.
+
+    Raises:
+        TransportError: the log does not answer.
+    """
+    from stream_ad.assembly import open_transport
+    from stream_ad.cli.audit import teller
+    from stream_ad.lab.alert_ledger import AlertLedger
+    from stream_ad.lab.audit import Audit, Stretch
+    from stream_ad.lab.tail import read_tail
+
+    store = settings.store.model_copy(update={"scores": folder})
+    settings = settings.model_copy(update={"store": store})
+    newest = {chain.partition: chain.last for chain in proof.chains}
+    with contextlib.closing(open_transport(settings)) as transport:
+        audit = Audit(settings, transport, tell=teller())
+        numbers = audit.partitions()
+        tails = [read_tail(settings, transport, number, newest.get(number)) for number in numbers]
+        ledger = AlertLedger(settings, transport)
+        outcomes = [audit.compare(number, Stretch(), ledger) for number in numbers]
+    return Topics(
+        tuple(tail for tail in tails if tail is not None),
+        tuple(outcome for outcome in outcomes if outcome is not None),
+    )
+
+
+def lines(chain: Chain) -> list[str]:
+    """Return what is proven of a partition."""
+    if chain.first is None or chain.last is None:
+        return [f"      partition {chain.partition}: nothing is proven"]
+    first, last, devices = chain.first, chain.last, chain.devices
+    text = (
+        f"ok    partition {chain.partition}: {chain.rows:,} rows of {len(devices.ids):,} devices in {chain.parts:,} "
+        f"files; scores {first.span.start}-{last.span.end}, input {first.input_span.start}-{last.input_span.end}, "
+        f"journal {first.journal.start}-{last.journal.end}, generations {first.generation}-{last.generation}"
+    )
+    found = [text]
+    if not chain.is_from_start:
+        found.append(
+            f"      begins at input offset {first.input_span.start}, not with the stream: what was before, and each "
+            "device's windows before its first one here, are not covered"
+        )
+    if devices.returns:
+        found.append(
+            f"      {devices.returns:,} times a device went back in time after its state had been given up, first "
+            f"{devices.returned}: windows of a time that was scored before are there once for each"
+        )
+    return found
+
+
+def summary(proof: Proof) -> str:
+    """Return the last line."""
+    rows, parts = (sum(getattr(chain, name) for chain in proof.chains) for name in ("rows", "parts"))
+    offsets = sum(
+        chain.last.input_span.end - chain.first.input_span.start
+        for chain in proof.chains
+        if chain.first is not None and chain.last is not None
+    )
+    verdict = f"{len(proof.gaps)} gap(s)" if proof.gaps else "proven: no row missing or twice between first and last"
+    return (
+        f"{verdict}; {rows:,} rows in {parts:,} files, {len(proof.chains)} partition(s), {offsets:,} input offsets, "
+        f"{duration_text(proof.seconds)}"
+    )
+
+
+def as_json(folder: Path, proof: Proof) -> dict[str, object]:
+    """Return a proof as plain values."""
+    return {
+        "folder": str(folder),
+        "ok": not proof.gaps,
+        "gaps": [
+            {name: getattr(gap, name) for name in ("partition", "file", "device", "what", "expected", "found")}
+            for gap in proof.gaps
+        ],
+        "partitions": [_chain_json(chain) for chain in proof.chains],
+        "seconds": round(proof.seconds, 3),
+    }
+
+
+def _chain_json(chain: Chain) -> dict[str, object]:
+    found: dict[str, object] = {
+        "partition": chain.partition,
+        "rows": chain.rows,
+        "files": chain.parts,
+        "parts": chain.linked,
+        "devices": len(chain.devices.ids),
+        "lives": chain.devices.lives,
+        "returns": chain.devices.returns,
+        "from_start": chain.is_from_start,
+    }
+    if chain.first is None or chain.last is None:
+        return found
+
+    def between(first: Span, last: Span) -> list[int]:
+        return [first.start, last.end]
+
+    return found | {
+        "scores": between(chain.first.span, chain.last.span),
+        "input": between(chain.first.input_span, chain.last.input_span),
+        "journal": between(chain.first.journal, chain.last.journal),
+        "generations": [chain.first.generation, chain.last.generation],
+    }
+
+
+def _teller() -> Callable[[Progress], None]:
+    """Return what says on stderr now and then how far it is."""
+    due = time.monotonic() + TELL_EVERY_S
+
+    def tell(progress: Progress) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + TELL_EVERY_S
+            print(f"{progress.parts:,} of {progress.of_parts:,} files, {progress.rows:,} rows", file=sys.stderr)
+
+    return tell

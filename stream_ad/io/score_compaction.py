@@ -1,0 +1,469 @@
+"""Compaction: the many parts of a closed hour become few, and each row stays visible exactly once.
+
+The new content of an hour is built beside the score log, where `**/*.parquet` does not reach. One system call
+then lets the two folders change places, so a listing of an hour shows the parts as they were linked or as they
+were merged, never both. A merged part has a name of its own; in the place of each part that it holds stands an
+empty folder of that name. So whoever listed the hour before finds the old file or none, and never a file of
+other rows; and an archiver that slept through it all finds the name of its part taken. See
+docs/adr/0016-compaction.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from stream_ad.errors import BusyError, ScoreLogError, StorageError, StreamAdError
+from stream_ad.io import durable
+from stream_ad.io.durable import make_folder, storage_errors, sync_folder
+from stream_ad.io.score_log import hours, listed, ordered, write_file
+from stream_ad.io.score_messages import Span
+from stream_ad.io.score_parts import PART, PartInfo, footer_of, opened, part_name, with_footer
+
+HOUR_NS = 3_600_000_000_000
+GRACE_S = 2.0
+"""So long an hour's old folder is left alone: somebody may be in the middle of listing it."""
+_PLAN, _HOUR, _LOCK = "plan.json", "hour", "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class HourReport:
+    """What a compaction did to an hour, or would do.
+
+    Attributes:
+        hour: its folder, below that of the score log.
+        before: parts that were merged.
+        after: parts that hold their rows now.
+        rows: number of rows in them.
+        skipped: why nothing was done, or "".
+    """
+
+    hour: Path
+    before: int
+    after: int
+    rows: int
+    skipped: str = ""
+
+
+def compact(
+    folder: Path,
+    closed_before_ns: int,
+    max_rows: int,
+    is_dry: bool = False,
+    grace_s: float = GRACE_S,
+    tell: Callable[[HourReport], None] = lambda _: None,
+) -> list[HourReport]:
+    """Merge the small parts of closed hours; finish first what a compaction that died has left.
+
+    An hour's parts of a partition are merged where the hour ended by `closed_before_ns` and the partition's
+    newest part is of another hour; only neighbours of one generation, schema and topic, up to `max_rows`.
+
+    Args:
+        folder: of the score log.
+        closed_before_ns: only hours of log time that ended by then, UTC nanoseconds.
+        max_rows: no merged part has more rows; a group of these is held in memory twice.
+        is_dry: only say what would be done.
+        grace_s: the least time for which a folder that was replaced is kept.
+        tell: called for each hour with something to merge, when it is done.
+
+    Returns:
+        what was done, by hour; nothing where nothing is to be merged.
+
+    Raises:
+        ScoreLogError: a part is damaged, or another compaction is running.
+        StorageError: the folder cannot be read or written, or the file system cannot exchange two names.
+    """
+    folder = folder.resolve()
+    if is_dry:
+        return [_told(tell, _planned(plan)) for plan in _plans(folder, closed_before_ns, max_rows)]
+    if not folder.is_dir():
+        return []
+    done: list[HourReport] = []
+    swapped: list[_Swap] = []
+    with _locked(folder) as work:
+        _sweep(work, folder)
+        for plan in _plans(folder, closed_before_ns, max_rows):
+            report = _planned(plan)
+            if not report.skipped:
+                swapped.append(_compact_hour(plan, work, folder))
+            done.append(_told(tell, report))
+        if swapped:
+            time.sleep(grace_s)
+        for swap in swapped:
+            with storage_errors(swap.place, "removed"):
+                swap.remove()
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class _HourPlan:
+    """An hour with something to merge: its folder, the groups to merge, and why not to, or ""."""
+
+    hour: Path
+    groups: tuple[tuple[PartInfo, ...], ...]
+    skipped: str
+
+
+def _told(tell: Callable[[HourReport], None], report: HourReport) -> HourReport:
+    tell(report)
+    return report
+
+
+def _planned(plan: _HourPlan) -> HourReport:
+    rows = sum(part.rows for group in plan.groups for part in group)
+    hour = plan.hour.relative_to(plan.hour.parent.parent)
+    return HourReport(hour, sum(map(len, plan.groups)), len(plan.groups), rows, plan.skipped)
+
+
+def _plans(folder: Path, closed_before_ns: int, max_rows: int) -> Iterator[_HourPlan]:
+    """Yield the hours with something to merge, oldest first."""
+    newest = {number: path.parent for number, _, path in listed(folder)}  # sorted: the last one stays
+    for hour in hours(folder):
+        if _end_ns(hour) > closed_before_ns:
+            continue
+        with storage_errors(hour, "listed"):
+            entries = sorted(os.scandir(hour), key=lambda entry: entry.name)
+            files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+            others = [entry.name for entry in entries if not entry.is_file(follow_symlinks=False)]
+        candidates: dict[int, list[str]] = {}
+        for name in files:
+            match = PART.fullmatch(name)
+            if match is not None and newest[int(match[1])] != hour:
+                candidates.setdefault(int(match[1]), []).append(name)
+        groups = tuple(
+            group
+            for _, names in sorted(candidates.items())
+            if len(names) > 1
+            for group in _groups([hour / name for name in names], max_rows)
+        )
+        if groups:
+            strange = [name for name in others if not _is_taken_name(hour / name)]
+            skipped = f"expected parts only, found {strange[0]}" if strange else ""
+            yield _HourPlan(hour, groups, skipped)
+
+
+def _end_ns(hour: Path) -> int:
+    try:
+        begin = datetime.strptime(f"{hour.parent.name} {hour.name}", "log_date=%Y-%m-%d log_hour=%H")
+    except ValueError as error:
+        raise ScoreLogError(f"{hour}: expected the folder of an hour, found: {error}") from error
+    return int(begin.replace(tzinfo=UTC).timestamp()) * 1_000_000_000 + HOUR_NS
+
+
+def _is_taken_name(path: Path) -> bool:
+    return PART.fullmatch(path.name) is not None and path.is_dir() and not any(path.iterdir())
+
+
+def _groups(paths: Sequence[Path], max_rows: int) -> list[tuple[PartInfo, ...]]:
+    """Return runs of at least two neighbours that fit into one part each."""
+    found: list[list[PartInfo]] = []
+    schemas: list[pa.Schema] = []
+    for path in paths:
+        with opened(path) as file:
+            part, schema = footer_of(path, file), file.schema_arrow.remove_metadata()
+        run = found[-1] if found else []
+        fits = sum(one.rows for one in run) + part.rows <= max_rows
+        if run and fits and schemas[-1].equals(schema) and _are_neighbours(run[-1], part):
+            run.append(part)
+        else:
+            found.append([part])
+            schemas.append(schema)
+    return [tuple(run) for run in found if len(run) > 1]
+
+
+def _are_neighbours(left: PartInfo, right: PartInfo) -> bool:
+    return (
+        left.span.end == right.span.start
+        and left.input_span.end == right.input_span.start
+        and left.journal.end == right.journal.start
+        and left.generation == right.generation
+        and left.topic_id == right.topic_id
+        and all(left.extra.get(name) == right.extra.get(name) for name in ("stream", "topic"))
+    )
+
+
+# -- merging ---------------------------------------------------------------------------------------
+
+
+def _merge(group: Sequence[PartInfo], hour: Path) -> None:
+    """Write the rows of a group as one part into a folder, and read it back to be sure."""
+    tables = []
+    for part in group:
+        with opened(part.path) as file:
+            if footer_of(part.path, file) != part:
+                raise ScoreLogError(f"{part.path}: expected a file that never changes, found it changed")
+            tables.append(file.read().replace_schema_metadata())
+    table = ordered(tables)
+    info = _merged_info(group, hour)
+    if table.num_rows != info.rows:
+        raise ScoreLogError(f"{group[0].path} and on: expected {info.rows} rows, found {table.num_rows}")
+    write_file(with_footer(table, info), info.path)
+    begin = 0
+    with opened(info.path) as file:
+        for number in range(file.num_row_groups):
+            piece = file.read_row_group(number)
+            if not _same_rows(piece, table.slice(begin, piece.num_rows)):
+                raise ScoreLogError(f"{info.path}: expected the rows of {len(group)} parts, found others")
+            begin += piece.num_rows
+    if begin != info.rows:
+        raise ScoreLogError(f"{info.path}: expected {info.rows} rows, found {begin}")
+
+
+def _merged_info(group: Sequence[PartInfo], hour: Path) -> PartInfo:
+    first, last = group[0], group[-1]
+    span = Span(first.span.start, last.span.end)
+    lists = ("model_ids", "config_digests")
+    values = {name: {v for part in group for v in part.extra.get(name, "").split(",") if v} for name in lists}
+    return PartInfo(
+        path=hour / part_name(first.partition, span, is_merged=True),
+        partition=first.partition,
+        span=span,
+        input_span=Span(first.input_span.start, last.input_span.end),
+        journal=Span(first.journal.start, last.journal.end),
+        generation=first.generation,
+        topic_id=first.topic_id,
+        rows=sum(part.rows for part in group),
+        is_first=first.is_first,
+        first_log_ns=first.first_log_ns,
+        holds=tuple(held for part in group for held in part.held()),
+        extra=dict(first.extra) | {name: ",".join(sorted(found)) for name, found in values.items() if found},
+    )
+
+
+def _same_rows(left: pa.Table, right: pa.Table) -> bool:
+    """Compare values; NaN is equal to itself."""
+    if left.num_rows != right.num_rows or left.column_names != right.column_names:
+        return False
+    for one, other in zip(left.flatten().columns, right.flatten().columns, strict=True):
+        if one.equals(other):
+            continue
+        if not pa.types.is_floating(one.type) or not one.is_null().equals(other.is_null()):
+            return False
+        if not np.array_equal(np.asarray(one.fill_null(0)), np.asarray(other.fill_null(0)), equal_nan=True):
+            return False
+    return True
+
+
+# -- changing places -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    """An hour's new folder being built in `place`, or the old one after both have changed places.
+
+    Attributes:
+        place: a folder of its own beside the score log.
+        hour: the folder in the score log.
+        names: what the hour held when the new folder was built.
+        inode: of the folder that was built.
+    """
+
+    place: Path
+    hour: Path
+    names: tuple[str, ...]
+    inode: int
+
+    @property
+    def built(self) -> Path:
+        return self.place / _HOUR
+
+    def save(self, folder: Path) -> None:
+        """Write down what is about to happen, for whoever comes after a crash."""
+        plan = {"hour": self.hour.relative_to(folder).as_posix(), "names": self.names, "inode": self.inode}
+        with (self.place / _PLAN).open("x") as file:
+            json.dump(plan, file)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self.place)
+
+    @classmethod
+    def load(cls, place: Path, folder: Path) -> _Swap | None:
+        """Return what was written down; None where the process died before."""
+        try:
+            plan = json.loads((place / _PLAN).read_bytes())
+            return cls(place, folder / plan["hour"], tuple(plan["names"]), int(plan["inode"]))
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def has_happened(self) -> bool:
+        """Return whether the folders have changed places."""
+        return self.built.is_dir() and self.built.stat().st_ino != self.inode
+
+    def adopt(self) -> list[str]:
+        """Take over what came into the old folder after it was looked through: a late part of an archiver.
+
+        Its name was free there. Is it taken in the hour now, then another archiver has written that span.
+
+        Returns:
+            the names of what came late.
+        """
+        late = [entry.name for entry in os.scandir(self.built) if entry.name not in self.names]
+        if late and self.hour.is_dir():
+            for name in late:
+                with suppress(FileExistsError):
+                    os.link(self.built / name, self.hour / name)
+            sync_folder(self.hour)
+        return late
+
+    def remove(self) -> None:
+        """Delete what is not wanted: the old folder, or the new one where the exchange has not happened."""
+        if self.has_happened():
+            self._empty()
+        _discard(self.place)
+
+    def _empty(self) -> None:
+        names: Sequence[str] = self.names
+        while True:
+            for name in names:
+                path = self.built / name
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink(missing_ok=True)
+            try:
+                self.built.rmdir()  # refused where something has come in the meantime
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            names = self.adopt()
+
+
+def _compact_hour(plan: _HourPlan, work: Path, folder: Path) -> _Swap:
+    place = work / secrets.token_hex(8)
+    with storage_errors(place, "written"):
+        make_folder(place / _HOUR)
+        try:
+            for group in plan.groups:
+                _merge(group, place / _HOUR)
+            return _change_places(plan, place, folder)
+        except (StreamAdError, OSError):
+            swap = _Swap.load(place, folder)
+            if swap is None or not swap.has_happened():
+                _discard(place)
+            raise
+
+
+def _change_places(plan: _HourPlan, place: Path, folder: Path) -> _Swap:
+    """Complete the new folder of an hour, exchange it for the old one, look after late comers."""
+    built = place / _HOUR
+    merged = {part.path.name for group in plan.groups for part in group}
+    names = []
+    for entry in os.scandir(plan.hour):
+        names.append(entry.name)
+        if entry.is_dir():
+            (built / entry.name).mkdir()
+        elif entry.name not in merged:
+            os.link(entry.path, built / entry.name)
+    for name in merged:
+        if _is_linked_name(name):
+            (built / name).mkdir()
+    shutil.copymode(plan.hour, built)
+    sync_folder(built)
+    swap = _Swap(place, plan.hour, tuple(names), built.stat().st_ino)
+    swap.save(folder)
+    durable.exchange(built, plan.hour)
+    swap.adopt()
+    return swap
+
+
+def _is_linked_name(name: str) -> bool:
+    match = PART.fullmatch(name)
+    return match is not None and match[3] is None
+
+
+def _discard(place: Path) -> None:
+    """Delete a place; the plan goes last, so that a crash here is no crash before the plan was written."""
+    shutil.rmtree(place / _HOUR, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+# -- what a crash left -----------------------------------------------------------------------------
+
+
+def finish(folder: Path) -> bool:
+    """Finish or undo what a compaction that died has left, unless another is running.
+
+    Returns:
+        whether anything was left.
+
+    Raises:
+        StorageError: the folder cannot be read or written.
+    """
+    folder = folder.resolve()
+    if not _places(folder):
+        return False
+    try:
+        with _locked(folder) as work:
+            return _sweep(work, folder)
+    except BusyError:
+        return False
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Return whether a compaction is running, or has died in the middle."""
+    return bool(_places(folder.resolve()))
+
+
+def _places(folder: Path) -> list[Path]:
+    work = _work(folder)
+    with storage_errors(work, "listed"):
+        return [path for path in work.iterdir() if path.is_dir()] if work.is_dir() else []
+
+
+def _sweep(work: Path, folder: Path) -> bool:
+    found = _places(folder)
+    with storage_errors(work, "cleaned"):
+        for place in found:
+            swap = _Swap.load(place, folder)
+            if swap is None:
+                _discard(place)
+                continue
+            if swap.has_happened():
+                swap.adopt()
+            swap.remove()
+    return bool(found)
+
+
+def _work(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.compaction"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+    """Make the folder to work in and keep other compactions out.
+
+    Raises:
+        BusyError: another is running.
+        StorageError: it cannot be made, or is on another file system.
+    """
+    work = _work(folder)
+    with storage_errors(work, "written"):
+        if folder.parent.stat().st_dev != folder.stat().st_dev:
+            raise StorageError(
+                f"{work}: expected the file system of {folder}, found another: parts are merged beside the score log, "
+                "where `**/*.parquet` does not see them; let store.scores be a folder below the mount"
+            )
+        make_folder(work)
+        handle = os.open(work / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"{folder}: expected no other compaction, found one running") from error
+        yield work
+    finally:
+        os.close(handle)

@@ -1,0 +1,102 @@
+"""What is public and not yet in a file: the tail of the scores topic, and whether it joins on and is whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stream_ad.assembly import group
+from stream_ad.config import Settings
+from stream_ad.errors import ContractError, PositionError
+from stream_ad.io import score_messages
+from stream_ad.io.score_messages import ScoreMessage
+from stream_ad.io.score_parts import PartInfo
+from stream_ad.io.transport import Partition, Transport
+from stream_ad.replaying import Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A partition's scores behind the newest file.
+
+    Attributes:
+        partition: number.
+        messages: so many.
+        rows: their rows.
+        gap: what is not as it should be, "" if all is.
+    """
+
+    partition: int
+    messages: int
+    rows: int
+    gap: str
+
+
+def read_tail(settings: Settings, transport: Transport, number: int, last: PartInfo | None) -> Tail | None:
+    """Follow the chain from the newest file to what the scorer's committed position tells; None without scores.
+
+    Args:
+        settings: of the stream.
+        transport: the log.
+        number: of the partition.
+        last: the newest file, None if there is none.
+    """
+    readings = Partition(settings.stream.readings_topic, number)
+    position = transport.committed(group(settings, "scorer"), readings)
+    if position is None:
+        return None if last is None else Tail(number, 0, 0, "files are there, and the group has committed nothing")
+    scores = Partition(settings.stream.scores_topic, number)
+    earliest, end = transport.bounds(scores)
+    start = earliest if last is None else last.span.end
+    if start < earliest:
+        return Tail(number, 0, 0, f"scores offsets {start}..{earliest - 1} were deleted before they were archived")
+    chain = _Chain(None if last is None else (last.input_span.end, last.journal.end), last)
+    try:
+        for raw in transport.read(scores, start, end) if start < end else ():
+            for at, value in enumerate(raw.values):
+                chain.add(int(raw.offset[at]), score_messages.decode(value, raw.headers[at]))
+                if chain.gap:
+                    return Tail(number, chain.messages, chain.rows, chain.gap)
+        marker = Marker.from_text(position.metadata)
+    except (ContractError, PositionError) as error:
+        return Tail(number, chain.messages, chain.rows, str(error))
+    return Tail(number, chain.messages, chain.rows, chain.end(marker))
+
+
+class _Chain:
+    """Messages one after another."""
+
+    def __init__(self, at: tuple[int, int] | None, last: PartInfo | None) -> None:
+        self.messages = self.rows = 0
+        self.gap = ""
+        self._at = at
+        self._generation = -1 if last is None else last.generation
+        self._inside: ScoreMessage | None = None
+
+    def add(self, offset: int, message: ScoreMessage) -> None:
+        before, found = self._inside, (message.span.start, message.journal.start)
+        if before is not None:
+            if (message.span, message.journal, message.part) != (before.span, before.journal, before.part + 1):
+                self.gap = f"scores offset {offset}: expected message {before.part + 1} of {before.span}"
+        elif message.part:
+            self.gap = f"scores offset {offset}: expected the first message of a span, found number {message.part}"
+        elif self._at is not None and found != self._at:
+            self.gap = f"scores offset {offset}: expected input and journal from {self._at}, found {found}"
+        elif message.generation < self._generation:
+            self.gap = f"scores offset {offset}: generation {message.generation} after {self._generation}"
+        self.messages += 1
+        self.rows += message.table.num_rows
+        self._generation = message.generation
+        if message.part + 1 < message.parts:
+            self._inside = message
+        else:
+            self._inside, self._at = None, (message.span.end, message.journal.end)
+
+    def end(self, marker: Marker) -> str:
+        """Return what is missing up to a committed position, "" if nothing is."""
+        if self._inside is not None:
+            return f"messages of {self._inside.span} are missing at the end"
+        committed = (marker.span_end, marker.span_entries)
+        # Without any row there is no message, and nothing to compare.
+        if self._at is not None and self._at != committed:
+            return f"expected scores up to input and journal {committed}, found them up to {self._at}"
+        return ""

@@ -1,0 +1,57 @@
+"""Lives of a stream's roles, one after another, each a process; and how they end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from itertools import islice
+
+from stream_ad.io.transport import Record
+from tests.crashes.dying import Life, Lives
+from tests.support.e2e import LONG_S, Stream, fleet_records, wait_until
+
+PIECE = 40
+"""Readings sent before each life of a scorer."""
+
+
+class Course:
+    """Lives of a stream's roles."""
+
+    def __init__(self, lives: Lives, stream: Stream) -> None:
+        self._lives, self._stream = lives, stream
+        self._records: Iterator[Record] = fleet_records(duration_s=7_200)
+        self._count = 0
+
+    @property
+    def kind(self) -> str:
+        """The transport's."""
+        return self._stream.settings.transport.kind
+
+    def send(self, count: int = PIECE) -> None:
+        """Send more readings."""
+        self._stream.send(list(islice(self._records, count)))
+
+    def start(self, role: str, at: str = "") -> Life:
+        """Start a life, one that dies at a step if one is named."""
+        self._count += 1
+        log = self._stream.folder / f"{self._count:03d}-{role}.log"
+        return self._lives.start(self._stream.config, role, log, at)
+
+    def die(self, role: str, step: str, times: int) -> None:
+        """Let a role die at a step again and again."""
+        for _ in range(times):
+            if role == "scorer":
+                self.send()
+            life = self.start(role, step)
+            assert life.end(LONG_S) == -signal.SIGKILL, f"{role} at {step!r}: {life.text()[-3_000:]}"
+
+    def live(self, role: str) -> Life:
+        """Let a role live until its work is done, then stop it in order; return the life that was."""
+        life = self.start(role)
+        done = self._stream.scored if role == "scorer" else self._stream.archived
+        try:
+            wait_until(lambda: life.has_ended() or done())
+        finally:
+            code = life.stop(LONG_S)
+        assert code == 0, life.text()[-3_000:]
+        return life

@@ -1,0 +1,83 @@
+"""Scorer and archiver are killed at every named step of their turns; what comes out is that of an undisturbed run.
+
+Each is a process that kills itself at a step of `tests.crashes.steps`: it dies there, is started again, dies there
+again, and so on through all steps; at last a process lives. The proof compares score rows, alerts, dead letters and
+Parquet rows with the input read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.crashes.courses import Course
+from tests.crashes.dying import Lives
+from tests.crashes.steps import BOTH, STEPS
+from tests.support.e2e import Stream
+
+DEATHS = 2
+"""At the same step, one after another."""
+
+
+@pytest.fixture
+def stream(request: pytest.FixtureRequest, make_stream: Callable[..., Stream]) -> Stream:
+    """A stream whose roles come to each step soon: small polls, a commit and a checkpoint at each turn."""
+    servers = request.getfixturevalue("kafka_broker") if request.param == "kafka" else ()
+    return make_stream(
+        servers=servers,
+        commit={"every_s": 0.001, "poll_records": 12},
+        store={"checkpoint_every_s": 0.01, "checkpoints_kept": 2, "part_max_age_s": 0.001},
+    )
+
+
+def steps(role: str, kind: str) -> list[str]:
+    return [name for name, step in STEPS[role].items() if kind in step.on]
+
+
+def each(role: str) -> list[object]:
+    """Return all pairs of a transport and a step of it."""
+    return [
+        pytest.param(kind, step, id=f"{kind}-{step}", marks=pytest.mark.broker if kind == "kafka" else ())
+        for kind in BOTH
+        for step in steps(role, kind)
+    ]
+
+
+@pytest.mark.parametrize("stream", ["local", pytest.param("kafka", marks=pytest.mark.broker)], indirect=True)
+@pytest.mark.timeout(600)
+def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream) -> None:
+    course = Course(lives, stream)
+    for role in ("scorer", "archiver"):
+        for step in steps(role, course.kind):
+            course.die(role, step, DEATHS)
+        course.live(role)
+    stream.prove(at_least_alerts=5)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("stream", "step"), each("scorer"), indirect=["stream"])
+def test_a_scorer_dies_at_one_step_again_and_again(lives: Lives, stream: Stream, step: str) -> None:
+    course = Course(lives, stream)
+    course.send(400)
+    course.live("scorer")
+    course.die("scorer", "landed", 1)
+    course.die("scorer", step, 3)
+    course.send(200)
+    course.live("scorer")
+    course.live("archiver")
+    stream.prove()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("stream", "step"), each("archiver"), indirect=["stream"])
+def test_an_archiver_dies_at_one_step_again_and_again(lives: Lives, stream: Stream, step: str) -> None:
+    course = Course(lives, stream)
+    course.send(600)
+    course.live("scorer")
+    course.die("archiver", step, 3)
+    course.live("archiver")
+    course.send(60)
+    course.live("scorer")
+    course.live("archiver")
+    stream.prove()

@@ -1,0 +1,240 @@
+"""An audit agrees with what was published, and finds whatever somebody has changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from stream_ad.cli.main import main
+from stream_ad.io import bundles, control_messages, score_log
+from stream_ad.io.local_log import LocalLog
+from stream_ad.io.transport import Partition, Record
+from stream_ad.lab.alert_ledger import AlertLedger
+from stream_ad.lab.audit import Audit, Outcome, Stretch
+from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
+from tests.support.roles import archive_all, open_scorer, work_off
+
+
+@pytest.fixture(scope="module")
+def two_bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return train_bundle(folder / "first"), train_bundle(folder / "second", "mahalanobis")
+
+
+def life(stream: Stream, records: Iterator[Record], swap: Path | None = None) -> None:
+    """Score a stretch of input in one life of a scorer, with a swap in its middle."""
+    role = open_scorer(stream)
+    stream.send(list(islice(records, 200)))
+    work_off(role, stream)
+    if swap is not None:
+        model_id = bundles.load(swap).model_id
+        command = control_messages.SwapCommand(stream=stream.settings.stream.name, bundle=str(swap), model_id=model_id)
+        stream.log.append(stream.settings.stream.control_topic, [control_messages.encode(command)])
+        lineages = [owned.replay for owned in role._owned.values()]
+        wait_until(
+            lambda: all(replay.lineage.model_id == model_id for replay in lineages), each=lambda: role.turn(0.02)
+        )
+    stream.send(list(islice(records, 200)))
+    work_off(role, stream)
+    role.close()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, two_bundles: tuple[Path, Path]) -> Iterator[Stream]:
+    """A stream with a swap, closes by the clock, and settings that changed; its tail is in the scores topic only."""
+    stream = Stream(
+        tmp_path_factory.mktemp("stream"),
+        two_bundles[0],
+        commit={"every_s": 0.01},
+        time={"idle_close_s": 2.0},
+        store={"checkpoint_every_s": 0.05, "checkpoints_kept": 3},
+    )
+    records = fleet_records(duration_s=900)
+    life(stream, records)
+    life(stream, records, two_bundles[1])
+    stream.change("threshold", kind="quantile", quantile=0.995)
+    life(stream, records)
+    archive_all(stream)
+    life(stream, records)
+    yield stream
+    stream.close()
+
+
+def audited(stream: Stream, stretch: Stretch | None = None, alerts: bool = False) -> list[Outcome]:
+    audit = Audit(stream.settings, stream.log)
+    ledger = AlertLedger(stream.settings, stream.log) if alerts else None
+    found = [audit.compare(number, stretch or Stretch(), ledger) for number in audit.partitions()]
+    return [outcome for outcome in found if outcome is not None]
+
+
+def test_everything_is_computed_again_to_the_last_bit(published: Stream) -> None:
+    rows = sum(1 for _ in published.outcome().rows)
+    outcomes = audited(published, alerts=True)
+    assert [outcome.failed for outcome in outcomes] == ["", ""]
+    assert [outcome.examples for outcome in outcomes] == [[], []]
+    assert all(outcome.agrees and outcome.worst == 0.0 and outcome.begun == 0 for outcome in outcomes)
+    assert sum(outcome.rows for outcome in outcomes) == rows > 500
+    assert sum(outcome.alerts for outcome in outcomes) > 0
+
+
+def test_a_stretch_begins_at_the_nearest_checkpoint(published: Stream) -> None:
+    table = score_log.read(published.settings.store.scores)
+    device = table["device"][0].as_py()
+    newest = pc.max(table["end"]).as_py()
+    assert newest is not None
+    end_ns = int(newest.timestamp()) * 1_000_000_000
+    (outcome,) = audited(published, Stretch(device, end_ns - 60_000_000_000, end_ns))
+    assert outcome.agrees
+    assert outcome.rows > 0
+    whole = audited(published, Stretch(device))[0]
+    assert whole.agrees
+    assert whole.rows > outcome.rows
+
+
+def test_nothing_published_is_nothing_to_audit(published: Stream) -> None:
+    assert audited(published, Stretch("nobody")) == []
+
+
+@pytest.fixture
+def tampered(published: Stream, tmp_path: Path) -> Stream:
+    """A copy of the stream that a test may change."""
+    shutil.copytree(published.folder, tmp_path / "copy")
+    return Stream.at(tmp_path / "copy" / "stream.toml")
+
+
+def edit(stream: Stream, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Write another content into the largest file of the score log."""
+    part = max(score_log.parts(stream.settings.store.scores, 0), key=lambda part: part.rows)
+    table = pq.read_table(part.path)
+    metadata = dict(table.schema.metadata)
+    edited = change(table)
+    metadata[b"stream_ad.rows"] = str(edited.num_rows).encode()
+    pq.write_table(edited.replace_schema_metadata(metadata), part.path)
+
+
+def with_value(table: pa.Table, name: str, row: int, value: Any) -> pa.Table:
+    column = table[name].to_pylist()
+    column[row] = value(column[row])
+    at = table.schema.get_field_index(name)
+    return table.set_column(at, table.schema.field(at), pa.array(column, table.schema.field(at).type))
+
+
+CHANGES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "a score's last bit": (lambda t: with_value(t, "score", 3, lambda v: v * (1 + 2**-52)), "different"),
+    "a limit": (lambda t: with_value(t, "limit", 3, lambda v: v * 2), "different"),
+    "a decision": (lambda t: with_value(t, "is_anomaly", 3, lambda v: not v), "different"),
+    "a flag": (lambda t: with_value(t, "quality", 3, lambda v: v ^ 1), "different"),
+    "a row less": (lambda t: t.slice(1), "missing"),
+    "a row twice": (lambda t: pa.concat_tables([t, t.slice(5, 1)]), "surplus"),
+    "a device's name": (lambda t: with_value(t, "device", 3, lambda _: "pump-9999"), "surplus"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_somebody_changed_is_found(tampered: Stream, change: str) -> None:
+    how, kind = CHANGES[change]
+    edit(tampered, how)
+    outcomes = audited(tampered)
+    assert not outcomes[0].agrees
+    assert getattr(outcomes[0], kind) == 1
+    assert outcomes[0].examples
+    assert outcomes[1].agrees
+    tampered.close()
+
+
+def test_a_lost_and_a_strange_alert_are_found(tampered: Stream) -> None:
+    topic = tampered.settings.stream.alerts_topic
+    log = tampered.log
+    assert isinstance(log, LocalLog)
+    records = [(value, headers) for _, _, value, headers in tampered.read(topic)]
+    value = json.loads(records[-1][0])
+    log.append(topic, [Record(json.dumps(value | {"id": "f" * 32}).encode())])
+    place = Partition(topic, 0)
+    first = next(iter(log.read(place, *log.bounds(place))))
+    log.trim(place, int(first.offset[0]) + 1)
+    outcomes = audited(tampered, alerts=True)
+    assert sum(outcome.alerts_surplus for outcome in outcomes) == 1
+    assert sum(outcome.alerts_missing for outcome in outcomes) == 1
+    tampered.close()
+
+
+def test_input_that_is_gone_is_said(tampered: Stream) -> None:
+    log = tampered.log
+    assert isinstance(log, LocalLog)
+    shutil.rmtree(tampered.settings.store.checkpoints)
+    for partition, end in tampered.ends().items():
+        log.trim(partition, end - 1)
+    outcomes = audited(tampered)
+    assert all("retained" in outcome.failed and not outcome.agrees for outcome in outcomes)
+    tampered.close()
+
+
+def test_the_verb_says_it_in_a_line(published: Stream, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "-c", str(published.config)]) == 0
+    out = capsys.readouterr().out
+    assert "same decisions, score difference 0" in out
+    assert main(["audit", "-c", str(published.config), "--json", "--device", "pump-0001"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(one["agrees"] and one["worst"] == 0 for one in found)
+    assert main(["audit", "-c", str(published.config), "--device", "nobody"]) == 2
+    assert main(["audit", "-c", str(published.config), "--from", "yesterday"]) == 2
+
+
+# -- verify --topics -------------------------------------------------------------------------------
+
+
+def verified(stream: Stream, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    code = main(["verify", "--topics", "--json", "-c", str(stream.config)])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return code, found
+
+
+def test_files_and_topics_agree(published: Stream, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = verified(published, capsys)
+    assert (code, found["ok"]) == (0, True)
+    tails = found["topics"]["tails"]
+    assert sum(tail["rows"] for tail in tails) > 0
+    assert [tail["gap"] for tail in tails] == ["", ""]
+    assert sum(one["rows"] for one in found["topics"]["partitions"]) == len(published.outcome().rows)
+    assert main(["verify", "--topics", "-c", str(published.config)]) == 0
+    assert "proven" in capsys.readouterr().out
+
+
+def test_a_message_that_is_missing_in_the_tail_is_found(tampered: Stream, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Partition(tampered.settings.stream.scores_topic, 0)
+    last = score_log.last_part(tampered.settings.store.scores, 0)
+    assert last is not None
+    messages = [int(at) for raw in tampered.log.read(place, last.span.end, 10**9) for at in raw.offset]
+    assert messages
+    assert isinstance(tampered.log, LocalLog)
+    tampered.log.trim(place, messages[0] + 1)
+    code, found = verified(tampered, capsys)
+    assert code == 1
+    assert "deleted" in found["topics"]["tails"][0]["gap"]
+    assert found["topics"]["partitions"][0]["missing"] > 0
+    tampered.close()
+
+
+def test_a_repeated_message_is_found(tampered: Stream, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = tampered.settings.stream.scores_topic
+    place = Partition(scores, 0)
+    newest = [
+        (value, headers)
+        for raw in tampered.log.read(place, *tampered.log.bounds(place))
+        for value, headers in zip(raw.values, raw.headers, strict=True)
+    ][-1]
+    tampered.log.append(scores, [Record(newest[0], headers=newest[1], partition=0)])
+    code, found = verified(tampered, capsys)
+    assert code == 1
+    assert "expected input and journal from" in found["topics"]["tails"][0]["gap"]
+    assert found["topics"]["partitions"][0]["surplus"] > 0
+    tampered.close()
