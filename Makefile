@@ -2,7 +2,7 @@
 # make demo BROKER=kafka the same on a real Apache Kafka that this command starts (KAFKA=host:port: a running one)
 # make test              everything that CI runs
 # make chaos             200 process kills and 10 broker kills over 10 million readings, then the proof (docs/chaos.md): about
-#                        half an hour and 5 GB of disk; ARGS="--seed 2 --minutes 5" for another one
+#                        half an hour and 3 GB of disk; ARGS="--seed 2 --minutes 5" for another one
 # make thorough          the combinations of injected failures that are left out of it
 # make bench             the benchmarks of docs/benchmarks.md
 PYTHON ?= python3

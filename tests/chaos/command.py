@@ -21,6 +21,8 @@ KILL_EVERY_S, BROKER_EVERY_S = 8.0, 160.0
 RATE = 100.0
 FULL_KILLS, FULL_BROKER_KILLS, FULL_READINGS = 200, 10, 10_000_000
 SESSION_S = 6.0
+SPREAD = 0.75
+"""Disturbances are spread over this share of the sending: each also waits for its victim to be there."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +85,7 @@ def sized(args: argparse.Namespace) -> tuple[Plan, Size]:
         seed=args.seed,
         kills=kills,
         broker_kills=brokers,
-        spread_s=readings / 64 / args.rate,
+        spread_s=SPREAD * readings / 64 / args.rate,
         session_s=SESSION_S,
         swaps=swaps if "swap" in VERBS else 0,
     )
