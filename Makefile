@@ -1,6 +1,8 @@
 # make demo              the whole pipe on the embedded log, about a minute
 # make demo BROKER=kafka the same on a real Apache Kafka that this command starts (KAFKA=host:port: a running one)
 # make test              everything that CI runs
+# make chaos             200 process kills and 10 broker kills over 10 million readings, then the proof (docs/chaos.md): about
+#                        half an hour and 3 GB of disk; ARGS="--seed 2 --minutes 5" for another one
 # make thorough          the combinations of injected failures that are left out of it
 # make bench             the benchmarks of docs/benchmarks.md
 # make soak              an hour at half load; draws docs/pictures/soak.png
@@ -9,9 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 BROKER ?= local
 KAFKA ?=
+ARGS ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint unit thorough bench soak lock pretrained clean
+.PHONY: demo test lint unit thorough chaos bench soak lock pretrained clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
@@ -30,6 +33,9 @@ unit: $(VENV)/installed
 
 thorough: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m thorough
+
+chaos: $(VENV)/installed
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.pipeline

@@ -277,7 +277,7 @@ class ServiceSettings(Section):
     """Name of this host's group of processes; unique among hosts that run the same stream."""
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65_000)] = 9_464
-    """The archiver's; scorer k takes the k-th port above. 0 turns the pages off."""
+    """Archiver 0's; scorer k takes the (k+1)-th port above, archiver k the k-th below. 0 turns the pages off."""
     heartbeat_timeout_s: PositiveFloat = 60.0
     """A role whose loop does not move for longer is killed and restarted."""
     shutdown_timeout_s: PositiveFloat = 30.0

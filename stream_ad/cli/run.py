@@ -61,7 +61,7 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
     from stream_ad.service.role import Exit, Pulse, die_with_parent, run_role, stop_on_signals, supervised
     from stream_ad.service.roles.catalog import RoleContext, build, http_address
 
-    label = args.role if args.role == "archiver" else f"{args.role}-{args.index}"
+    label = args.role if args.role == "archiver" and not args.index else f"{args.role}-{args.index}"
     logs.configure(
         settings.service.log_level,
         args.log_format,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import create_connection
@@ -27,6 +27,10 @@ Option = str | int | float | bool
 TURNED_AWAY = 3
 """Connections in a row that end at the password: a broker that stops ends one or two there."""
 PROBE_S = 2.0
+NOT_READY_S = 0.02
+"""The producer's thread asks again at once, thousands of times a second, whether a dead broker has come back."""
+PATIENCE_S = 0.5
+"""Without an answer for so long the leader may be another one by now; doubles with each try."""
 
 DECIDED_HERE = frozenset(
     {
@@ -146,6 +150,23 @@ class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is 
             self._auth_failures[node.node_id] = self.refusal
 
 
+class NetClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python is untyped
+    """Says that a broker is not ready instead of raising it.
+
+    The producer's thread would take such an error for a lost search: it forgets the transactional request that it was
+    about to send, and whoever waits for its answer waits for ever. That is what happened to commits when the
+    coordinator's broker died.
+    """
+
+    def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
+        """Return whether the broker can be asked now; waits for a connection that is being made."""
+        try:
+            return bool(super().await_ready(node_id, timeout_ms))
+        except kafka_errors.KafkaConnectionError:
+            time.sleep(NOT_READY_S)
+            return False
+
+
 class KafkaClients:
     """Opens clients of one cluster.
 
@@ -233,7 +254,7 @@ class KafkaClients:
 
         def kafka_client(**configs: Any) -> KafkaNetClient:
             net = NetworkSelector(**configs)
-            made.append(KafkaNetClient(net=net, manager=Manager(net, **configs)))
+            made.append(NetClient(net=net, manager=Manager(net, **configs)))
             return made[0]
 
         timeout_ms = round(1_000 * self._request_timeout_s)
@@ -322,6 +343,29 @@ class KafkaClients:
             if time.monotonic() > deadline:
                 raise UnreachableError(f"{self.where}: {failure}") from failure
             time.sleep(0.2)
+
+
+def ask_offsets(consumer: KafkaConsumer, tp: TopicPartition, timeout_s: float) -> tuple[int, int]:
+    """Return a partition's first offset and the one after its last record, as far as the consumer may see it.
+
+    A broker that leads the partition no more says so; kafka-python then asks it again and again, without a pause and
+    without looking for the new leader, until its metadata are five minutes old.
+
+    Raises:
+        kafka.errors.KafkaError: no answer within `timeout_s`, or one that another try does not change.
+    """
+    deadline = time.monotonic() + timeout_s
+    patience_s = PATIENCE_S
+    while True:
+        left_s = deadline - time.monotonic()
+        timeout_ms = 1_000 * max(0.0, min(patience_s, left_s))
+        try:
+            return consumer.beginning_offsets([tp], timeout_ms)[tp], consumer.end_offsets([tp], timeout_ms)[tp]
+        except kafka_errors.KafkaTimeoutError:
+            if left_s <= patience_s:
+                raise
+            patience_s *= 2
+            consumer._manager.cluster.request_update()
 
 
 def _never(*_: object) -> bool:

@@ -4,7 +4,8 @@ What is relied on in kafka-python 3, and what is not:
 
 - `commit_transaction()` returns though batches were dropped, so it is called only after every record was seen
   acknowledged, with an offset of its own; otherwise the transaction is aborted.
-- The transactional calls can hang for ever after a coordinator died, so a thread of its own makes them.
+- The transactional calls can hang for ever, so a thread of its own makes them. That they do when a coordinator dies is
+  stepped around in `kafka_clients.NetClient`.
 - The group's metadata is taken live at the commit: the broker refuses a stale generation, but takes one below 0
   unchecked, so that is refused here.
 """
@@ -114,8 +115,9 @@ class KafkaCommitter:
         """Publish records and positions in one transaction; see `transport.Committer.commit`.
 
         REJECTED: a partition is not (any more) owned, the group has moved on, or sending failed; the transaction was
-        aborted before its commit was asked for. UNKNOWN: asking for the commit failed, or even the abort did: this
-        committer takes no more; a new one, best in a new process, ends what is open, and `committed` then tells.
+        aborted before its commit was asked for. Where the group refused it as no member's, the next poll knows why.
+        UNKNOWN: asking for the commit failed, or even the abort did: this committer takes no more; a new one, best in
+        a new process, ends what is open, and `committed` then tells.
 
         Raises:
             FencedError: a newer process or committer of this member exists. Nothing was published, unless the answer to
@@ -196,6 +198,8 @@ class KafkaCommitter:
             if isinstance(cause, StreamAdError):
                 raise cause
             raise translated(cause, self._where) from error
+        if isinstance(cause, kafka_errors.CommitFailedError):
+            self._source.await_verdict()
         return CommitOutcome.REJECTED
 
     def _cause(self, error: Exception) -> Exception:

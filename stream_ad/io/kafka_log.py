@@ -16,7 +16,7 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from stream_ad.errors import ContractError, PositionError, TopicError, UnreachableError
-from stream_ad.io.kafka_clients import KafkaClients, Option
+from stream_ad.io.kafka_clients import KafkaClients, Option, ask_offsets
 from stream_ad.io.kafka_commit import KafkaCommitter
 from stream_ad.io.kafka_errors import translated, translating
 from stream_ad.io.kafka_records import close_producer, raw_batch, send_all
@@ -275,10 +275,8 @@ class KafkaLog:
             TopicError, AccessError, UnreachableError.
         """
         tp = self._known(partition)
-        timeout_ms = 1_000 * self.request_timeout_s
         with self._lock, translating(f"{partition} on {self.clients.where}"):
-            query = self._query(None)
-            return query.beginning_offsets([tp], timeout_ms)[tp], query.end_offsets([tp], timeout_ms)[tp]
+            return ask_offsets(self._query(None), tp, self.request_timeout_s)
 
     def committed(self, group: str, partition: Partition) -> Position | None:
         """Return what a group committed for a partition, or None.
@@ -410,7 +408,7 @@ class KafkaLog:
         with self._lock, translating(f"{partition} on {self.clients.where}"):
             consumer = self.clients.open_consumer(None, isolation_level="read_uncommitted")
             try:
-                return int(consumer.end_offsets([tp], 1_000 * self.request_timeout_s)[tp])
+                return ask_offsets(consumer, tp, self.request_timeout_s)[1]
             finally:
                 consumer.close(autocommit=False)
 

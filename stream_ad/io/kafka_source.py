@@ -29,12 +29,17 @@ from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from stream_ad.errors import ContractError, FencedError, UnreachableError
+from stream_ad.io.kafka_clients import ask_offsets
 from stream_ad.io.kafka_errors import meaning, translated, translating
 from stream_ad.io.kafka_records import raw_batch
 from stream_ad.io.transport import Owner, Partition, Position, RawBatch
 
 if TYPE_CHECKING:
     from stream_ad.io.kafka_log import KafkaLog
+
+
+VERDICT_BEATS = 3.0
+"""Heartbeats' time in which the group's opinion of us is known: the wait for one, and a search for the coordinator."""
 
 
 class RebalancedError(Exception):
@@ -159,12 +164,14 @@ class KafkaSource:
         if _without_rebalances not in logger.filters:
             logger.addFilter(_without_rebalances)
         session_ms = round(1_000 * log.session_timeout_s)
+        heartbeat_ms = min(1_000, session_ms // 3)
+        self._heartbeat_s = heartbeat_ms / 1_000
         self.consumer = log.clients.open_consumer(
             group,
             group_instance_id=member,
             client_id=f"stream-ad.{member}",
             session_timeout_ms=session_ms,
-            heartbeat_interval_ms=min(1_000, session_ms // 3),
+            heartbeat_interval_ms=heartbeat_ms,
             partition_assignment_strategy=[CooperativeStickyAssignor],
         )
         self._listener.consumer = self.consumer
@@ -262,6 +269,19 @@ class KafkaSource:
             return False
         return not self._has_joined or self.consumer.group_metadata().generation_id >= 0
 
+    def await_verdict(self) -> None:
+        """Wait until a heartbeat has told whether the group still knows us; call it when the group refused a commit.
+
+        A process that slept beyond its session goes on with a generation that is no more, and its first heartbeat
+        comes a second later: until then every commit is refused as if another try could help.
+        """
+        coordinator, begun = self.consumer._coordinator, time.monotonic()
+        deadline = begun + VERDICT_BEATS * self._heartbeat_s
+        while self.is_member() and coordinator.stable() and time.monotonic() < deadline:
+            if coordinator.heartbeat.last_receive > begun:
+                return
+            time.sleep(0.01)
+
     def _close_consumer(self) -> None:
         with contextlib.suppress(kafka_errors.KafkaError, OSError, RuntimeError):
             self.consumer.close(autocommit=False, timeout_ms=1_000)
@@ -330,7 +350,7 @@ class KafkaSource:
             start = position.offset
         with translating(f"{partition} for {self._where}"):
             if start is None:
-                start = self.consumer.beginning_offsets([tp], 1_000 * self._log.request_timeout_s)[tp]
+                start, _ = ask_offsets(self.consumer, tp, self._log.request_timeout_s)
             self._positions[tp] = start
             self.consumer.seek(tp, start)
             self.consumer.resume(tp)
@@ -350,5 +370,5 @@ class KafkaSource:
     def _probe(self) -> None:
         """Ask the topic's first broker something: poll itself is silent about brokers that are gone."""
         with translating(f"{self._where}: no answer"):
-            self.consumer.end_offsets([TopicPartition(self._topic, 0)], 500 * self._log.request_timeout_s)
+            ask_offsets(self.consumer, TopicPartition(self._topic, 0), 0.5 * self._log.request_timeout_s)
         self._answered_at = time.monotonic()

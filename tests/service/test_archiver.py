@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stream_ad.config import parse
-from stream_ad.errors import FencedError, PositionError, ScoreLogError
+from stream_ad.errors import ConfigError, FencedError, PositionError, ScoreLogError
 from stream_ad.io import score_compaction, score_log
 from stream_ad.io.local_log import LocalLog
 from stream_ad.io.score_compaction import compact
@@ -22,7 +22,7 @@ from stream_ad.lab.verification import verify
 from stream_ad.service.role import Exit
 from stream_ad.service.roles import archiver as module
 from stream_ad.service.roles.archiver import Archiver
-from stream_ad.service.roles.catalog import RoleContext
+from stream_ad.service.roles.catalog import RoleContext, http_address
 from stream_ad.service.roles.shelf import HOUR_NS
 from tests.support.e2e import wait_until
 from tests.support.scores import TOPIC, messages, settings_in, verdicts
@@ -179,15 +179,16 @@ def test_a_killed_archiver_goes_on_after_its_newest_part(house: House, when: str
     house.all_once()
 
 
-def test_two_archivers_share_the_partitions(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("instance", "index"), [("b", 0), ("a", 1)], ids=["another host", "the same host"])
+def test_two_archivers_share_the_partitions(tmp_path: Path, instance: str, index: int) -> None:
     house = House(tmp_path, partitions=2)
     house.send(partition=0)
     house.send(partition=1)
     first = house.archiver(part_max_age_s=3_600)
     settle(first)
     settings = settings_in(tmp_path).model_dump(mode="json")
-    settings["service"]["instance"] = "b"
-    second = Archiver(RoleContext(parse(settings), 0, lambda: None), lambda: LocalLog(tmp_path / "log.sqlite"))
+    settings["service"]["instance"] = instance
+    second = Archiver(RoleContext(parse(settings), index, lambda: None), lambda: LocalLog(tmp_path / "log.sqlite"))
     second.open()
     house.running.append(second)
     for _ in range(4):
@@ -203,6 +204,17 @@ def test_two_archivers_share_the_partitions(tmp_path: Path) -> None:
     house.all_once(0)
     house.all_once(1)
     close(house)
+
+
+def test_pages_of_all_roles_have_ports_of_their_own(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path).model_dump(mode="json")
+    settings["service"]["http_port"] = 9_464
+    parsed = parse(settings)
+    found = [http_address(parsed, role, index) for role in ("scorer", "archiver") for index in range(4)]
+    assert len({address for address in found if address}) == len(found)
+    assert found[4] == ("127.0.0.1", 9_464)
+    with pytest.raises(ConfigError, match="gives port 0"):
+        http_address(parsed, "archiver", 9_464)
 
 
 def test_a_zombie_places_no_file(house: House) -> None:

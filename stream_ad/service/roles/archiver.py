@@ -59,14 +59,15 @@ class Archiver:
             open_log: opens the transport.
         """
         stream, store, service = context.settings.stream, context.settings.store, context.settings.service
-        self.metrics = ArchiverMetrics(stream.name, service.instance, lambda: self._buffered_bytes())
+        instance = f"{service.instance}-{context.index}" if context.index else service.instance
+        self.metrics = ArchiverMetrics(stream.name, instance, lambda: self._buffered_bytes())
         self._beat = context.beat
         self._settings = context.settings
         self._open_log = open_log
         self._folder: Path = store.scores
         self._topic = stream.scores_topic
         self._group = group(context.settings, self.name)
-        self._member = member(context.settings, self.name)
+        self._member = member(context.settings, self.name, context.index)
         self._max_rows, self._max_age_s = store.part_max_rows, store.part_max_age_s
         self._poll_records = context.settings.commit.poll_records
         self._stream = stream.name
@@ -75,6 +76,9 @@ class Archiver:
         self._trouble = ""
         self._retry_at = self._retry_s = 0.0
         self._lag_at = self._alive_at = 0.0
+        self._doubt_s = context.settings.transport.session_timeout_s / 2
+        self._awake_at = time.monotonic()
+        self._in_doubt = False
         self._read_log_ns: dict[Partition, int] = {}
         self._topic_id = ""
         self._transport: Transport
@@ -105,6 +109,7 @@ class Archiver:
             ScoreLogError: a message cannot be decoded, or parts were taken away.
             FencedError: another archiver owns what we hold.
         """
+        self._note_pause()
         if self._holding_back():
             time.sleep(min(wait_s, max(0.0, self._retry_at - time.monotonic())))
             batches: Sequence[RawBatch] = ()
@@ -271,7 +276,7 @@ class Archiver:
 
     def _write_full(self) -> bool:
         """Write and link the spans that wait; return whether any was linked."""
-        if time.monotonic() < self._retry_at:
+        if time.monotonic() < self._retry_at or not self._still_ours():
             return False
         linked = False
         try:
@@ -294,6 +299,24 @@ class Archiver:
             log.info("storage_recovered", folder=str(self._folder))
             self._retry_s, self._trouble = 0.0, ""
         return linked
+
+    def _note_pause(self) -> None:
+        """Take note where this process has not run for so long that the group may have given its partitions away."""
+        now = time.monotonic()
+        self._in_doubt = self._in_doubt or now - self._awake_at > self._doubt_s
+        self._awake_at = now
+
+    def _still_ours(self) -> bool:
+        """Return whether parts may be written: after a pause only once the group has taken a commit of ours.
+
+        The link refuses a second part of one start, but not the first one: it would be the next owner that is refused.
+        """
+        self._note_pause()
+        if not self._in_doubt or not any(shelf.full for shelf in self._shelves.values()):
+            return True
+        self._to_commit.update({partition: (shelf.linked, "") for partition, shelf in self._shelves.items()})
+        self._in_doubt = self._commit() is not CommitOutcome.LANDED
+        return not self._in_doubt
 
     def _link(self, partition: Partition, shelf: Shelf, span: Growing) -> None:
         begun = time.monotonic()
@@ -348,22 +371,26 @@ class Archiver:
             self._to_commit.update({partition: (shelf.linked, "") for partition, shelf in self._shelves.items()})
         return True
 
-    def _commit(self) -> None:
+    def _commit(self) -> CommitOutcome | None:
         """Commit how far parts reach; a failure costs only the alarm's freshness.
+
+        Returns:
+            what became of it; None where there was nothing to commit or nobody answered.
 
         Raises:
             FencedError: another archiver has our name.
         """
         if not self._to_commit:
-            return
+            return None
         try:
             outcome = self._committer.commit(Commit(positions=self._to_commit))
         except UnreachableError as error:
             self._trouble = f"the log does not answer: {error}"
-            return
+            return None
         if outcome is not CommitOutcome.LANDED:
             log.warning("offsets_not_committed", outcome=outcome.value)
         self._to_commit = {}
+        return outcome
 
     def _tell_lag(self) -> None:
         now = time.monotonic()

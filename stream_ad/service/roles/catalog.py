@@ -32,27 +32,33 @@ ROLES = {
 }
 """Module of each role; it has `build(context: RoleContext) -> Role`."""
 
-SINGLE = frozenset({"archiver"})
-"""Roles of which a host runs one."""
-
 
 def build(name: str, context: RoleContext) -> Role:
     """Build a role, not yet open.
 
     Raises:
-        ConfigError: there is no such role, or the index is not for it.
+        ConfigError: there is no such role, or the index is below 0.
     """
     if name not in ROLES:
         raise ConfigError(f"role: expected one of {', '.join(ROLES)}, found {name!r}")
-    if context.index < 0 or (name in SINGLE and context.index):
-        raise ConfigError(f"--index: {context.index} is not for {name}, which has number 0 only")
+    if context.index < 0:
+        raise ConfigError(f"--index: expected 0 or more, found {context.index}")
     role: Role = import_module(ROLES[name]).build(context)
     return role
 
 
 def http_address(settings: Settings, name: str, index: int) -> tuple[str, int] | None:
-    """Return host and port of a role's pages, or None if they are turned off."""
+    """Return host and port of a role's pages, or None if they are turned off.
+
+    Scorers count upwards from the port above `http_port`, archivers downwards from `http_port` itself.
+
+    Raises:
+        ConfigError: there is no such port.
+    """
     service = settings.service
     if service.http_port == 0:
         return None
-    return service.http_host, service.http_port + (0 if name in SINGLE else 1 + index)
+    port = service.http_port + (1 + index if name == "scorer" else -index)
+    if not 1 <= port <= 65_535:
+        raise ConfigError(f"--index: {index} of {name} gives port {port}; choose another service.http_port")
+    return service.http_host, port
