@@ -306,7 +306,8 @@ class Alert:
         device: the device's id.
         opened_end_ns: end of the window that opened the incident, event time.
         end_ns: end of the window that caused this message, event time.
-        offset: input offset that closed that window.
+        opened_offset: input offset that closed the window which opened the incident.
+        offset: input offset that closed the window that caused this message.
         score: smoothed score of that window; NaN if unscored.
         limit: limit in force.
         peak: highest smoothed score of the incident so far.
@@ -323,6 +324,7 @@ class Alert:
     device: str
     opened_end_ns: int
     end_ns: int
+    opened_offset: int
     offset: int
     score: float
     limit: float

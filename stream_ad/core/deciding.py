@@ -32,10 +32,11 @@ DeviceIds = Callable[[int], str] | Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class _Messages:
-    """The rows of a round that become alerts: row numbers of the batch and their part of a step."""
+    """The rows of a round that become alerts: row numbers, parts of a step, where the incidents opened."""
 
     rows: Int64Array
     step: Step
+    opened_offset: Int64Array
 
 
 class Deciding:
@@ -68,7 +69,7 @@ class Deciding:
         self._threshold = threshold
         self._rules = rules
         self._incidents = Incidents(rules)
-        self._state = SlotState({"level": np.array(np.nan)})
+        self._state = SlotState({"level": np.array(np.nan), "opened_offset": np.array(-1, np.int64)})
 
     @staticmethod
     def _check_smoothing(smoothing: float) -> None:
@@ -119,7 +120,10 @@ class Deciding:
             incident[rows] = np.where(step.is_open, step.opened_ns, 0)
             self._learn(device, value, step)
             if (told := step.event != Event.NONE).any():
-                messages.append(_Messages(rows[told], _take(step, told)))
+                opens = step.event == Event.OPENED
+                self._state["opened_offset"][device[opens]] = scores.keys.offset[rows[opens]]
+                opened_offset = self._state["opened_offset"][device[told]]
+                messages.append(_Messages(rows[told], _take(step, told), opened_offset))
         verdicts = VerdictBatch(scores, smoothed, limit, is_anomaly, incident)
         return verdicts, self._alerts(verdicts, messages, ids)
 
@@ -164,6 +168,7 @@ class Deciding:
                     device=name,
                     opened_end_ns=opened,
                     end_ns=ends[slot],
+                    opened_offset=int(self._state["opened_offset"][slot]),
                     offset=offsets[slot],
                     score=float("nan"),
                     limit=limit[slot],
@@ -247,15 +252,15 @@ class Deciding:
 
     def _alerts(self, verdicts: VerdictBatch, messages: Sequence[_Messages], ids: DeviceIds) -> tuple[Alert, ...]:
         made = [
-            (row, self._alert(verdicts, row, part.step, at, ids))
+            (row, self._alert(verdicts, row, part, at, ids))
             for part in messages
             for at, row in enumerate(part.rows.tolist())
         ]
         made.sort(key=lambda pair: pair[0])
         return tuple(alert for _, alert in made)
 
-    def _alert(self, verdicts: VerdictBatch, row: int, step: Step, at: int, ids: DeviceIds) -> Alert:
-        scores, keys = verdicts.scores, verdicts.keys
+    def _alert(self, verdicts: VerdictBatch, row: int, part: _Messages, at: int, ids: DeviceIds) -> Alert:
+        scores, keys, step = verdicts.scores, verdicts.keys, part.step
         event, kind = Event(step.event[at]), Open(step.kind[at])
         facts = Facts(
             event=event,
@@ -277,6 +282,7 @@ class Deciding:
             device=name,
             opened_end_ns=opened,
             end_ns=int(keys.end_ns[row]),
+            opened_offset=int(part.opened_offset[at]),
             offset=int(keys.offset[row]),
             score=facts.score,
             limit=facts.limit,

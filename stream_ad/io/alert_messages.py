@@ -34,11 +34,14 @@ class ChannelShare(_Part):
 
 
 class InputPosition(_Part):
-    """The record that closed the window which caused the message."""
+    """Where in the readings the message comes from."""
 
     topic: str
     partition: Annotated[int, Field(ge=0)]
+    opened_offset: Annotated[int, Field(ge=0)]
+    """The record that closed the window which opened the incident."""
     offset: Annotated[int, Field(ge=0)]
+    """The record that closed the window which caused the message."""
 
 
 class AlertMessage(_Part):
@@ -93,6 +96,7 @@ class AlertMessage(_Part):
             device=self.device,
             opened_end_ns=self.opened_end_ns,
             end_ns=self.end_ns,
+            opened_offset=self.input.opened_offset,
             offset=self.input.offset,
             score=_number(self.score),
             limit=_number(self.limit),
@@ -131,7 +135,9 @@ def encode(alert: Alert, source: Partition, config_digest: str) -> Record:
             reason=alert.reason,
             model_id=alert.model_id,
             config_digest=config_digest,
-            input=InputPosition(topic=source.topic, partition=source.number, offset=alert.offset),
+            input=InputPosition(
+                topic=source.topic, partition=source.number, opened_offset=alert.opened_offset, offset=alert.offset
+            ),
         )
     except ValidationError as error:
         raise ContractError(f"alert {alert.id}: {_first_line(error)}") from error

@@ -32,6 +32,7 @@ def alert(device: str, phase: AlertPhase = AlertPhase.OPENED, stream: str = "pum
         device=device,
         opened_end_ns=START_NS,
         end_ns=START_NS + version * 16_000_000_000,
+        opened_offset=1,
         offset=7,
         score=3.2,
         limit=1.0,
@@ -88,7 +89,7 @@ def test_json_is_the_message_with_its_place(config: Path, topic: Topic, capsys: 
     found = json.loads(capsys.readouterr().out)
     assert (found["id"], found["phase"], found["device"]) == ("id-pump-1", "opened", "pump-1")
     assert found["channels"][0] == {"channel": "vibration", "share": 0.8}
-    assert found["input"] == {"topic": "sensor.readings.v1", "partition": 1, "offset": 7}
+    assert found["input"] == {"topic": "sensor.readings.v1", "partition": 1, "opened_offset": 1, "offset": 7}
     assert (found["log"]["topic"], found["log"]["offset"]) == (TOPIC, 0)
 
 

@@ -160,6 +160,7 @@ ALERT = Alert(
     device="d",
     opened_end_ns=START_MS * 1_000_000,
     end_ns=START_MS * 1_000_000 + 7,
+    opened_offset=1,
     offset=3,
     score=1.5,
     limit=1.0,
