@@ -289,11 +289,14 @@ def with_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigError: they are not settings of this version.
     """
-    today = settings.model_dump(mode="python")
+    # Only these sections: the others, with their secrets and defaults, are not read again.
+    today = settings.model_dump(mode="python", include=set(config))
     for section, values in config.items():
         merged = section in ("stream", "time")
-        today[section] = {**today.get(section, {}), **values} if merged else dict(values)
-    return parse(today, "settings in the journal")
+        today[section] = {**today[section], **values} if merged else dict(values)
+    bare = {"transport": {"kind": "local", "path": "unused"}, "store": {"scores": "unused", "checkpoints": "unused"}}
+    then = parse(bare | today, "settings in the journal")
+    return settings.model_copy(update={section: getattr(then, section) for section in config})
 
 
 def config_digest(settings: Settings) -> str:

@@ -118,17 +118,17 @@ USUAL: dict[Api, tuple[str, ...]] = {
 
 SAID: dict[tuple[Api, str], str] = {
     (Api.PRODUCE, "InvalidProducerEpochError"): "REJECTED",
-    (Api.PRODUCE, "TransactionalIdAuthorizationFailedError"): "AccessError",
-    (Api.PRODUCE, "TopicAuthorizationFailedError"): "AccessError",
-    (Api.PRODUCE, "GroupAuthorizationFailedError"): "AccessError",
+    (Api.PRODUCE, "TransactionalIdAuthorizationFailedError"): "RightsError",
+    (Api.PRODUCE, "TopicAuthorizationFailedError"): "RightsError",
+    (Api.PRODUCE, "GroupAuthorizationFailedError"): "RightsError",
     (Api.PRODUCE, "FencedInstanceIdError"): "FencedError",
     (Api.PRODUCE, "MessageSizeTooLargeError"): "RecordTooLargeError",
-    (Api.ADD_PARTITIONS, "TransactionalIdAuthorizationFailedError"): "AccessError",
-    (Api.ADD_PARTITIONS, "TopicAuthorizationFailedError"): "AccessError",
-    (Api.ADD_OFFSETS, "TransactionalIdAuthorizationFailedError"): "AccessError",
-    (Api.ADD_OFFSETS, "GroupAuthorizationFailedError"): "AccessError",
-    (Api.TXN_OFFSET_COMMIT, "TransactionalIdAuthorizationFailedError"): "AccessError",
-    (Api.TXN_OFFSET_COMMIT, "GroupAuthorizationFailedError"): "AccessError",
+    (Api.ADD_PARTITIONS, "TransactionalIdAuthorizationFailedError"): "RightsError",
+    (Api.ADD_PARTITIONS, "TopicAuthorizationFailedError"): "RightsError",
+    (Api.ADD_OFFSETS, "TransactionalIdAuthorizationFailedError"): "RightsError",
+    (Api.ADD_OFFSETS, "GroupAuthorizationFailedError"): "RightsError",
+    (Api.TXN_OFFSET_COMMIT, "TransactionalIdAuthorizationFailedError"): "RightsError",
+    (Api.TXN_OFFSET_COMMIT, "GroupAuthorizationFailedError"): "RightsError",
     (Api.TXN_OFFSET_COMMIT, "FencedInstanceIdError"): "FencedError",
 }
 """Where another word is said than the rule of `said`."""
@@ -136,7 +136,7 @@ SAID: dict[tuple[Api, str], str] = {
 NEXT = {
     "LANDED": "LANDED",
     "REJECTED": "LANDED",
-    "AccessError": "LANDED",
+    "RightsError": "LANDED",
     "RecordTooLargeError": "LANDED",
     "UNKNOWN": "TransportError",
     "FencedError": "FencedError",
@@ -364,7 +364,7 @@ def test_a_commit_tells_the_truth(shared: Bench, case: Case) -> None:
         if word == "LANDED":
             assert bench.position() == offset
             bench.await_all(value)
-        elif word in ("REJECTED", "AccessError", "RecordTooLargeError"):
+        elif word in ("REJECTED", "RightsError", "RecordTooLargeError"):
             assert bench.position() == before
             assert bench.counts(value) == [0, 0, 0]
         later, later_value, later_offset = bench.commit(committer)
@@ -432,12 +432,12 @@ OPENING: dict[tuple[Api, Act, str, int], str] = {
     (Api.INIT_PRODUCER_ID, Act.ANSWER, "NotCoordinatorError", 1): "",
     (Api.INIT_PRODUCER_ID, Act.ANSWER, "ProducerFencedError", 1): "FencedError",
     (Api.INIT_PRODUCER_ID, Act.ANSWER, "InvalidProducerEpochError", 1): "FencedError",
-    (Api.INIT_PRODUCER_ID, Act.ANSWER, "TransactionalIdAuthorizationFailedError", 1): "AccessError",
+    (Api.INIT_PRODUCER_ID, Act.ANSWER, "TransactionalIdAuthorizationFailedError", 1): "RightsError",
     (Api.INIT_PRODUCER_ID, Act.ANSWER, "UnknownError", 1): "TransportError",
     (Api.INIT_PRODUCER_ID, Act.SWALLOW, "", 1): "DeadlineError or UnreachableError",
     (Api.FIND_COORDINATOR, Act.CUT_AFTER, "", 1): "",
     (Api.FIND_COORDINATOR, Act.ANSWER, "CoordinatorNotAvailableError", 2): "",
-    (Api.FIND_COORDINATOR, Act.ANSWER, "TransactionalIdAuthorizationFailedError", 1): "AccessError",
+    (Api.FIND_COORDINATOR, Act.ANSWER, "TransactionalIdAuthorizationFailedError", 1): "RightsError",
 }
 
 

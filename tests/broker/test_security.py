@@ -301,7 +301,8 @@ class Secured:
         self.broker, self.name = broker, name
         self.stream = Stream(folder, bundle, broker.cluster.servers, partitions=1)
         stream = self.stream.settings.stream
-        for topic in (stream.scores_topic, stream.alerts_topic, stream.dead_letters_topic):
+        own = (stream.scores_topic, stream.alerts_topic, stream.dead_letters_topic, stream.journal_topic)
+        for topic in (*own, stream.control_topic):
             self.stream.log.ensure_topic(topic, 1)
 
     def grant(self, *roles: str, but: tuple[str, ACLOperation] | None = None) -> None:

@@ -79,7 +79,7 @@ COMMITS = {
         Api.PRODUCE, Act.REPLACE, "MessageSizeTooLargeError", EVER, Exit.BROKEN, "RecordTooLargeError"
     ),
     "no right to write": Disturbed(
-        Api.PRODUCE, Act.ANSWER, "TopicAuthorizationFailedError", 1, Exit.CONFIGURATION, "AccessError"
+        Api.PRODUCE, Act.ANSWER, "TopicAuthorizationFailedError", 1, Exit.CONFIGURATION, "RightsError"
     ),
     "cut before and after": Disturbed(Api.END_TXN, Act.CUT_AFTER, "", 3, Exit.DONE, ""),
 }
