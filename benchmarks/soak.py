@@ -36,6 +36,7 @@ from stream_ad.io import score_log
 GROWTH_BAR = 0.05
 WARM_UP = 0.25
 LIVES, EVICTIONS = 5, 20
+TELL_EVERY_S = 60.0
 LEAST_EVICTION_S = 31.0
 """Not before a silent device's windows are closed."""
 RETAINED_BYTES = 1_000_000_000
@@ -116,7 +117,11 @@ def soak(folder: Path, server: str, devices: int, rate: float, minutes: float, b
         begun = time.monotonic()
         sampler.start()
         sender.start()
-        while time.monotonic() - begun < 60 * minutes and service.process.poll() is None:
+        told = 0.0
+        while (gone := time.monotonic() - begun) < 60 * minutes and service.process.poll() is None:
+            if gone >= told + TELL_EVERY_S and sampler.samples:
+                told = gone
+                tell(sampler.samples[-1])
             time.sleep(1)
         actual = sender.finish() / (time.monotonic() - begun)
         ended = time.monotonic()
@@ -132,6 +137,16 @@ def soak(folder: Path, server: str, devices: int, rate: float, minutes: float, b
     check_chain(settings.store.scores)
     rows = sum(part.rows for part in score_log.parts(settings.store.scores))
     return Outcome(samples, actual, sampler.restarts, drained_s, rows)
+
+
+def tell(sample: Sample) -> None:
+    """Say on standard error how the run goes."""
+    print(
+        f"{sample.at_s / 60:5.1f} min: {sample.sent:,} messages sent, lag {sample.lag:,}, {sample.devices:,} devices, "
+        f"scorer {sample.scorer_mb:.0f} MB, archiver {sample.archiver_mb:.0f} MB",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def check_chain(folder: Path) -> None:
