@@ -160,13 +160,20 @@ def max_payload_bytes(settings: Settings, topics: Mapping[str, TopicInfo]) -> in
     return limits[least] * 9 // 10
 
 
-def load_model(settings: Settings) -> Model:
-    """Load the stream's bundle and run its probe.
+def load_model(settings: Settings, bundle: Path | None = None) -> Model:
+    """Load a bundle, run its probe and hold it against what the stream's devices are said to send.
+
+    Args:
+        settings: of the stream.
+        bundle: its folder; None is the stream's.
 
     Raises:
         BundleError: it cannot be used; the class says why.
     """
-    return bundles.load(settings.stream.bundle)
+    model = bundles.load(bundle or settings.stream.bundle)
+    if settings.stream.channels:
+        bundles.check_fits(model, settings.stream.channels)
+    return model
 
 
 class Models:
@@ -182,6 +189,7 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self.bundle = str(settings.stream.bundle)
         self.configured = load_model(settings)
+        self._settings = settings
         self._loaded = {self.configured.model_id: self.configured}
 
     def get(self, bundle: str, model_id: str) -> Model:
@@ -200,6 +208,14 @@ class Models:
                 raise BundleDigestError(f"{bundle}: expected the bundle {model_id[:16]}, found {model.model_id[:16]}")
             self.add(model)
         return self._loaded[model_id]
+
+    def load(self, bundle: str) -> Model:
+        """Load another bundle for the stream; it is not kept before `add`, so any thread may do this.
+
+        Raises:
+            BundleError: it cannot be used; the class says why.
+        """
+        return load_model(self._settings, Path(bundle))
 
     def add(self, model: Model) -> None:
         """Keep a model that was loaded elsewhere."""

@@ -57,6 +57,9 @@ class StreamSettings(Section):
     """Shell pattern; other devices are skipped and counted."""
     bundle: Path
     """The model's folder, or `pretrained:NAME` for one that ships with the package."""
+    channels: dict[str, str] = {}
+    """What devices send, each channel with its unit ("": not known). If given, a bundle that does not fit it is
+    refused."""
     scores_topic: Topic = ""
     """Default: `sensor.scores.v1.<name>`, so that two streams never share a topic."""
     alerts_topic: Topic = "sensor.alerts.v1"

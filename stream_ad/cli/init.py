@@ -29,6 +29,7 @@ name = "{name}"                          # names the consumer groups, the checkp
 readings_topic = "sensor.readings.v1"    # what devices, simulators and `stream-ad send` write to
 devices = "*"                            # shell pattern; other devices are skipped and counted
 bundle = "bundles/{name}"                # the model; `stream-ad train` makes it. Owns channels, units, window
+# channels = {{ flow = "l/min" }}          # what devices send, with units: a bundle for others is then refused
 
 [transport]
 kind = "local"                           # a durable log in one file on this machine

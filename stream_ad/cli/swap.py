@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.config import load
     from stream_ad.core.model import grid_differences
     from stream_ad.errors import BundleMismatchError
-    from stream_ad.io import bundles, control_messages
+    from stream_ad.io import control_messages
 
     settings = load(args.config)
     name = str(args.bundle)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         if name.startswith(pretrained.PREFIX)
         else args.bundle.expanduser().resolve()
     )
-    model = bundles.load(folder)
+    model = load_model(settings, folder)
     if differences := grid_differences(load_model(settings), model):
         raise BundleMismatchError(
             f"{folder}: expected the windows of {settings.stream.bundle}, found {'; '.join(differences)}: name it in "

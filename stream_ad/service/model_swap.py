@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from stream_ad.assembly import Models
 from stream_ad.config import Settings
@@ -18,7 +17,7 @@ from stream_ad.errors import (
     StreamAdError,
     TransportError,
 )
-from stream_ad.io import bundles, control_messages
+from stream_ad.io import control_messages
 from stream_ad.io.control_messages import SwapCommand
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.service.logs import EventLog
@@ -126,7 +125,7 @@ class CommandFollower:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, command: SwapCommand) -> Model:
-        model = bundles.load(Path(command.bundle))
+        model = self._models.load(command.bundle)
         if model.model_id != command.model_id:
             raise BundleDigestError(
                 f"{command.bundle}: expected the bundle {command.model_id[:16]}, found {model.model_id[:16]}"

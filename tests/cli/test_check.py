@@ -52,6 +52,15 @@ def test_all_is_well_after_create(config: Path, capsys: pytest.CaptureFixture[st
     assert checked(config, capsys)[0] == 0
 
 
+def test_a_bundle_that_is_not_for_these_devices_is_a_finding(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_bundle(config.parent)
+    stated = ", ".join(f'"{name}" = "V"' for name in CHANNELS[1:])
+    config.write_text(config.read_text().replace("[transport]", f"channels = {{ {stated} }}\n[transport]"))
+    found = checked(config, capsys)[1]["bundle"]
+    assert not found["ok"]
+    assert f"does not fit the stream: channel {CHANNELS[0]!r} is missing" in found["text"]
+
+
 def test_a_line_each_for_people(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", str(config), "--create"]) == 1
     lines = capsys.readouterr().out.splitlines()

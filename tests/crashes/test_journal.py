@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from simulators.fleet import CHANNELS
 from stream_ad.assembly import Models, group
 from stream_ad.core.batches import AlertPhase
 from stream_ad.core.quality import Quality
@@ -214,7 +215,7 @@ def test_a_swapped_bundle_outlives_a_restart_until_the_settings_name_another(
     expect_one_story_each(stream)
 
 
-@pytest.mark.parametrize("fault", ["probe", "other content", "other windows", "gone"])
+@pytest.mark.parametrize("fault", ["probe", "other content", "other windows", "other units", "gone"])
 def test_a_bundle_that_cannot_be_used_is_refused_and_the_old_one_goes_on(
     make_stream: Callable[..., Stream],
     other_bundle: Path,
@@ -223,14 +224,15 @@ def test_a_bundle_that_cannot_be_used_is_refused_and_the_old_one_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stream = make_stream(partitions=1, commit={"every_s": 0.01})
+    stream.change("stream.channels", **dict.fromkeys(CHANNELS, "mm/s"))
     role = open_scorer(stream)
     records = fleet_records(duration_s=600)
     stream.send(list(islice(records, 200)))
     work_off(role, stream)
     before = marker_of(stream).model_id
     bad = tmp_path / "bad"
-    if fault == "other windows":
-        train_bundle(bad, samples=32)
+    if fault in ("other windows", "other units"):
+        train_bundle(bad, **({"samples": 32} if fault == "other windows" else {"unit": "in/s"}))
         ask_for(stream, bad)
     else:
         shutil.copytree(other_bundle, bad)

@@ -43,7 +43,7 @@ LONG_S = 60.0
 """For waits that end by themselves: a machine may be busy."""
 
 
-def train_bundle(folder: Path, kind: str = "pca", folds: int = 2, samples: int = SAMPLES) -> Path:
+def train_bundle(folder: Path, kind: str = "pca", folds: int = 2, samples: int = SAMPLES, unit: str = "") -> Path:
     """Train a tiny model of the simulated pumps; return its folder."""
     quiet = scenario({"devices": 6, "duration_s": 900, "seed": 3}, "quiet")
     names = sorted(CHANNELS)
@@ -58,7 +58,9 @@ def train_bundle(folder: Path, kind: str = "pca", folds: int = 2, samples: int =
         ),
     )
     shape = WindowShape(SECOND_NS, samples, STRIDE)
-    plan = TrainingPlan(folder.name, kind, shape, tuple(Channel(name) for name in names), baseline="", folds=folds)
+    plan = TrainingPlan(
+        folder.name, kind, shape, tuple(Channel(name, unit) for name in names), baseline="", folds=folds
+    )
     trained = train(known, plan)
     bundles.save(trained.model, folder, trained.probe)
     return folder
