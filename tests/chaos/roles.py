@@ -33,6 +33,7 @@ class Member:
         process: of this life, None between two.
         sentence: why this life will end, where we are the reason.
         start_at: when the next life begins.
+        stopped_at: when it last was sent SIGSTOP.
         wake_at: when it is sent SIGCONT, 0 where it is not stopped.
         woken_at: when it was; cleared by its end.
     """
@@ -44,6 +45,7 @@ class Member:
     sentence: str = ""
     start_at: float = 0.0
     started_at: float = 0.0
+    stopped_at: float = 0.0
     wake_at: float = 0.0
     woken_at: float = 0.0
     failures: int = 0
@@ -98,7 +100,12 @@ class Crew:
         self._stream, self._folder, self._say = stream, folder, say
         self._rng = random.Random(f"{seed} restarts")
         self._back_off = BackOff()
+        self._brokers_lost: list[float] = []
         folder.mkdir(parents=True, exist_ok=True)
+
+    def note_lost_broker(self) -> None:
+        """Remember that a broker was killed now; any thread may call this."""
+        self._brokers_lost.append(time.monotonic())
 
     def add(self, role: str, index: int) -> None:
         """Start a member, or let it come back."""
@@ -149,7 +156,8 @@ class Crew:
         """Stop a member's processor time; `tend` wakes it."""
         member = self._members[role, index]
         _running(member).process.send_signal(signal.SIGSTOP)
-        member.wake_at = time.monotonic() + seconds
+        member.stopped_at = time.monotonic()
+        member.wake_at = member.stopped_at + seconds
 
     def leave(self, role: str, index: int) -> None:
         """Ask a member to end for good, in an orderly way."""
@@ -172,7 +180,9 @@ class Crew:
             if process.process.poll() is not None:
                 self._bury(member)
             elif member.woken_at and now - member.woken_at > WAKE_S:
-                self._slept(member, "kept its place")
+                # A broker that takes over a group gives its members a whole session anew.
+                lost = any(member.stopped_at <= at <= member.woken_at for at in self._brokers_lost)
+                self._slept(member, "kept its place" + (", a broker was lost while it slept" if lost else ""))
 
     def finish(self, role: str, seconds: float = 90.0) -> None:
         """Ask all members of a role to end and wait; one that does not counts as wrong."""

@@ -203,6 +203,7 @@ class Run:
         aim = disturbance.aim or schedule.Aim.LEADER
         index = self._cluster.aimed_at(aim, stream.stream.readings_topic, disturbance.index, scorers, transaction)
         self._cluster.kill(index)
+        self._crew.note_lost_broker()
         self._say(str(disturbance), number=disturbance.number, broker=index)
         time.sleep(disturbance.lasts_s)
         self._cluster.start(index)

@@ -6,8 +6,10 @@ A target takes bytes and returns; anything that it raises is a finding, and so i
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -185,7 +187,9 @@ CHECKPOINT = "s.0.00000000000000000005.0123456789abcdef.ckpt"
 
 @cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="stream-ad-fuzz-"))
+    folder = Path(tempfile.mkdtemp(prefix="stream-ad-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _checkpoint_seed() -> bytes:
