@@ -58,7 +58,15 @@ def run_all(settings: Settings, args: argparse.Namespace) -> int:
 def run_one(settings: Settings, args: argparse.Namespace) -> int:
     """Run one role in this process."""
     from stream_ad.service import logs
-    from stream_ad.service.role import Exit, Pulse, die_with_parent, run_role, stop_on_signals, supervised
+    from stream_ad.service.role import (
+        Exit,
+        Pulse,
+        die_with_parent,
+        run_role,
+        set_aside_what_stays,
+        stop_on_signals,
+        supervised,
+    )
     from stream_ad.service.roles.catalog import RoleContext, build, http_address
 
     label = args.role if args.role == "archiver" and not args.index else f"{args.role}-{args.index}"
@@ -81,6 +89,7 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
         stop,
         shutdown_timeout_s=settings.service.shutdown_timeout_s,
         http=http_address(settings, args.role, args.index),
+        on_opened=set_aside_what_stays,
     )
     _leave_within(EXIT_S, code)
     return code
