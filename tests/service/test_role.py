@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -152,3 +154,41 @@ def test_a_role_in_a_call_that_does_not_return_is_not_ready(tmp_path: Path) -> N
     assert "stream_ad_ready 0.0" in get(port, "/metrics")[1]
     assert get(port, "/livez")[0] == 200  # waiting for a broker that is gone is no reason to be killed
     assert finish(process)[0] == Exit.BROKEN  # for so long it is
+
+
+LONG_RUN = """
+import gc, sys
+from collections import deque
+from stream_ad.service.role import set_aside_what_stays
+modules = [[number] for number in range(1_000_000)]
+gc.collect()
+if sys.argv[1] == "aside":
+    set_aside_what_stays()
+before = gc.get_stats()[2]["collections"]
+fetched = deque(maxlen=20_000)
+for _ in range(200_000):
+    future = []
+    future.append(future)  # a cycle, dropped when it is no longer young
+    fetched.append(future)
+print(gc.get_stats()[2]["collections"] - before)
+"""
+
+
+@pytest.mark.parametrize("how", ["as it is", "aside"])
+def test_cycles_are_collected_soon_however_much_stays(how: str) -> None:
+    found = subprocess.run([sys.executable, "-c", LONG_RUN, how], capture_output=True, text=True, check=True)
+    collections = int(found.stdout)
+    assert (collections >= 2) if how == "aside" else (collections == 0)
+
+
+def test_what_follows_opening_is_done_once(tmp_path: Path) -> None:
+    stop, seen = threading.Event(), list[str]()
+
+    def opened() -> None:
+        seen.append("opened")
+        stop.set()
+
+    pulse = Pulse(60.0)
+    code = run_role(lambda: TinyRole("work", tmp_path), pulse, stop, shutdown_timeout_s=5, on_opened=opened)
+    assert code == Exit.DONE
+    assert seen == ["opened"]
