@@ -180,7 +180,7 @@ class Crew:
             if process.process.poll() is not None:
                 self._bury(member)
             elif member.woken_at and now - member.woken_at > WAKE_S:
-                # A broker that takes over a group gives its members a whole session anew.
+                # A broker that takes over a group may give its members a whole session anew: told apart.
                 lost = any(member.stopped_at <= at <= member.woken_at for at in self._brokers_lost)
                 self._slept(member, "kept its place" + (", a broker was lost while it slept" if lost else ""))
 
