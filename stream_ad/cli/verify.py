@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         StorageError: the folder cannot be read.
     """
     from stream_ad.config import load
-    from stream_ad.io.score_compaction import is_unfinished
+    from stream_ad.io.score_exchange import is_unfinished
     from stream_ad.lab.verification import verify
 
     folder = args.folder if args.folder is not None else load(args.config).store.scores

@@ -10,15 +10,9 @@ docs/adr/0016-compaction.md.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
 import os
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from stream_ad.errors import BusyError, ScoreLogError, StorageError, StreamAdError
-from stream_ad.io import durable
-from stream_ad.io.durable import make_folder, storage_errors, sync_folder
+from stream_ad.errors import ScoreLogError, StreamAdError
+from stream_ad.io.durable import storage_errors
+from stream_ad.io.score_exchange import Exchange, abandon, built_in, change_places, locked, new_place, sweep
 from stream_ad.io.score_log import hours, listed, ordered, write_file
 from stream_ad.io.score_messages import Span
 from stream_ad.io.score_parts import PART, PartInfo, footer_of, opened, part_name, with_footer
@@ -36,7 +30,6 @@ from stream_ad.io.score_parts import PART, PartInfo, footer_of, opened, part_nam
 HOUR_NS = 3_600_000_000_000
 GRACE_S = 2.0
 """So long an hour's old folder is left alone: somebody may be in the middle of listing it."""
-_PLAN, _HOUR, _LOCK = "plan.json", "hour", "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +85,19 @@ def compact(
     if not folder.is_dir():
         return []
     done: list[HourReport] = []
-    swapped: list[_Swap] = []
-    with _locked(folder) as work:
-        _sweep(work, folder)
+    exchanged: list[Exchange] = []
+    with locked(folder) as work:
+        sweep(work, folder)
         for plan in _plans(folder, closed_before_ns, max_rows):
             report = _planned(plan)
             if not report.skipped:
-                swapped.append(_compact_hour(plan, work, folder))
+                exchanged.append(_compact_hour(plan, work, folder))
             done.append(_told(tell, report))
-        if swapped:
+        if exchanged:
             time.sleep(grace_s)
-        for swap in swapped:
-            with storage_errors(swap.place, "removed"):
-                swap.remove()
+        for exchange in exchanged:
+            with storage_errors(exchange.place, "removed"):
+                exchange.remove()
     return done
 
 
@@ -126,6 +119,19 @@ def _planned(plan: _HourPlan) -> HourReport:
     rows = sum(part.rows for group in plan.groups for part in group)
     hour = plan.hour.relative_to(plan.hour.parent.parent)
     return HourReport(hour, sum(map(len, plan.groups)), len(plan.groups), rows, plan.skipped)
+
+
+def _compact_hour(plan: _HourPlan, work: Path, folder: Path) -> Exchange:
+    with storage_errors(work, "written"):
+        place = new_place(work)
+        try:
+            for group in plan.groups:
+                _merge(group, built_in(place))
+            merged = {part.path.name for group in plan.groups for part in group}
+            return change_places(plan.hour, merged, place, folder)
+        except (StreamAdError, OSError):
+            abandon(place, folder)
+            raise
 
 
 def _plans(folder: Path, closed_before_ns: int, max_rows: int) -> Iterator[_HourPlan]:
@@ -256,215 +262,3 @@ def _same_rows(left: pa.Table, right: pa.Table) -> bool:
         if not np.array_equal(np.asarray(one.fill_null(0)), np.asarray(other.fill_null(0)), equal_nan=True):
             return False
     return True
-
-
-# -- changing places -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Swap:
-    """An hour's new folder being built in `place`, or the old one after both have changed places.
-
-    Attributes:
-        place: a folder of its own beside the score log.
-        hour: the folder in the score log.
-        names: what the hour held when the new folder was built.
-        inode: of the folder that was built.
-    """
-
-    place: Path
-    hour: Path
-    names: tuple[str, ...]
-    inode: int
-
-    @property
-    def built(self) -> Path:
-        return self.place / _HOUR
-
-    def save(self, folder: Path) -> None:
-        """Write down what is about to happen, for whoever comes after a crash."""
-        plan = {"hour": self.hour.relative_to(folder).as_posix(), "names": self.names, "inode": self.inode}
-        with (self.place / _PLAN).open("x") as file:
-            json.dump(plan, file)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(self.place)
-
-    @classmethod
-    def load(cls, place: Path, folder: Path) -> _Swap | None:
-        """Return what was written down; None where the process died before."""
-        try:
-            plan = json.loads((place / _PLAN).read_bytes())
-            return cls(place, folder / plan["hour"], tuple(plan["names"]), int(plan["inode"]))
-        except (FileNotFoundError, ValueError, KeyError):
-            return None
-
-    def has_happened(self) -> bool:
-        """Return whether the folders have changed places."""
-        return self.built.is_dir() and self.built.stat().st_ino != self.inode
-
-    def adopt(self) -> list[str]:
-        """Take over what came into the old folder after it was looked through: a late part of an archiver.
-
-        Its name was free there. Is it taken in the hour now, then another archiver has written that span.
-
-        Returns:
-            the names of what came late.
-        """
-        late = [entry.name for entry in os.scandir(self.built) if entry.name not in self.names]
-        if late and self.hour.is_dir():
-            for name in late:
-                with suppress(FileExistsError):
-                    os.link(self.built / name, self.hour / name)
-            sync_folder(self.hour)
-        return late
-
-    def remove(self) -> None:
-        """Delete what is not wanted: the old folder, or the new one where the exchange has not happened."""
-        if self.has_happened():
-            self._empty()
-        _discard(self.place)
-
-    def _empty(self) -> None:
-        names: Sequence[str] = self.names
-        while True:
-            for name in names:
-                path = self.built / name
-                if path.is_dir():
-                    path.rmdir()
-                else:
-                    path.unlink(missing_ok=True)
-            try:
-                self.built.rmdir()  # refused where something has come in the meantime
-                return
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:
-                    raise
-            names = self.adopt()
-
-
-def _compact_hour(plan: _HourPlan, work: Path, folder: Path) -> _Swap:
-    place = work / secrets.token_hex(8)
-    with storage_errors(place, "written"):
-        make_folder(place / _HOUR)
-        try:
-            for group in plan.groups:
-                _merge(group, place / _HOUR)
-            return _change_places(plan, place, folder)
-        except (StreamAdError, OSError):
-            swap = _Swap.load(place, folder)
-            if swap is None or not swap.has_happened():
-                _discard(place)
-            raise
-
-
-def _change_places(plan: _HourPlan, place: Path, folder: Path) -> _Swap:
-    """Complete the new folder of an hour, exchange it for the old one, look after late comers."""
-    built = place / _HOUR
-    merged = {part.path.name for group in plan.groups for part in group}
-    names = []
-    for entry in os.scandir(plan.hour):
-        names.append(entry.name)
-        if entry.is_dir():
-            (built / entry.name).mkdir()
-        elif entry.name not in merged:
-            os.link(entry.path, built / entry.name)
-    for name in merged:
-        if _is_linked_name(name):
-            (built / name).mkdir()
-    shutil.copymode(plan.hour, built)
-    sync_folder(built)
-    swap = _Swap(place, plan.hour, tuple(names), built.stat().st_ino)
-    swap.save(folder)
-    durable.exchange(built, plan.hour)
-    swap.adopt()
-    return swap
-
-
-def _is_linked_name(name: str) -> bool:
-    match = PART.fullmatch(name)
-    return match is not None and match[3] is None
-
-
-def _discard(place: Path) -> None:
-    """Delete a place; the plan goes last, so that a crash here is no crash before the plan was written."""
-    shutil.rmtree(place / _HOUR, ignore_errors=True)
-    shutil.rmtree(place, ignore_errors=True)
-
-
-# -- what a crash left -----------------------------------------------------------------------------
-
-
-def finish(folder: Path) -> bool:
-    """Finish or undo what a compaction that died has left, unless another is running.
-
-    Returns:
-        whether anything was left.
-
-    Raises:
-        StorageError: the folder cannot be read or written.
-    """
-    folder = folder.resolve()
-    if not _places(folder):
-        return False
-    try:
-        with _locked(folder) as work:
-            return _sweep(work, folder)
-    except BusyError:
-        return False
-
-
-def is_unfinished(folder: Path) -> bool:
-    """Return whether a compaction is running, or has died in the middle."""
-    return bool(_places(folder.resolve()))
-
-
-def _places(folder: Path) -> list[Path]:
-    work = _work(folder)
-    with storage_errors(work, "listed"):
-        return [path for path in work.iterdir() if path.is_dir()] if work.is_dir() else []
-
-
-def _sweep(work: Path, folder: Path) -> bool:
-    found = _places(folder)
-    with storage_errors(work, "cleaned"):
-        for place in found:
-            swap = _Swap.load(place, folder)
-            if swap is None:
-                _discard(place)
-                continue
-            if swap.has_happened():
-                swap.adopt()
-            swap.remove()
-    return bool(found)
-
-
-def _work(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.compaction"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
-    """Make the folder to work in and keep other compactions out.
-
-    Raises:
-        BusyError: another is running.
-        StorageError: it cannot be made, or is on another file system.
-    """
-    work = _work(folder)
-    with storage_errors(work, "written"):
-        if folder.parent.stat().st_dev != folder.stat().st_dev:
-            raise StorageError(
-                f"{work}: expected the file system of {folder}, found another: parts are merged beside the score log, "
-                "where `**/*.parquet` does not see them; let store.scores be a folder below the mount"
-            )
-        make_folder(work)
-        handle = os.open(work / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{folder}: expected no other compaction, found one running") from error
-        yield work
-    finally:
-        os.close(handle)

@@ -16,8 +16,9 @@ import duckdb
 import pytest
 
 from stream_ad.errors import BusyError, PartExistsError, PartMovedError, ScoreLogError, StorageError
-from stream_ad.io import durable, score_compaction, score_log
-from stream_ad.io.score_compaction import HourReport, compact, finish, is_unfinished
+from stream_ad.io import durable, score_compaction, score_exchange, score_log
+from stream_ad.io.score_compaction import HourReport, compact
+from stream_ad.io.score_exchange import finish, is_unfinished
 from stream_ad.io.score_messages import Span, schema
 from stream_ad.io.score_parts import part_info
 from stream_ad.lab.verification import verify
@@ -212,7 +213,7 @@ def test_what_is_no_part_stays_and_strange_folders_stop_an_hour(folder: Path) ->
 
 def test_two_compactions_do_not_meet(folder: Path) -> None:
     before = content(folder)
-    with score_compaction._locked(folder.resolve()):
+    with score_exchange.locked(folder.resolve()):
         with pytest.raises(BusyError, match="found one running"):
             done(folder)
         assert finish(folder) is False
@@ -256,15 +257,15 @@ def dies_at(owner: object, name: str, after: bool, call: int = 1) -> Iterator[No
 STEPS = [
     (score_compaction, "_merge", False),
     (score_compaction, "_merge", True),
-    (score_compaction, "sync_folder", False),
-    (score_compaction._Swap, "save", False),
-    (score_compaction._Swap, "save", True),
+    (score_exchange, "sync_folder", False),
+    (score_exchange.Exchange, "save", False),
+    (score_exchange.Exchange, "save", True),
     (durable, "exchange", False),
     (durable, "exchange", True),
-    (score_compaction._Swap, "adopt", True),
-    (score_compaction._Swap, "remove", False),
-    (score_compaction._Swap, "_empty", True),
-    (score_compaction, "_discard", False),
+    (score_exchange.Exchange, "adopt", True),
+    (score_exchange.Exchange, "remove", False),
+    (score_exchange.Exchange, "_empty", True),
+    (score_exchange, "_discard", False),
 ]
 
 
@@ -324,17 +325,17 @@ def test_a_part_that_comes_in_between_is_taken_over(folder: Path, monkeypatch: p
 
 
 def test_a_part_that_comes_even_later_is_taken_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remove = score_compaction._Swap.remove
+    remove = score_exchange.Exchange.remove
     seen: list[Path] = []
 
-    def remove_late(swap: score_compaction._Swap) -> None:
+    def remove_late(exchange: score_exchange.Exchange) -> None:
         if not seen:
             path = late(folder)
-            path.rename(swap.built / path.name)  # its link was under way when the folders changed places
+            path.rename(exchange.built / path.name)  # its link was under way when the folders changed places
             seen.append(path)
-        remove(swap)
+        remove(exchange)
 
-    monkeypatch.setattr(score_compaction._Swap, "remove", remove_late)
+    monkeypatch.setattr(score_exchange.Exchange, "remove", remove_late)
     done(folder)
     assert part_info(seen[0]).rows == 1
     assert verify(folder).gaps == ()

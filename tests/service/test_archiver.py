@@ -13,7 +13,7 @@ import pytest
 
 from stream_ad.config import parse
 from stream_ad.errors import ConfigError, FencedError, PositionError, ScoreLogError
-from stream_ad.io import score_compaction, score_log
+from stream_ad.io import score_exchange, score_log
 from stream_ad.io.local_log import LocalLog
 from stream_ad.io.score_compaction import compact
 from stream_ad.io.score_messages import ScoreMessage, Span, decode
@@ -267,12 +267,12 @@ def test_an_archiver_that_starts_finishes_a_compaction_that_died(tmp_path: Path)
         settle(role)
     house.kill(role)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score_compaction._Swap, "adopt", lambda _: sys.exit("killed"))
+        patch.setattr(score_exchange.Exchange, "adopt", lambda _: sys.exit("killed"))
         with pytest.raises(SystemExit):
             compact(tmp_path / "scores", now[0], 1_000, grace_s=0.0)
-    assert score_compaction.is_unfinished(tmp_path / "scores")
+    assert score_exchange.is_unfinished(tmp_path / "scores")
     house.archiver()
-    assert not score_compaction.is_unfinished(tmp_path / "scores")
+    assert not score_exchange.is_unfinished(tmp_path / "scores")
     house.all_once()
     close(house)
 

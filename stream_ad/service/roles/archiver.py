@@ -17,7 +17,7 @@ from stream_ad.errors import (
     StorageError,
     UnreachableError,
 )
-from stream_ad.io import score_compaction, score_log, score_messages
+from stream_ad.io import score_exchange, score_log, score_messages
 from stream_ad.io.score_messages import ScoreMessage, Span
 from stream_ad.io.score_parts import PartInfo
 from stream_ad.io.transport import Commit, CommitOutcome, Committer, Partition, Position, RawBatch, Source, Transport
@@ -94,7 +94,7 @@ class Archiver:
         self._transport = self._open_log()
         try:
             score_log.clean_aside(self._folder, time.time_ns() - ASIDE_KEPT_NS)
-            if score_compaction.finish(self._folder):
+            if score_exchange.finish(self._folder):
                 log.info("compaction_finished", folder=str(self._folder))
         except StorageError as error:
             log.warning("folder_not_cleaned", message=str(error))
