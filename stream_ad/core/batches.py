@@ -155,6 +155,12 @@ class Keys:
         """Return the given rows, in the given order."""
         return Keys(self.device[rows], self.end_ns[rows], self.offset[rows], self.sequence[rows], self.revision[rows])
 
+    @classmethod
+    def none(cls) -> Keys:
+        """Return no rows."""
+        number = np.empty(0, np.int64)
+        return cls(np.empty(0, np.int32), number, number, number, np.empty(0, np.uint16))
+
 
 @dataclass(frozen=True, slots=True)
 class WindowBatch:
@@ -180,6 +186,29 @@ class WindowBatch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def take(self, rows: Int64Array) -> WindowBatch:
+        """Return the given rows, in the given order."""
+        return WindowBatch(self.keys.take(rows), self.values[rows], self.coverage[rows], self.quality[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[WindowBatch]) -> WindowBatch:
+        """Return the rows of at least one part, one part after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        keys = Keys(
+            np.concatenate([part.keys.device for part in parts]),
+            np.concatenate([part.keys.end_ns for part in parts]),
+            np.concatenate([part.keys.offset for part in parts]),
+            np.concatenate([part.keys.sequence for part in parts]),
+            np.concatenate([part.keys.revision for part in parts]),
+        )
+        return cls(
+            keys,
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.coverage for part in parts]),
+            np.concatenate([part.quality for part in parts]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stream_ad.core.arrivals import Arrivals, records_of, refused
 from stream_ad.core.batches import (
     Arrays,
     BoolArray,
@@ -25,16 +26,16 @@ from stream_ad.core.batches import (
     ReadingBatch,
     Reason,
     Refused,
-    UInt8Array,
     WindowBatch,
     expect,
 )
+from stream_ad.core.closing import Closing
 from stream_ad.core.holding import Holding
 from stream_ad.core.model import Channel, Fill, WindowShape
 from stream_ad.core.quality import Quality
-from stream_ad.core.ring import BAD, CELL_FLAGS, NEVER, OUT_OF_ORDER, Ring, resized
+from stream_ad.core.ring import CELL_FLAGS, NEVER, OUT_OF_ORDER, Ring, resized
 from stream_ad.core.rounds import rounds
-from stream_ad.core.segments import Segments, expand, order_by_slot, running_max, runs
+from stream_ad.core.segments import running_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,52 +51,6 @@ class TimeRules:
     lateness_ns: int
     idle_close_ns: int
     max_ahead_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Closing:
-    """Windows that close, in order of time per slot.
-
-    Attributes:
-        slot: int64[n].
-        end: int64[n], exclusive end cell.
-        offset: int64[n], input offset that closes the window.
-        idle: bool[n], closed by silence.
-    """
-
-    slot: Int64Array
-    end: Int64Array
-    offset: Int64Array
-    idle: BoolArray
-
-    def take(self, rows: BoolArray | Int64Array) -> _Closing:
-        return _Closing(self.slot[rows], self.end[rows], self.offset[rows], self.idle[rows])
-
-
-@dataclass(frozen=True, slots=True)
-class _Timely:
-    """Readings that are not too far ahead, sorted by slot, in log order within a slot.
-
-    Attributes:
-        segments: runs of a slot.
-        number: int64[n], run of each row.
-        row: int64[n], row in the batch.
-        cell: int64[n], cell of the grid.
-        record: int64[n], which record of the batch.
-        offset: int64[n], its offset.
-        flags: uint8[n], cell flags.
-    """
-
-    segments: Segments
-    number: Int64Array
-    row: Int64Array
-    cell: Int64Array
-    record: Int64Array
-    offset: Int64Array
-    flags: UInt8Array
-
-    def slot(self, rows: Int64Array) -> Int64Array:
-        return self.segments.slot[self.number[rows]]
 
 
 class Windowing:
@@ -174,42 +129,20 @@ class Windowing:
             return self._join([]), []
         log = np.maximum(np.maximum.accumulate(batch.record_log_ns), self._log_ns)
         self._log_ns = int(log[-1])
-        record = _records(batch)
+        record = records_of(batch)
         future = batch.event_ns > log[record] + self._rules.max_ahead_ns
-        refused = _refused(np.flatnonzero(future), batch, Reason.FUTURE)
+        letters = refused(np.flatnonzero(future), batch, Reason.FUTURE)
         parts: list[WindowBatch] = []
-        if len(slot) > len(refused):
-            work = self._timely(slot, batch, record, np.flatnonzero(~future) if refused else None, bad)
+        if len(slot) > len(letters):
+            rows = np.flatnonzero(~future) if letters else None
+            work = Arrivals.of(slot, batch, record, rows, bad, self._shape.period_ns)
             if work is not None:
                 parts, late = self._add_timely(work, log, batch.record_offset, batch.values)
-                refused += _refused(np.sort(late), batch, Reason.LATE)
+                letters += refused(np.sort(late), batch, Reason.LATE)
         idle = self._close_idle(log, batch.record_offset)
         if idle is not None:
             parts.append(self._windows(idle))
-        return self._join(parts), refused
-
-    def _timely(
-        self, slot: Int32Array, batch: ReadingBatch, record: Int64Array, rows: Int64Array | None, bad: BoolArray | None
-    ) -> _Timely | None:
-        """Sort readings by slot; `rows` are those not refused yet, None means all."""
-        kept = slot if rows is None else slot[rows]
-        if len(kept) == 0:
-            return None
-        order = order_by_slot(kept)
-        if order is None:
-            order = np.arange(len(kept))
-        row = order if rows is None else rows[order]
-        segments = Segments.of(slot[row])
-        period = self._shape.period_ns
-        return _Timely(
-            segments=segments,
-            number=segments.number(),
-            row=row,
-            cell=(batch.event_ns[row] + period // 2) // period,
-            record=record[row],
-            offset=batch.offset[row],
-            flags=np.zeros(len(row), np.uint8) if bad is None else np.where(bad[row], BAD, np.uint8(0)),
-        )
+        return self._join(parts), letters
 
     def close_idle(self, log_ns: int, offset: int) -> WindowBatch:
         """Move log time on and close what a silence has ended, as a record without readings would."""
@@ -226,7 +159,7 @@ class Windowing:
         return int(self._heard[is_open].min()) + self._rules.idle_close_ns
 
     def _add_timely(
-        self, work: _Timely, log: Int64Array, record_offset: Int64Array, values: Float32Array
+        self, work: Arrivals, log: Int64Array, record_offset: Int64Array, values: Float32Array
     ) -> tuple[list[WindowBatch], Int64Array]:
         """Take in readings that are not too far ahead; return windows and the rows that are late."""
         seg, cell = work.segments, work.cell
@@ -244,8 +177,8 @@ class Windowing:
         return parts, work.row[late]
 
     def _floors(
-        self, work: _Timely, before: Int64Array, log: Int64Array, record_offset: Int64Array
-    ) -> tuple[Int64Array, _Closing | None]:
+        self, work: Arrivals, before: Int64Array, log: Int64Array, record_offset: Int64Array
+    ) -> tuple[Int64Array, Closing | None]:
         """Return the floor that each reading meets, and the idle closes that precede readings."""
         seg, stride = work.segments, self._shape.stride
         floor = np.maximum(self._floor[seg.slot][work.number], before - self._late)
@@ -269,12 +202,12 @@ class Windowing:
         at = np.searchsorted(log, due[silent], side="left")
         lowest = was // stride + 1
         slot = work.slot(silent)
-        closing = self._expand(slot, lowest, end // stride, record_offset[at], idle=True)
+        closing = Closing.between(slot, lowest, end // stride, stride, record_offset[at], idle=True)
         return np.maximum(floor, lifted), closing
 
     def _closings(
-        self, work: _Timely, before: Int64Array, floor: Int64Array, raised: Int64Array, flushes: _Closing | None
-    ) -> _Closing:
+        self, work: Arrivals, before: Int64Array, floor: Int64Array, raised: Int64Array, flushes: Closing | None
+    ) -> Closing:
         """Return all windows that the readings close, but those which surely hold no sample, in emission order."""
         stride = self._shape.stride
         top = raised // stride
@@ -282,33 +215,18 @@ class Windowing:
         lowest = floor[rows] // stride + 1
         highest = np.minimum(top[rows], (before[rows] + self._reach) // stride)
         slot = work.slot(rows)
-        closing = self._expand(slot, lowest, highest, work.offset[rows], idle=False)
-        if flushes is not None:
-            closing = _Closing(
-                np.concatenate([closing.slot, flushes.slot]),
-                np.concatenate([closing.end, flushes.end]),
-                np.concatenate([closing.offset, flushes.offset]),
-                np.concatenate([closing.idle, flushes.idle]),
-            )
+        closing = Closing.between(slot, lowest, highest, stride, work.offset[rows], idle=False)
         # In emission order from here on, so that the samples need not be moved again.
-        return closing.take(np.lexsort((closing.end, closing.slot, closing.offset)))
-
-    def _expand(
-        self, slot: Int64Array, lowest: Int64Array, highest: Int64Array, offset: Int64Array, idle: bool
-    ) -> _Closing:
-        """List the windows whose ends are the multiples lowest..highest of the stride."""
-        row, step = expand(np.maximum(highest - lowest + 1, 0))
-        end = (lowest[row] + step) * self._shape.stride
-        return _Closing(slot[row], end, offset[row], np.full(len(row), idle, np.bool_))
+        return (closing if flushes is None else closing.and_also(flushes)).in_emission_order()
 
     def _write_and_close(
         self,
-        work: _Timely,
+        work: Arrivals,
         after: Int64Array,
         raised: Int64Array,
         accepted: BoolArray,
         values: Float32Array,
-        closing: _Closing,
+        closing: Closing,
     ) -> list[WindowBatch]:
         """Write readings and gather windows, in as few passes as the ring allows.
 
@@ -356,7 +274,7 @@ class Windowing:
         stride = self._shape.stride
         return floor // stride * stride - max(self._shape.samples - stride, 0)
 
-    def _close_idle(self, log: Int64Array, record_offset: Int64Array) -> _Closing | None:
+    def _close_idle(self, log: Int64Array, record_offset: Int64Array) -> Closing | None:
         """Close what the silence of devices ends within these records."""
         stride = self._shape.stride
         end = (self._newest // stride + 1) * stride
@@ -367,9 +285,9 @@ class Windowing:
         at = np.searchsorted(log, due[slot], side="left")
         lowest = self._floor[slot] // stride + 1
         self._floor[slot] = end[slot]
-        return self._expand(slot, lowest, end[slot] // stride, record_offset[at], idle=True)
+        return Closing.between(slot, lowest, end[slot] // stride, stride, record_offset[at], idle=True)
 
-    def _windows(self, closing: _Closing) -> WindowBatch:
+    def _windows(self, closing: Closing) -> WindowBatch:
         """Gather closed windows from the ring; those without any sample are left out."""
         reach = self._shape.samples if self._holding is None else self._reach
         values, flags, sparse = self._ring.gather(closing.slot, closing.end, reach)
@@ -406,17 +324,15 @@ class Windowing:
         """Put windows into emission order and count them."""
         if not parts:
             return WindowBatch(
-                NO_KEYS,
+                Keys.none(),
                 np.empty((0, self._shape.samples, self._channels), np.float32),
                 np.empty((0, self._channels), np.float32),
                 np.empty(0, np.uint32),
             )
-        whole = parts[0] if len(parts) == 1 else _concatenated(parts)
+        whole = WindowBatch.joined(parts)
         order = np.lexsort((whole.keys.end_ns, whole.keys.device, whole.keys.offset))
         if not (order[1:] > order[:-1]).all():
-            whole = WindowBatch(
-                whole.keys.take(order), whole.values[order], whole.coverage[order], whole.quality[order]
-            )
+            whole = whole.take(order)
         for rows in rounds(whole.keys.device):
             slot = whole.keys.device[rows]
             whole.keys.sequence[rows] = self._sequence[slot]
@@ -457,45 +373,3 @@ class Windowing:
     def _first_live(self, slots: int) -> Int64Array:
         """Return each slot's first cell that can still matter; any cell for a device never heard of."""
         return np.where(self._newest[:slots] == NEVER, 0, self._oldest(self._floor[:slots]))
-
-
-NO_KEYS = Keys(
-    np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint16)
-)
-
-
-def _concatenated(parts: list[WindowBatch]) -> WindowBatch:
-    keys = Keys(
-        np.concatenate([part.keys.device for part in parts]),
-        np.concatenate([part.keys.end_ns for part in parts]),
-        np.concatenate([part.keys.offset for part in parts]),
-        np.concatenate([part.keys.sequence for part in parts]),
-        np.concatenate([part.keys.revision for part in parts]),
-    )
-    return WindowBatch(
-        keys,
-        np.concatenate([part.values for part in parts]),
-        np.concatenate([part.coverage for part in parts]),
-        np.concatenate([part.quality for part in parts]),
-    )
-
-
-def _records(batch: ReadingBatch) -> Int64Array:
-    """Return int64[n], which record of the batch each reading is of."""
-    if len(batch.offset) == 0:
-        return np.empty(0, np.int64)
-    start = runs(batch.offset)
-    record = np.searchsorted(batch.record_offset, batch.offset[start])
-    return np.repeat(record, np.diff(start, append=len(batch.offset)))
-
-
-def _refused(rows: Int64Array, batch: ReadingBatch, reason: Reason) -> list[Refused]:
-    """Return one entry a record for refused readings."""
-    if len(rows) == 0:
-        return []
-    offsets, first, count = np.unique(batch.offset[rows], return_index=True, return_counts=True)
-    what = "older than the watermark of its device" if reason is Reason.LATE else "too far ahead of log time"
-    return [
-        Refused(offset, reason, f"{n} reading(s) {what}", n, int(batch.event_ns[rows[at]]))
-        for offset, at, n in zip(offsets.tolist(), first.tolist(), count.tolist(), strict=True)
-    ]

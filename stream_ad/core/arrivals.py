@@ -1,0 +1,100 @@
+"""Readings of a poll as windowing takes them in: sorted by slot, each with its cell and its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_ad.core.batches import BoolArray, Int32Array, Int64Array, ReadingBatch, Reason, Refused, UInt8Array
+from stream_ad.core.ring import BAD
+from stream_ad.core.segments import Segments, order_by_slot, runs
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Readings sorted by slot, in log order within a slot.
+
+    Attributes:
+        segments: runs of a slot.
+        number: int64[n], run of each row.
+        row: int64[n], row in the batch.
+        cell: int64[n], cell of the grid.
+        record: int64[n], which record of the batch.
+        offset: int64[n], its offset.
+        flags: uint8[n], cell flags.
+    """
+
+    segments: Segments
+    number: Int64Array
+    row: Int64Array
+    cell: Int64Array
+    record: Int64Array
+    offset: Int64Array
+    flags: UInt8Array
+
+    @classmethod
+    def of(
+        cls,
+        slot: Int32Array,
+        batch: ReadingBatch,
+        record: Int64Array,
+        rows: Int64Array | None,
+        bad: BoolArray | None,
+        period_ns: int,
+    ) -> Arrivals | None:
+        """Sort readings by slot.
+
+        Args:
+            slot: int32[n], the slot of each reading of the batch.
+            batch: n readings.
+            record: int64[n], `records_of(batch)`.
+            rows: int64[k], the readings to take, or None for all.
+            bad: bool[n], readings that held values which are no finite numbers, or None.
+            period_ns: length of a cell; a reading goes to its nearest one.
+
+        Returns:
+            the readings, or None where there are none.
+        """
+        kept = slot if rows is None else slot[rows]
+        if len(kept) == 0:
+            return None
+        order = order_by_slot(kept)
+        if order is None:
+            order = np.arange(len(kept))
+        row = order if rows is None else rows[order]
+        segments = Segments.of(slot[row])
+        return cls(
+            segments=segments,
+            number=segments.number(),
+            row=row,
+            cell=(batch.event_ns[row] + period_ns // 2) // period_ns,
+            record=record[row],
+            offset=batch.offset[row],
+            flags=np.zeros(len(row), np.uint8) if bad is None else np.where(bad[row], BAD, np.uint8(0)),
+        )
+
+    def slot(self, rows: Int64Array) -> Int64Array:
+        """Return int64[k], the slots of rows."""
+        return self.segments.slot[self.number[rows]]
+
+
+def records_of(batch: ReadingBatch) -> Int64Array:
+    """Return int64[n], which record of the batch each reading is of."""
+    if len(batch.offset) == 0:
+        return np.empty(0, np.int64)
+    start = runs(batch.offset)
+    record = np.searchsorted(batch.record_offset, batch.offset[start])
+    return np.repeat(record, np.diff(start, append=len(batch.offset)))
+
+
+def refused(rows: Int64Array, batch: ReadingBatch, reason: Reason) -> list[Refused]:
+    """Return one entry a record for readings that are late or too far ahead."""
+    if len(rows) == 0:
+        return []
+    offsets, first, count = np.unique(batch.offset[rows], return_index=True, return_counts=True)
+    what = "older than the watermark of its device" if reason is Reason.LATE else "too far ahead of log time"
+    return [
+        Refused(offset, reason, f"{n} reading(s) {what}", n, int(batch.event_ns[rows[at]]))
+        for offset, at, n in zip(offsets.tolist(), first.tolist(), count.tolist(), strict=True)
+    ]
