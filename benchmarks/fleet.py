@@ -22,9 +22,10 @@ TICK_S = 0.02
 LARGEST = 2_000
 
 
-def patterns() -> list[list[bytes]]:
+def patterns(samples: int) -> list[list[bytes]]:
     """Return the values of consecutive messages of some pumps, as the JSON after `"values":`."""
-    load = scenarios.load("load").changed(devices=PATTERNS, duration_s=float(ROUNDS * SAMPLES))
+    plain = {"devices": PATTERNS, "duration_s": float(ROUNDS * samples), "samples": samples}
+    load = scenarios.load("load").changed(**plain)
     found: dict[bytes, list[bytes]] = {}
     for message in producer.simulate(load, 0):
         if message.topic == load.readings_topic:
@@ -33,25 +34,27 @@ def patterns() -> list[list[bytes]]:
 
 
 class Fleet:
-    """Messages of `devices` pumps in turn, 64 samples each, one second apart in event time.
+    """Messages of `devices` pumps in turn, `samples` samples each, one second apart in event time.
 
     Args:
         devices: how many speak at a time.
         life: messages of a device until it falls silent and a new one takes its turn; 0 is for ever.
         start_ms: event time of the first sample; it must stay in the past of the log's time.
+        samples: of a message.
     """
 
-    def __init__(self, devices: int, life: int = 0, start_ms: int | None = None) -> None:
+    def __init__(self, devices: int, life: int = 0, start_ms: int | None = None, samples: int = SAMPLES) -> None:
         self.devices = devices
+        self._samples = samples
         self._life = life
         # A year: however fast messages are sent, they never reach the present.
         self._start_ms = int(time.time() * 1_000) - 31_536_000_000 if start_ms is None else start_ms
-        self._values = patterns()
+        self._values = patterns(samples)
 
     def messages(self) -> Iterator[Record]:
         """Yield messages without end, partition 0."""
         for turn in itertools.count():
-            start = b'","ts":{"start":%d,"step_ms":1000},"values":' % (self._start_ms + turn * SAMPLES * 1_000)
+            start = b'","ts":{"start":%d,"step_ms":1000},"values":' % (self._start_ms + turn * self._samples * 1_000)
             for number in range(self.devices):
                 name = self.name(number, turn)
                 values = self._values[number % PATTERNS]

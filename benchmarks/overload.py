@@ -1,7 +1,7 @@
 """A burst of ten times what the pipe sustains, for a minute: is it worked off, with nothing lost and bounded memory?
 
-Windows at every sample (stride 1), so that the pipe's rate is one of which a sender on the same machine can make ten
-times as much. Before the burst half of the sustainable rate, to see the idle size.
+Windows at every sample (stride 1) and messages of 128 samples, so that the pipe's rate is one of which a sender on the
+same machine can make ten times as much. Before the burst half of the sustainable rate, to see the idle size.
 `python -m benchmarks.overload --help`.
 """
 
@@ -33,9 +33,12 @@ from stream_ad.core.model import WindowShape
 from stream_ad.io import bundles, score_log
 
 TIMES = 10.0
+MESSAGE_SAMPLES = 2 * SAMPLES
+POLL = "[commit]\npoll_records = 1000"
+"""As many rows a poll as the default gives with messages half as long."""
 IDLE_S = 40.0
 GROWTH_BAR = 2.0
-"""Largest resident size over the idle one: a poll of `commit.poll_records` messages gives 64 rows each here."""
+"""Largest resident size over the idle one: a poll gives 128,000 rows here."""
 BACKLOG_BAR = 0.1
 """Growth while the backlog is worked off: nothing that is held may depend on how much waits."""
 
@@ -51,10 +54,10 @@ def dense_bundle(folder: Path) -> None:
 def sustainable(folder: Path, kafka: str, messages: int) -> float:
     """Return the messages a second that the pipe works off."""
     topic = f"{TOPIC}.dense"
-    path = write_settings(folder, "dense", kafka, topic)
+    path = write_settings(folder, "dense", kafka, topic, POLL)
     log = assembly.open_transport(settings_of(path))
     log.ensure_topic(topic, 1)
-    fleet = Fleet(DEVICES).messages()
+    fleet = Fleet(DEVICES, samples=MESSAGE_SAMPLES).messages()
     log.append(topic, (next(fleet) for _ in range(messages)))
     log.close()
     wall_s, _, _ = pipe(path, messages, topic)
@@ -65,12 +68,12 @@ def burst(folder: Path, kafka: str, rate: float, seconds: float) -> tuple[list[S
     """Idle, burst, work off; return samples and what was found."""
     name = f"overload-{os.getpid()}"
     topic = f"{TOPIC}.{name}"
-    path = write_settings(folder, name, kafka, topic)
+    path = write_settings(folder, name, kafka, topic, POLL)
     settings = settings_of(path)
     sending, asking = assembly.open_transport(settings), assembly.open_transport(settings)
     sending.ensure_topic(topic, 1)
     progress = Progress(settings, asking)
-    sender = Sender(sending, topic, Fleet(DEVICES).messages(), rate / 2)
+    sender = Sender(sending, topic, Fleet(DEVICES, samples=MESSAGE_SAMPLES).messages(), rate / 2)
     service = Service(path, folder / "overload.log")
     try:
         await_it(lambda: bool(service.lines("opened")), 60, "the scorer")
@@ -81,9 +84,9 @@ def burst(folder: Path, kafka: str, rate: float, seconds: float) -> tuple[list[S
         begun, before = time.monotonic(), sender.sent
         sender.rate = TIMES * rate
         time.sleep(seconds)
-        sender.rate = 0.0
-        time.sleep(0.1)
-        sent, took_s = sender.sent - before, time.monotonic() - begun
+        sender.rate, took_s = 0.0, time.monotonic() - begun
+        time.sleep(0.1)  # what is being appended at this moment
+        sent = sender.sent - before
         total = sender.finish()
         await_it(lambda: progress.committed() >= progress.end(), 60 + 4 * total / rate, "worked off")
         drained_s = time.monotonic() - begun - took_s
@@ -102,6 +105,7 @@ def burst(folder: Path, kafka: str, rate: float, seconds: float) -> tuple[list[S
         "times": round(sent / took_s / rate, 1),
         "burst_s": round(took_s, 1),
         "messages": total,
+        "samples_a_message": MESSAGE_SAMPLES,
         "lag_at_most": max(sample.lag for sample in later),
         "worked_off_s": round(drained_s, 1),
         "restarts": sampler.restarts,
@@ -152,7 +156,7 @@ def main() -> None:
         dense_bundle(folder)
         server = stack.enter_context(KafkaCluster(folder / "kafka")).servers[0]
         kafka = f'kind = "kafka"\nservers = ["{server}"]'
-        samples, found = burst(folder, kafka, args.rate or sustainable(folder, kafka, 8_000), args.seconds)
+        samples, found = burst(folder, kafka, args.rate or sustainable(folder, kafka, 4_000), args.seconds)
     if args.csv is not None:
         write_csv(args.csv, samples)
     bounded = all(
