@@ -239,13 +239,8 @@ def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
         relearn_after_ns=nanoseconds(incident.relearn_after_s),
         sensor_windows=incident.sensor_windows,
     )
-    time = settings.time
     return PartitionPipeline(
-        windowing=Windowing(
-            model.window,
-            model.channels,
-            TimeRules(nanoseconds(time.lateness_s), nanoseconds(time.idle_close_s), nanoseconds(time.max_ahead_s)),
-        ),
+        windowing=Windowing(model.window, model.channels, time_rules(settings)),
         scoring=Scoring(model),
         deciding=Deciding(
             settings.stream.name,
@@ -254,8 +249,14 @@ def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
             build_threshold(settings, model),
             rules,
         ),
-        evict_after_ns=nanoseconds(time.evict_after_s),
+        evict_after_ns=nanoseconds(settings.time.evict_after_s),
     )
+
+
+def time_rules(settings: Settings) -> TimeRules:
+    """Return how event time is held against log time."""
+    time = settings.time
+    return TimeRules(nanoseconds(time.lateness_s), nanoseconds(time.idle_close_s), nanoseconds(time.max_ahead_s))
 
 
 def build_threshold(settings: Settings, model: Model) -> Threshold:

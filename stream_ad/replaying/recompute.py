@@ -160,7 +160,9 @@ class Recomputing:
             except (CheckpointError, KeyError, ValueError):
                 continue
             is_same = found.meta.get("fingerprint") == fingerprint(settings, lineage.model_id)
-            if is_same and lineage.generation == generation:
+            # One written before a commit that never landed may lack an entry that came to lie before its offset.
+            lacks = any(entry.number >= lineage.entries and entry.offset < found.offset for entry in self.entries)
+            if is_same and lineage.generation == generation and not lacks:
                 return found
         return None
 

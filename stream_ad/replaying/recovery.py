@@ -6,8 +6,9 @@ The ways, the first that can be gone:
 2. The committed input is no longer retained: state begins again at the earliest record, windows flagged (`restart`).
 3. The newest usable checkpoint, and the journal's entries since then: as if nothing had happened.
 4. The last start in the journal, if it lies near: the same, with more to read.
-5. A stretch of input before the committed offset is read to warm up (`restart`): windows are complete, limits
-   approximate. So too where settings or the configured bundle have changed.
+5. A stretch of input before the committed offset is read to warm up (`restart`): `store.warm_up_records`, and more
+   where windows may be open that began before. So windows are complete, limits approximate. So too where settings or
+   the configured bundle have changed.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stream_ad.assembly import Models, deciding_config, fingerprint
+from stream_ad.assembly import Models, deciding_config, fingerprint, time_rules
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert
+from stream_ad.core.model import WindowShape
 from stream_ad.errors import BundleError, CheckpointError, ContractError, JournalError, PositionError, StorageError
 from stream_ad.io import checkpoints, journal
 from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
@@ -30,6 +32,8 @@ from stream_ad.replaying.replay import PartitionReplay, empty_lineage
 
 NEAR = 2
 """A start that lies within so many warm-up spans is read again from: exact, for twice the reading."""
+LAST_RECORDS = 100
+"""Among so many before the committed offset is surely one that is no marker of a transaction."""
 SETTLE_S = 10.0
 """Entries just committed may take a moment to become visible."""
 
@@ -137,7 +141,7 @@ class _Recovering:
                 raise PositionError(
                     f"{where}: the committed position is of another topic of this name ({topic_id}, now "
                     f"{self._topic_id}): the topic was made anew; give the stream another name, or delete the group's "
-                    "offsets and its scores topic to begin again"
+                    "offsets, its scores topic and its journal to begin again"
                 )
         if position.offset > end:
             raise PositionError(
@@ -223,6 +227,11 @@ class _Recovering:
         ahead = [entry for entry in entries if entry.number >= lineage.entries]
         if [entry.number for entry in ahead] != wanted:
             raise CheckpointError(f"{name}: entries {wanted[0]}..{wanted[-1]} of the journal are not all there")
+        if ahead and ahead[0].offset < found.offset:
+            raise CheckpointError(
+                f"{name}: at offset {found.offset} it lacks entry {ahead[0].number} of offset {ahead[0].offset}: it "
+                "was written before a commit that never landed"
+            )
         return ahead
 
     def _public_entries(self, marker: Marker, start: int = 0) -> list[Entry]:
@@ -249,12 +258,35 @@ class _Recovering:
             and begun.read_from >= max(earliest, position.offset - NEAR * warm_up)
         ):
             return self._begun(begun, marker, position.offset, entries)
-        start = max(earliest, position.offset - warm_up)
+        choice = self._choice(marker, entries)
+        start = self._warm_up_from(position.offset, earliest, self._models.get(*choice[:2]).window)
         why = (
             f"no usable checkpoint ({'; '.join(self._problems) or 'none was written yet'}), reading again from {start}"
         )
-        entry = self._start_entry("restart", marker.entries, position.offset, start, why, self._choice(marker, entries))
+        entry = self._start_entry("restart", marker.entries, position.offset, start, why, choice)
         return self._begun(entry, marker, position.offset, entries)
+
+    def _warm_up_from(self, offset: int, earliest: int, shape: WindowShape) -> int:
+        """Return where to read from for windows that are open at an offset to be complete.
+
+        That is at least so long before as a window may stay open: its own length, `lateness` and `idle_close`.
+        """
+        rules = time_rules(self._settings)
+        open_ns = rules.idle_close_ns + rules.lateness_ns + max(shape.samples, shape.stride) * shape.period_ns
+        records = self._settings.store.warm_up_records
+        newest = self._log_times(max(earliest, offset - LAST_RECORDS), offset)
+        while (start := max(earliest, offset - records)) > earliest and newest:
+            begin = next(iter(self._log_times(start, offset)), newest[-1])
+            if newest[-1] - begin >= open_ns:
+                break
+            self._beat()
+            records *= 2
+        return start
+
+    def _log_times(self, start: int, stop: int) -> list[int]:
+        """Return the append times of the first records of a stretch, UTC nanoseconds; none where it holds none."""
+        stretch = self._transport.read(self._partition, start, stop)
+        return next((raw.log_ns.tolist() for raw in stretch if len(raw)), [])
 
     def _journalled(self, marker: Marker) -> list[Entry]:
         """Return all public entries of the journal; none, and a note, where it cannot be used."""

@@ -332,10 +332,11 @@ class Scorer:
 
     def gained(self, position: Position | None, partition: Partition) -> int | None:
         """Recover the partition's state and read on from there."""
-        if position is None and self._has_scores(partition.number):
+        if position is None and (topic := self._with_records(partition.number)):
             raise PositionError(
-                f"{partition.topic}[{partition.number}]: nothing is committed, although the scores topic has "
-                "records: starting over would repeat rows; restore the group's offsets or use a new stream name"
+                f"{partition.topic}[{partition.number}]: nothing is committed, although {topic} has records (do the "
+                "broker's offsets.retention.minutes outlast a pause of the stream?): starting over would repeat rows; "
+                "restore the group's offsets or use a new stream name"
             )
         recovery = recover(self._settings, self._models, self._transport, partition, position, self._context.beat)
         owned = self._owned[partition] = Owned(partition, recovery, self._topic_id)
@@ -358,10 +359,17 @@ class Scorer:
         )
         return owned.replay.offset
 
-    def _has_scores(self, number: int) -> bool:
-        """Return whether anything was published; the end of a topic also moves by transactions that were aborted."""
-        scores = Partition(self._settings.stream.scores_topic, number)
-        return any(len(raw) for raw in self._transport.read(scores, *self._transport.bounds(scores)))
+    def _with_records(self, number: int) -> str:
+        """Return the topic in which something was published for a partition, "" where nothing ever was.
+
+        The journal's first entry is of the first commit, and stays for ever; scores may outlive it where somebody
+        deleted it. The end of a topic also moves by transactions that were aborted.
+        """
+        for topic in (self._settings.stream.journal_topic, self._settings.stream.scores_topic):
+            place = Partition(topic, number)
+            if any(len(raw) for raw in self._transport.read(place, *self._transport.bounds(place))):
+                return topic
+        return ""
 
     def leaving(self, partition: Partition) -> None:
         """Checkpoint, commit what is pending, and let go."""
