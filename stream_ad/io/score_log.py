@@ -215,13 +215,17 @@ def has_line(path: Path, line: str) -> bool:
 
 
 def listed(folder: Path) -> list[tuple[int, int, Path]]:
-    """Return partition, start and path of each part, sorted.
+    """Return partition, start and path of each part, sorted; none is left out below the newest of its partition.
+
+    It is listed twice: a part may be linked into an hour that was listed already, and the next one into an hour that
+    was not. What the first listing shows, and all before it, had been linked when the second one began.
 
     Raises:
         StorageError: the folder cannot be read.
     """
     with storage_errors(folder, "listed"):
-        return sorted(found for hour in hours(folder) for found in _files(hour))
+        newest = {number: start for number, start, _ in sorted(_found(folder))}
+        return sorted(part for part in _found(folder) if part[1] <= newest.get(part[0], -1))
 
 
 def hours(folder: Path) -> list[Path]:
@@ -241,6 +245,11 @@ def _unmoved(folder: Path, use: Callable[[list[tuple[int, int, Path]]], _Result]
         except PartMovedError:
             continue
     return use(listed(folder))
+
+
+def _found(folder: Path) -> Iterator[tuple[int, int, Path]]:
+    for hour in hours(folder):
+        yield from _files(hour)
 
 
 def _files(hour: Path) -> Iterator[tuple[int, int, Path]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stream_ad.errors import ScoreLogError
+from stream_ad.io import score_log
 from stream_ad.io.score_parts import part_info
 from stream_ad.lab.device_chains import DeviceChains, Rows
 from stream_ad.lab.verification import Gap, verify
@@ -45,6 +46,31 @@ def test_progress_is_told(tmp_path: Path) -> None:
     seen = []
     proof = verify(tmp_path, lambda progress: seen.append((progress.parts, progress.of_parts, progress.rows)))
     assert seen[-1] == (seen[-1][1], len(seen), proof.chains[0].rows)
+
+
+def test_parts_that_are_linked_while_hours_are_listed_make_no_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.part(["a"], hour=0)
+    fleet.part(["a"], hour=1)
+    list_hour, linked = score_log._files, 0
+
+    def list_and_link(hour: Path) -> Iterator[tuple[int, int, Path]]:
+        nonlocal linked
+        found = list(list_hour(hour))
+        if hour.name == "log_hour=01" and linked == 0:
+            linked += 2
+            fleet.part(["a"], hour=1)  # after its hour was listed,
+            fleet.part(["a"], hour=2)  # and before this one
+        yield from found
+
+    hour_2 = fleet.part(["a"], hour=1).parent.parent / "log_hour=02"
+    hour_2.mkdir()  # another partition has parts there
+    monkeypatch.setattr(score_log, "_files", list_and_link)
+    assert verify(tmp_path).gaps == ()
+    assert linked == 2
+    assert verify(tmp_path).chains[0].parts == 5
 
 
 def test_nothing_is_no_proof(tmp_path: Path) -> None:
