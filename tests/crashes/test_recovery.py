@@ -44,7 +44,7 @@ def files_of(stream: Stream) -> list[str]:
 def checkpoint_ahead(stream: Stream) -> str:
     """Let a scorer read all, write a checkpoint and die before it commits; return the file's name."""
     role, before = open_scorer(stream), set(files_of(stream))
-    role._commit = lambda moved: None  # type: ignore[method-assign, assignment]
+    role._commit = lambda moved: None  # type: ignore[method-assign]
     end = stream.ends()[readings(stream)]
     wait_until(lambda: standing(role) == end, LONG_S, each=lambda: role.turn(0.02))
     (owned,) = role._owned.values()
@@ -162,11 +162,11 @@ def timed(stream: Stream, records: Iterator[Record], step_s: float) -> Callable[
     return send
 
 
-def windows_in(table: pa.Table) -> list[tuple[str, int, tuple[float, ...]]]:
+def windows_in(table: pa.Table) -> list[str]:
     """Return device, end and coverage of each window; its score is another matter."""
     assert not (np.asarray(table["quality"]) & np.uint32(Quality.AFRESH)).any()
-    coverage = [tuple(one.values()) if isinstance(one, dict) else one for one in table["coverage"].to_pylist()]
-    return sorted(zip(table["device"].to_pylist(), map(str, table["end"].to_pylist()), coverage, strict=True))
+    columns = (table[name].to_pylist() for name in ("device", "end", "coverage"))
+    return sorted(f"{device} {end} {coverage}" for device, end, coverage in zip(*columns, strict=True))
 
 
 def entries_of(stream: Stream) -> list[journal.Entry]:
