@@ -20,7 +20,7 @@ class Tail:
 
     Attributes:
         partition: number.
-        messages: so many.
+        messages: so many that join on.
         rows: their rows.
         gap: what is not as it should be, "" if all is.
     """
@@ -46,24 +46,24 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
         return None if last is None else Tail(number, 0, 0, "files are there, and the group has committed nothing")
     scores = Partition(settings.stream.scores_topic, number)
     earliest, end = transport.bounds(scores)
-    start = earliest if last is None else last.span.end
-    if start < earliest:
-        return Tail(number, 0, 0, f"scores offsets {start}..{earliest - 1} were deleted before they were archived")
+    start = earliest if last is None else max(last.span.end, earliest)
     chain = _Chain(None if last is None else (last.input_span.end, last.journal.end), last)
     try:
         for raw in transport.read(scores, start, end) if start < end else ():
             for at, value in enumerate(raw.values):
                 chain.add(int(raw.offset[at]), score_messages.decode(value, raw.headers[at]))
-                if chain.gap:
-                    return Tail(number, chain.messages, chain.rows, chain.gap)
-        marker = Marker.from_text(position.metadata)
+        chain.end(Marker.from_text(position.metadata))
     except (ContractError, PositionError) as error:
-        return Tail(number, chain.messages, chain.rows, str(error))
-    return Tail(number, chain.messages, chain.rows, chain.end(marker))
+        return Tail(number, chain.messages, chain.rows, chain.gap or str(error))
+    gap = chain.gap
+    if gap and last is not None and last.span.end < start and not chain.messages:
+        # Else what was deleted held no scores, but records of the log's own or of a transaction that did not land.
+        gap = f"scores offsets {last.span.end}..{start - 1} were deleted before they were archived: {gap}"
+    return Tail(number, chain.messages, chain.rows, gap)
 
 
 class _Chain:
-    """Messages one after another."""
+    """Messages one after another, up to the first that does not join on."""
 
     def __init__(self, at: tuple[int, int] | None, last: PartInfo | None) -> None:
         self.messages = self.rows = 0
@@ -73,6 +73,8 @@ class _Chain:
         self._inside: ScoreMessage | None = None
 
     def add(self, offset: int, message: ScoreMessage) -> None:
+        if self.gap:
+            return
         before, found = self._inside, (message.span.start, message.journal.start)
         if before is not None:
             if (message.span, message.journal, message.part) != (before.span, before.journal, before.part + 1):
@@ -83,6 +85,8 @@ class _Chain:
             self.gap = f"scores offset {offset}: expected input and journal from {self._at}, found {found}"
         elif message.generation < self._generation:
             self.gap = f"scores offset {offset}: generation {message.generation} after {self._generation}"
+        if self.gap:
+            return
         self.messages += 1
         self.rows += message.table.num_rows
         self._generation = message.generation
@@ -91,12 +95,13 @@ class _Chain:
         else:
             self._inside, self._at = None, (message.span.end, message.journal.end)
 
-    def end(self, marker: Marker) -> str:
-        """Return what is missing up to a committed position, "" if nothing is."""
-        if self._inside is not None:
-            return f"messages of {self._inside.span} are missing at the end"
+    def end(self, marker: Marker) -> None:
+        """Note what is missing up to a committed position."""
         committed = (marker.span_end, marker.span_entries)
+        if self.gap:
+            return
+        if self._inside is not None:
+            self.gap = f"messages of {self._inside.span} are missing at the end"
         # Without any row there is no message, and nothing to compare.
-        if self._at is not None and self._at != committed:
-            return f"expected scores up to input and journal {committed}, found them up to {self._at}"
-        return ""
+        elif self._at is not None and self._at != committed:
+            self.gap = f"expected scores up to input and journal {committed}, found them up to {self._at}"

@@ -22,6 +22,7 @@ from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.lab.audit import Audit, Outcome, Stretch
 from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
 from tests.support.roles import archive_all, ask_for, open_scorer, work_off
+from tests.support.score_logs import rewrite
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +220,27 @@ def test_a_message_that_is_missing_in_the_tail_is_found(tampered: Stream, capsys
     assert code == 1
     assert "deleted" in found["topics"]["tails"][0]["gap"]
     assert found["topics"]["partitions"][0]["missing"] > 0
+    tampered.close()
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_records_without_scores_that_were_deleted_are_no_gap(
+    tampered: Stream, capsys: pytest.CaptureFixture[str], is_idle: bool
+) -> None:
+    log, place = tampered.log, Partition(tampered.settings.stream.scores_topic, 0)
+    assert isinstance(log, LocalLog)
+    last = score_log.last_part(tampered.settings.store.scores, 0)
+    assert last is not None
+    if is_idle:
+        archive_all(tampered)
+        last = score_log.last_part(tampered.settings.store.scores, 0)
+        assert last is not None
+    # As if the newest part had ended two records earlier, and those had been the log's own.
+    rewrite(last.path, footer={"end": last.span.end - 2})
+    log.trim(place, last.span.end)
+    code, found = verified(tampered, capsys)
+    assert [tail["gap"] for tail in found["topics"]["tails"]] == ["", ""]
+    assert (code, found["ok"]) == (0, True)
     tampered.close()
 
 
