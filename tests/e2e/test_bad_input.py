@@ -290,7 +290,7 @@ def test_a_readings_topic_made_anew_is_refused(make_stream: Callable[..., Stream
     stream.log.ensure_topic(topic, 1)
     stream.send(readings)
     role = open_scorer(stream)
-    with pytest.raises(PositionError, match="nothing is committed, although .* has records"):
+    with pytest.raises(PositionError, match=r"nothing is committed, although .* has records"):
         role.turn(0.1)
     role._transport.close()
     stream.log.delete_topic(topic)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,18 @@ def send_patiently(stream: Stream, records: list[Any]) -> None:
 
     wait_until(sent)
     stream.send(records)
+
+
+def expect_alive(service: Supervised, seconds: float) -> None:
+    """See that no role answers that it hangs, and that the supervisor goes on."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for number in (0, 1):
+            status, text = service.page(number, "/livez")
+            assert status in {0, 200}, text  # 0: nobody answers between two lives
+            assert service.readiness(number)[0] != 200
+        assert service.process.poll() is None
+        time.sleep(0.2)
 
 
 def go_on_and_prove(stream: Stream, service: Supervised, records: Iterator[Any]) -> None:
@@ -63,6 +76,7 @@ def test_the_broker_is_killed_and_comes_back(
         told += [line["message"] for line in service.lines("failed")]
         told += [service.readiness(number)[1] for number in (0, 1)]
         assert any(cluster.servers[0] in why or "has not returned" in why for why in told), told
+        expect_alive(service, 25.0)  # past the commit's deadline and a restart
 
         cluster.start(0)
         go_on_and_prove(stream, service, records)

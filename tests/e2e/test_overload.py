@@ -1,4 +1,4 @@
-"""Ten seconds' work arrives at once: worked off, nothing lost or repeated, and the scorer does not grow with it."""
+"""Work for ten seconds, 9,000 to 12,000 records, arrives at once: nothing is lost, and the scorer does not grow."""
 
 from __future__ import annotations
 

@@ -127,6 +127,20 @@ def test_prune_keeps_what_commits_name_and_the_newest(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {written[1], written[3], written[4], other, fresh.name}
 
 
+def test_prune_keeps_the_first_of_each_hour_for_audits(tmp_path: Path) -> None:
+    """Of the older ones; of these the youngest hours."""
+    minutes = [0, 20, 40, 60, 80, 120, 140, 200, 210, 220]
+    written = [write(tmp_path, offset) for offset in range(len(minutes))]
+    for name, minute in zip(written, minutes, strict=True):
+        os.utime(tmp_path / name, ns=(0, (1_000 * 3_600 + minute * 60) * 10**9))
+
+    checkpoints.prune(tmp_path, "pumps", 2, keep={written[-1]}, count=2, sparse_every_s=3_600.0, sparse_count=3)
+    left = {minutes[written.index(path.name)] for path in tmp_path.iterdir()}
+    assert left == {210, 220} | {200, 120, 60}
+    checkpoints.prune(tmp_path, "pumps", 2, keep={written[-1]}, count=1, sparse_every_s=3_600.0, sparse_count=0)
+    assert [path.name for path in tmp_path.iterdir()] == [written[-1]]
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written: ") as caught:
