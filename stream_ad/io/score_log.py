@@ -57,6 +57,7 @@ def write_part(
     journal: Span = NO_JOURNAL,
     generation: int = 0,
     is_first: bool = False,
+    before_link: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a part and link it to its name; on return it is durable.
 
@@ -72,6 +73,7 @@ def write_part(
         journal: likewise of the journal's entries.
         generation: of all messages.
         is_first: the folder has no part of this partition yet.
+        before_link: called when all is written, right before the name is given; may raise to give up.
 
     Raises:
         ContractError: the span of the scores topic is empty.
@@ -102,6 +104,7 @@ def write_part(
         make_folder(final.parent)
         try:
             write_file(table, aside)
+            before_link()
             _link(aside, final)
         finally:
             aside.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import MemberToRemove
@@ -13,7 +14,6 @@ from kafka.admin import MemberToRemove
 from stream_ad.assembly import group, member
 from stream_ad.errors import FencedError
 from stream_ad.io import score_log
-from stream_ad.service.roles.archiver import Archiver
 from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
 from tests.support.roles import archive_all, kill, open_archiver, open_scorer, work_off
 
@@ -22,12 +22,19 @@ pytestmark = pytest.mark.broker
 SESSION_S = 3.0
 
 
-def turn_on(role: Archiver) -> None:
-    for _ in range(100):
-        role.turn(0.0)
+def be_forgotten(stream: Stream, servers: list[str]) -> None:
+    """Sleep for a session; the archiver's heart beats on, so the group is told to forget it."""
+    time.sleep(SESSION_S)
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    name = MemberToRemove(group_instance_id=member(stream.settings, "archiver"))
+    admin.remove_group_members(group(stream.settings, "archiver"), [name])
+    admin.close()
 
 
-def test_an_archiver_that_slept_places_no_file(kafka_broker: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("while_writing", [False, True])
+def test_an_archiver_that_slept_places_no_file(
+    kafka_broker: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, while_writing: bool
+) -> None:
     stream = Stream(
         tmp_path / "stream",
         train_bundle(tmp_path / "bundle"),
@@ -42,14 +49,21 @@ def test_an_archiver_that_slept_places_no_file(kafka_broker: list[str], tmp_path
     scorer.close()
     zombie = open_archiver(stream)
     wait_until(lambda: zombie._buffered_bytes() > 0, each=lambda: zombie.turn(0.02))
-    time.sleep(SESSION_S)  # its heart beats on, so the group is told to forget it
-    admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
-    name = MemberToRemove(group_instance_id=member(stream.settings, "archiver"))
-    admin.remove_group_members(group(stream.settings, "archiver"), [name])
-    admin.close()
-    with pytest.raises(FencedError):
-        turn_on(zombie)
+    write_file = score_log.write_file
+
+    def sleep_behind(table: pa.Table, path: Path) -> None:
+        write_file(table, path)
+        be_forgotten(stream, kafka_broker)
+
+    with monkeypatch.context() as patch:
+        if while_writing:
+            patch.setattr(score_log, "write_file", sleep_behind)
+        else:
+            be_forgotten(stream, kafka_broker)
+        with pytest.raises(FencedError):
+            wait_until(lambda: False, each=lambda: zombie.turn(0.0))
     assert score_log.parts(stream.settings.store.scores) == []
+    assert not list(stream.settings.store.scores.rglob("part*"))
     kill(zombie)
     archive_all(stream)
     stream.prove(at_least_alerts=0)

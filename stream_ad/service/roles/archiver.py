@@ -42,6 +42,10 @@ KEEP_ALIVE_S = 2.0
 """A member that does not poll says this often that it lives."""
 
 
+class _InDoubtError(Exception):
+    """The group may have given our partitions away, and did not say otherwise."""
+
+
 class Archiver:
     """Writes what scorers published, each message into one part and once.
 
@@ -276,7 +280,7 @@ class Archiver:
 
     def _write_full(self) -> bool:
         """Write and link the spans that wait; return whether any was linked."""
-        if time.monotonic() < self._retry_at or not self._still_ours():
+        if time.monotonic() < self._retry_at:
             return False
         linked = False
         try:
@@ -289,6 +293,8 @@ class Archiver:
             self._shelves.clear()
             self._to_commit.clear()
             raise FencedError(f"{self._group}/{self._member}: another archiver has gone on: {error}") from error
+        except _InDoubtError:
+            return linked
         except ScoreLogError:
             raise
         except StorageError as error:
@@ -306,19 +312,24 @@ class Archiver:
         self._in_doubt = self._in_doubt or now - self._awake_at > self._doubt_s
         self._awake_at = now
 
-    def _still_ours(self) -> bool:
-        """Return whether parts may be written: after a pause only once the group has taken a commit of ours.
+    def _expect_ours(self) -> None:
+        """See that a part may be linked: after a pause only once the group has taken a commit of ours.
 
         The link refuses a second part of one start, but not the first one: it would be the next owner that is refused.
+
+        Raises:
+            _InDoubtError: no commit landed.
+            FencedError: another archiver owns what we hold.
         """
         self._note_pause()
-        if not self._in_doubt or not any(shelf.full for shelf in self._shelves.values()):
-            return True
-        self._to_commit.update({partition: (shelf.linked, "") for partition, shelf in self._shelves.items()})
-        self._in_doubt = self._commit() is not CommitOutcome.LANDED
-        return not self._in_doubt
+        if self._in_doubt:
+            self._to_commit.update({partition: (shelf.linked, "") for partition, shelf in self._shelves.items()})
+            self._in_doubt = self._commit() is not CommitOutcome.LANDED
+        if self._in_doubt:
+            raise _InDoubtError
 
     def _link(self, partition: Partition, shelf: Shelf, span: Growing) -> None:
+        self._expect_ours()
         begun = time.monotonic()
         path = score_log.write_part(
             self._folder,
@@ -337,6 +348,7 @@ class Archiver:
             journal=Span(span.begun[1], span.ended[1]),
             generation=span.generation,
             is_first=span.is_first,
+            before_link=self._expect_ours,
         )
         shelf.linked = span.end
         self._to_commit[partition] = (span.end, "")
