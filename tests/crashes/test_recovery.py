@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from stream_ad.assembly import Models, group
@@ -22,7 +23,7 @@ from stream_ad.io.local_log import LocalLog
 from stream_ad.io.transport import Partition, Record
 from stream_ad.replaying import Recomputing
 from stream_ad.service.roles.scorer import Scorer
-from tests.support.e2e import LONG_S, Stream, fleet_records, wait_until
+from tests.support.e2e import LONG_S, Stream, fleet_records, train_bundle, wait_until
 from tests.support.roles import archive_all, ask_for, kill, open_scorer, work_off
 
 SECOND = 1_000_000_000
@@ -147,6 +148,33 @@ def test_a_warm_up_reaches_back_as_far_as_windows_are_open(make_stream: Callable
     assert windows_in(tables[0]) == windows_in(tables[1])
 
 
+def test_a_bundle_of_other_windows_starts_afresh_after_a_restart(
+    make_stream: Callable[..., Stream], tmp_path: Path
+) -> None:
+    """Up to the change the windows are those of the first bundle, from it on those of the other one, each once."""
+    wide = train_bundle(tmp_path / "wide", samples=32)
+    tables = []
+    for first, second in ((None, None), (wide, None), (None, wide)):
+        stream = make_stream(partitions=1, time={"idle_close_s": 1_000.0})
+        records = fleet_records(duration_s=900)
+        for count, bundle in ((500, first), (400, second)):
+            if bundle is not None:
+                stream.change("stream", bundle=str(bundle))
+            role = open_scorer(stream)
+            stream.send(list(islice(records, count)))
+            work_off(role, stream)
+            role.close()
+        archive_all(stream)
+        tables.append(score_log.read(stream.settings.store.scores))
+    assert [entry.kind for entry in entries_of(stream)] == ["start", "restart"]
+    plain, wide_table, changed = tables
+    at = entries_of(stream)[1].offset
+    before, after = (pc.field("offset") < at, pc.field("offset") >= at)
+    assert windows_in(changed.filter(before)) == windows_in(plain.filter(before)) != []
+    assert windows_in(changed.filter(after)) == windows_in(wide_table.filter(after)) != []
+    assert stream.outcome().rows == stream.reference().rows == stream.archive_rows()
+
+
 def timed(stream: Stream, records: Iterator[Record], step_s: float) -> Callable[[int], None]:
     """Return what sends so many records; the log's clock moves on by a step with each."""
     log = stream.log
@@ -165,8 +193,8 @@ def timed(stream: Stream, records: Iterator[Record], step_s: float) -> Callable[
 def windows_in(table: pa.Table) -> list[str]:
     """Return device, end and coverage of each window; its score is another matter."""
     assert not (np.asarray(table["quality"]) & np.uint32(Quality.AFRESH)).any()
-    columns = (table[name].to_pylist() for name in ("device", "end", "coverage"))
-    return sorted(f"{device} {end} {coverage}" for device, end, coverage in zip(*columns, strict=True))
+    columns = (table[name].to_pylist() for name in ("device", "start", "end", "coverage"))
+    return sorted(" ".join(map(str, row)) for row in zip(*columns, strict=True))
 
 
 def entries_of(stream: Stream) -> list[journal.Entry]:
