@@ -67,6 +67,10 @@ class AlertLedger:
         expected = self._expected.setdefault(partition.number, Counter())
         expected.update((alert.id, alert.version, alert.phase.value) for alert in alerts)
 
+    def forget(self, number: int) -> None:
+        """Let go of what was computed of a partition, which is computed anew."""
+        self._expected.pop(number, None)
+
     def balance(self, number: int, first: int) -> Balance:
         """Compare a partition's alerts.
 

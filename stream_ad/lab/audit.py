@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from stream_ad.assembly import Models, fingerprint, group
 from stream_ad.config import Settings
 from stream_ad.core.pipeline import Judged, merged
-from stream_ad.errors import PositionError, StreamAdError
+from stream_ad.errors import PartMovedError, PositionError, StreamAdError
 from stream_ad.io import score_log, score_messages
 from stream_ad.io.journal import StartEntry
 from stream_ad.io.score_messages import Span
 from stream_ad.io.score_parts import open_file
-from stream_ad.io.transport import Partition, Transport
+from stream_ad.io.transport import Partition, Position, Transport
 from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.replaying import Marker, Recomputed, Recomputing
 
@@ -165,7 +165,23 @@ class Audit:
         position = self._transport.committed(group(self._settings, "scorer"), partition)
         if position is None:
             return None
+        for _ in range(score_log.TRIES - 1):
+            try:
+                return self._compared(partition, position, stretch, alerts)
+            except PartMovedError:  # merged since it was listed
+                continue
+        try:
+            return self._compared(partition, position, stretch, alerts)
+        except PartMovedError as error:
+            return Outcome(number, failed=str(error))
+
+    def _compared(
+        self, partition: Partition, position: Position, stretch: Stretch, alerts: AlertLedger | None
+    ) -> Outcome | None:
+        number = partition.number
         outcome = Outcome(number)
+        if alerts is not None:
+            alerts.forget(number)
         try:
             marker = Marker.from_text(position.metadata)
             again = Recomputing(self._settings, self._models, self._transport, partition, marker.entries, self._bundles)
@@ -179,6 +195,8 @@ class Audit:
                 outcome.alerts_surplus = balance.surplus
                 for example in balance.examples:
                     outcome.say(example)
+        except PartMovedError:
+            raise
         except StreamAdError as error:
             outcome.failed = str(error)
         return outcome

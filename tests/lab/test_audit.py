@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from stream_ad.cli.main import main
 from stream_ad.io import score_log
 from stream_ad.io.local_log import LocalLog
+from stream_ad.io.score_parts import PartInfo
 from stream_ad.io.transport import Partition, Record
 from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.lab.audit import Audit, Outcome, Stretch
@@ -164,6 +166,24 @@ def test_a_lost_and_a_strange_alert_are_found(tampered: Stream) -> None:
     assert sum(outcome.alerts_surplus for outcome in outcomes) == 1
     assert sum(outcome.alerts_missing for outcome in outcomes) == 1
     tampered.close()
+
+
+def test_parts_that_were_merged_since_they_were_listed_are_listed_again(
+    published: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_parts, listings = score_log.parts, [0, 0]
+
+    def listed_before(folder: Path, partition: int) -> list[PartInfo]:
+        found = list_parts(folder, partition)
+        listings[partition] += 1
+        if listings[partition] <= 2:
+            found[-1] = replace(found[-1], path=found[-1].path.with_name("part-0-merged.parquet"))
+        return found
+
+    monkeypatch.setattr(score_log, "parts", listed_before)
+    outcomes = audited(published, alerts=True)
+    assert [(outcome.failed, outcome.agrees) for outcome in outcomes] == [("", True)] * 2
+    assert listings == [3, 3]
 
 
 def test_input_that_is_gone_is_said(tampered: Stream) -> None:
