@@ -166,6 +166,11 @@ def lines(chain: Chain) -> list[str]:
             f"      {devices.returns:,} times a device went back in time after its state had been given up, first "
             f"{devices.returned}: windows of a time that was scored before are there once for each"
         )
+    if devices.again:
+        found.append(
+            f"      {devices.again:,} windows were judged after the state had been started again, and do not end after "
+            f"those of their device before, first {devices.judged_again}: these may be there twice"
+        )
     return found
 
 
@@ -178,6 +183,8 @@ def summary(proof: Proof) -> str:
         if chain.first is not None and chain.last is not None
     )
     verdict = f"{len(proof.gaps)} gap(s)" if proof.gaps else "proven: no row missing or twice between first and last"
+    if again := sum(chain.devices.again for chain in proof.chains):
+        verdict += f", but for {again:,} windows judged again after a start over"
     return (
         f"{verdict}; {rows:,} rows in {parts:,} files, {len(proof.chains)} partition(s), {offsets:,} input offsets, "
         f"{duration_text(proof.seconds)}"
@@ -207,6 +214,7 @@ def _chain_json(chain: Chain) -> dict[str, object]:
         "devices": len(chain.devices.ids),
         "lives": chain.devices.lives,
         "returns": chain.devices.returns,
+        "judged_again": chain.devices.again,
         "from_start": chain.is_from_start,
     }
     if chain.first is None or chain.last is None:

@@ -91,7 +91,7 @@ def schema(channels: Sequence[str]) -> pa.Schema:
     `start`, `end` and `incident` (the end of the opening window, null outside) are event time in
     microseconds: finer periods are cut. `score` and `smoothed` are null where unscored; `coverage` is the
     mean over the channels; `offset` is that of the input record that closed the window, or of the last record
-    before the journal entry that did (-1 where there is none).
+    before the journal entry that did.
     """
     return pa.schema(
         [

@@ -86,7 +86,7 @@ class Fault:
 
 
 class DeviceChains:
-    """Where each device of a partition stands: five numbers a device, fed part by part.
+    """Where each device of a partition stands: six numbers a device, fed part by part.
 
     Attributes:
         ids: by slot.
@@ -95,9 +95,13 @@ class DeviceChains:
         latest: int64[slots], the latest end of all rows.
         offset: int64[slots], of the newest row.
         generation: int64[slots], of the newest row; -1 before the first.
+        earlier: int64[slots], the latest end of all rows of earlier generations.
         lives: how often a sequence started again.
-        returns: how often that was with a window that does not end after all of the device's before.
+        returns: how often that was within a generation, with a window that does not end after all of the device's
+            before.
         returned: the first such device, or "".
+        again: rows whose window does not end after all of the device's rows of earlier generations.
+        judged_again: the first such device, or "".
     """
 
     def __init__(self) -> None:
@@ -108,8 +112,9 @@ class DeviceChains:
         self.latest = np.empty(0, np.int64)
         self.offset = np.empty(0, np.int64)
         self.generation = np.empty(0, np.int64)
-        self.lives = self.returns = 0
-        self.returned = ""
+        self.earlier = np.empty(0, np.int64)
+        self.lives = self.returns = self.again = 0
+        self.returned = self.judged_again = ""
 
     def slots(self, ids: Sequence[str]) -> Int64Array:
         """Return the slot of each id, making room for new ones."""
@@ -124,6 +129,7 @@ class DeviceChains:
             self.generation = np.append(self.generation, np.full(room, _UNSEEN))
             self.end = np.append(self.end, np.full(room, _NEVER))
             self.latest = np.append(self.latest, np.full(room, _NEVER))
+            self.earlier = np.append(self.earlier, np.full(room, _NEVER))
             self.offset = np.append(self.offset, np.full(room, _NEVER))
         return np.fromiter((self._slot[device] for device in ids), np.int64, len(ids))
 
@@ -158,16 +164,16 @@ class DeviceChains:
         before[heads], end_before[heads], offset_before[heads] = self.sequence[own], self.end[own], self.offset[own]
         latest = end_before.copy()
         latest[heads] = self.latest[own]
-        may_start = np.zeros(len(slot), np.bool_)
-        if not is_whole:
-            may_start[heads] = self.generation[own] != generation
+        is_other = np.zeros(len(slot), np.bool_)
+        is_other[heads] = self.generation[own] != generation
+        may_start = is_other & (not is_whole)
         continued = (found.sequence == before + 1) & (found.end > end_before)
         another = (found.offset != offset_before) | (found.end != end_before)  # else it is the same row
         begun = ~continued & another & ((found.sequence == 0) | may_start)
         return _Steps(
             sound=continued | begun,
             renewed=begun & (before != _UNSEEN),
-            returned=begun & (found.end <= latest),
+            returned=begun & (found.end <= latest) & ~is_other,
             before=before,
             end_before=end_before,
         )
@@ -206,6 +212,12 @@ class DeviceChains:
     def _advance(self, found: _InOrder, steps: _Steps, generation: int) -> None:
         heads = found.heads
         own, tails = found.slot[heads], np.append(heads[1:], len(found.slot)) - 1
+        began = own[self.generation[own] != generation]
+        self.earlier[began] = self.latest[began]
+        again = np.flatnonzero(found.end <= self.earlier[found.slot])
+        self.again += len(again)
+        if len(again) and not self.judged_again:
+            self.judged_again = self.ids[int(found.slot[again[0]])]
         self.sequence[own], self.end[own] = found.sequence[tails], found.end[tails]
         self.offset[own], self.generation[own] = found.offset[tails], generation
         self.latest[own] = np.maximum(self.latest[own], np.maximum.reduceat(found.end, heads))

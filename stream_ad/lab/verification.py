@@ -15,7 +15,9 @@ What is proven, by partition, from the first part to the last:
 No window twice follows without a set of all windows: two rows of one window in one life of a device would have
 one `end`, and 3 lets no `end` come again in a life. In two lives they are results of different input offsets
 (by 2 and the chains of 1, none is read twice): the device was given up, or the partition's state started again,
-and then came readings of a time that had been scored before. Such returns are counted and named, not hidden.
+and then came readings of a time that had been scored before; or a window that had been scored closed once more under
+the settings with which the state started again. Both are counted and named, not hidden: returns within a generation,
+and windows judged again across generations.
 
 The state is a few numbers a device, so memory does not grow with the rows.
 """

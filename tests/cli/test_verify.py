@@ -94,6 +94,19 @@ def test_what_is_not_covered_is_said(config: Path, capsys: pytest.CaptureFixture
     assert "1 times a device went back in time after its state had been given up, first a" in out
 
 
+def test_windows_judged_again_are_in_the_summary(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = Fleet(config.parent / "scores")
+    fleet.part(["a", "b"] * 3)
+    fleet.evict("a", back_s=2)
+    fleet.part(["a", "b"] * 3, restart=True)
+    assert main(["-c", str(config), "verify"]) == 0
+    out = capsys.readouterr().out
+    assert "2 windows were judged after the state had been started again" in out
+    assert "proven: no row missing or twice between first and last, but for 2 windows judged again" in out
+    assert main(["-c", str(config), "verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["partitions"][0]["judged_again"] == 2
+
+
 def test_compact_says_what_it_does_and_scores_stay_the_same(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(filled)
     assert main(["-c", config, "scores", "pump-0-2", "--json"]) == 0

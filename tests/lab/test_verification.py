@@ -254,6 +254,19 @@ def test_a_device_that_goes_back_in_time_is_told_and_no_gap(tmp_path: Path) -> N
     assert (proof.chains[0].devices.returns, proof.chains[0].devices.returned) == (1, "a")
 
 
+@pytest.mark.parametrize("back_s", [0, 3])
+def test_windows_judged_again_after_a_start_over_are_counted(tmp_path: Path, back_s: int) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.part(["a", "b"] * 5)
+    fleet.evict("a", back_s)
+    fleet.part(["a", "b"] * 5, restart=True)
+    fleet.part(["a", "b"] * 5)
+    proof = verify(tmp_path)
+    assert proof.gaps == ()
+    devices = proof.chains[0].devices
+    assert (devices.returns, devices.again, devices.judged_again) == (0, back_s, "a" if back_s else "")
+
+
 @pytest.mark.parametrize("begin", [0, 5])
 def test_what_an_archive_that_begins_later_covers(tmp_path: Path, begin: int) -> None:
     fleet = Fleet(tmp_path)
