@@ -41,7 +41,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--topics",
         action="store_true",
         help="also read the topics: that the tail is whole, that every window which the input gives is there, and that "
-        "alerts and scores agree",
+        "alerts and scores agree; and name input that was deleted before it was scored",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         print("      a compaction is at work or was cut off: `stream-ad compact` finishes it; then verify again")
     for line in topics.lines() if topics is not None else ():
         print(line)
-    print(summary(proof) + ("" if topics is None or topics.agrees else "; the topics disagree"))
+    print(summary(proof) + ("" if topics is None else topics.summary()))
     return 1 if failed else 0
 
 
@@ -108,6 +108,12 @@ class Topics:
             first, *more = lines(outcome)
             yield f"{mark} {first}; {outcome.alerts:,} alerts"
             yield from (f"      {line}" for line in more)
+
+    def summary(self) -> str:
+        """Return what the last line says of the topics, "" if they add nothing."""
+        lost = sum(outcome.lost for outcome in self.outcomes)
+        said = f"; {lost:,} input offsets were deleted before they were scored" if lost else ""
+        return said + ("" if self.agrees else "; the topics disagree")
 
     def as_json(self) -> dict[str, object]:
         """Return plain values."""

@@ -92,6 +92,7 @@ class Outcome:
         alerts_missing, alerts_surplus: those that are not there, or should not.
         examples: the first of each, a line for a person.
         notes: what the comparison does not cover, a line each.
+        lost: input offsets that were deleted before they were scored.
         failed: why nothing could be compared, "" if it could.
     """
 
@@ -109,6 +110,7 @@ class Outcome:
     alerts_surplus: int = 0
     examples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lost: int = 0
     failed: str = ""
 
     @property
@@ -185,6 +187,7 @@ class Audit:
         try:
             marker = Marker.from_text(position.metadata)
             again = Recomputing(self._settings, self._models, self._transport, partition, marker.entries, self._bundles)
+            _note_lost(again, outcome)
             bounds = self._bounds(again, number, stretch, position.offset)
             if bounds is None:
                 return None
@@ -360,6 +363,14 @@ class _Side:
         ready = np.asarray(whole["offset"]) < below
         self._tables = [whole.filter(pa.array(~ready))]
         return whole.filter(pa.array(ready)) if ready.any() else None
+
+
+def _note_lost(again: Recomputing, outcome: Outcome) -> None:
+    for entry in again.entries:
+        if isinstance(entry, StartEntry) and entry.lost is not None:
+            first, stop = entry.lost
+            outcome.lost += stop - first
+            outcome.notes.append(f"input {first}..{stop - 1} was deleted before it was scored: it has no rows")
 
 
 def compare_rows(published: pa.Table | None, computed: pa.Table | None, outcome: Outcome) -> None:

@@ -228,6 +228,30 @@ def test_files_and_topics_agree(published: Stream, capsys: pytest.CaptureFixture
     assert "proven" in capsys.readouterr().out
 
 
+def test_input_that_was_lost_is_named(
+    tmp_path: Path, two_bundles: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = Stream(tmp_path / "stream", two_bundles[0], partitions=1, commit={"every_s": 0.05})
+    records = fleet_records(duration_s=600)
+    life(stream, records)
+    partition = Partition(stream.settings.stream.readings_topic, 0)
+    scored_to = stream.ends()[partition]
+    stream.send(list(islice(records, 100)))
+    lost_to = stream.ends()[partition] - 20
+    assert isinstance(stream.log, LocalLog)
+    stream.log.trim(partition, lost_to)
+    life(stream, records)
+    archive_all(stream)
+    code, found = verified(stream, capsys)
+    (outcome,) = found["topics"]["partitions"]
+    assert (code, outcome["lost"]) == (0, lost_to - scored_to)
+    assert main(["verify", "--topics", "-c", str(stream.config)]) == 0
+    out = capsys.readouterr().out
+    assert f"note: input {scored_to}..{lost_to - 1} was deleted before it was scored" in out
+    assert f"; {lost_to - scored_to:,} input offsets were deleted before they were scored" in out.splitlines()[-1]
+    stream.close()
+
+
 def test_a_message_that_is_missing_in_the_tail_is_found(tampered: Stream, capsys: pytest.CaptureFixture[str]) -> None:
     place = Partition(tampered.settings.stream.scores_topic, 0)
     last = score_log.last_part(tampered.settings.store.scores, 0)
