@@ -103,6 +103,7 @@ def _result(outcome: Outcome) -> str:
         "with other values": outcome.different,
         "alerts not published": outcome.alerts_missing,
         "alerts published and not computed": outcome.alerts_surplus,
+        "alerts with other contents": outcome.alerts_different,
     }
     said = ", ".join(f"{count:,} {what}" for what, count in wrong.items() if count)
     return f"DIFFERS: {said} of {outcome.rows:,} rows, largest score difference {outcome.worst:g} ({where})"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stream_ad.config import Settings
-from stream_ad.core.batches import Alert
+from stream_ad.core.batches import Alert, AlertPhase
 from stream_ad.errors import ContractError
 from stream_ad.io import alert_messages
+from stream_ad.io.alert_messages import AlertMessage
 from stream_ad.io.transport import Partition, Transport
-from stream_ad.replaying.reconciling import REASON
+from stream_ad.replaying.reconciling import endings
 
 Key = tuple[str, int, str]
 """Incident, number of the message, phase."""
@@ -25,17 +26,31 @@ class Balance:
         compared: alerts that should be there.
         missing: of these, not there.
         surplus: there, and should not be, or more than once.
+        different: there, and with other contents.
         examples: a line each for the first of them.
     """
 
     compared: int
     missing: int
     surplus: int
+    different: int
     examples: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Public:
+    """An alert of the topic: the offset that it names, its key, its content."""
+
+    offset: int
+    key: Key
+    value: bytes
+
+
 class AlertLedger:
-    """The public alerts of a stream by partition of the readings, and those that were computed again."""
+    """The public alerts of a stream by partition of the readings, and those that were computed again.
+
+    All of both are held, about 1 kB each.
+    """
 
     def __init__(self, settings: Settings, transport: Transport, beat: Callable[[], None] = lambda: None) -> None:
         """Read the whole alerts topic.
@@ -45,8 +60,9 @@ class AlertLedger:
             transport: the log.
             beat: called now and then.
         """
-        self._public: dict[int, list[tuple[int, Key, bool]]] = {}
-        self._expected: dict[int, Counter[Key]] = {}
+        self._public: dict[int, list[_Public]] = {}
+        self._expected: dict[int, list[tuple[Key, bytes]]] = {}
+        self._open: dict[int, dict[str, Alert]] = {}
         topic = settings.stream.alerts_topic
         for number in range(transport.topic(topic).partitions):
             place = Partition(topic, number)
@@ -58,41 +74,90 @@ class AlertLedger:
                     except ContractError:  # somebody else's
                         continue
                     if (message.stream, message.input.topic) == (settings.stream.name, settings.stream.readings_topic):
-                        key = message.id, message.version, message.phase
-                        entry = message.input.offset, key, message.reason == REASON
+                        entry = _Public(message.input.offset, _key(message), value)
                         self._public.setdefault(message.input.partition, []).append(entry)
 
-    def expect(self, partition: Partition, alerts: Iterable[Alert]) -> None:
-        """Note alerts that were computed again."""
-        expected = self._expected.setdefault(partition.number, Counter())
-        expected.update((alert.id, alert.version, alert.phase.value) for alert in alerts)
+    def begin(self, number: int, first: int) -> None:
+        """Begin to compute a partition, or begin anew.
 
-    def forget(self, number: int) -> None:
-        """Let go of what was computed of a partition, which is computed anew."""
-        self._expected.pop(number, None)
+        Args:
+            number: of the partition.
+            first: public alerts of input offsets below this are not computed again.
+        """
+        self._expected[number], self._open[number] = [], {}
+        earlier = [one.value for one in self._public.get(number, ()) if one.offset < first]
+        self._follow(number, (alert_messages.decode(value).alert() for value in earlier))
+
+    def expect(self, partition: Partition, alerts: Iterable[Alert], config_digest: str) -> None:
+        """Note alerts that were computed again.
+
+        Args:
+            partition: of the readings.
+            alerts: in the order of their making.
+            config_digest: digest of the settings in force.
+        """
+        noted = list(alerts)
+        self._follow(partition.number, noted)
+        expected = self._expected[partition.number]
+        for alert in noted:
+            value = alert_messages.encode(alert, partition, config_digest).value
+            expected.append(((alert.id, alert.version, alert.phase.value), value))
+
+    def expect_endings(self, partition: Partition, offset: int, config_digest: str) -> None:
+        """Note that a state began again, which ends what is open.
+
+        Args:
+            partition: of the readings.
+            offset: where it did.
+            config_digest: digest of its settings.
+        """
+        self.expect(partition, endings(list(self._open[partition.number].values()), offset), config_digest)
 
     def balance(self, number: int, first: int) -> Balance:
-        """Compare a partition's alerts.
-
-        Messages that ended what a state that began again had left open are no result of the input: they count as
-        expected once.
+        """Compare a partition's alerts, each by all its fields.
 
         Args:
             number: of the partition.
             first: public alerts of input offsets below this were not computed again.
         """
-        expected = self._expected.get(number, Counter())
-        public = Counter(key for offset, key, _ in self._public.get(number, ()) if offset >= first)
-        # Rows of an entry bear the offset before it, which may lie in front of `first`.
-        earlier = {key for offset, key, _ in self._public.get(number, ()) if offset < first}
-        ended = {key for _, key, is_ending in self._public.get(number, ()) if is_ending}
-        missing = sum(((expected - public) - Counter(earlier)).values())
-        surplus = public - expected - Counter(ended)
-        examples = [
-            f"alert {key[0]} {key[2]} ({key[1]}): not published"
-            for key in list((expected - public) - Counter(earlier))[:3]
+        expected, public = self._expected.get(number, []), self._public.get(number, [])
+        wanted = Counter(key for key, _ in expected)
+        found = Counter(one.key for one in public if one.offset >= first or one.key in wanted)
+        missing, surplus = wanted - found, found - wanted
+        # Rows of an entry bear the offset before it, which may lie in front of `first`: these are there already.
+        contents: dict[Key, list[bytes]] = {}
+        for one in public:
+            contents.setdefault(one.key, []).append(one.value)
+        different = [
+            (key, _difference(contents[key][0], value))
+            for key, value in expected
+            if key in contents and value not in contents[key]
         ]
-        examples += [
-            f"alert {key[0]} {key[2]} ({key[1]}): published and not computed, or twice" for key in list(surplus)[:3]
-        ]
-        return Balance(sum(expected.values()), missing, sum(surplus.values()), tuple(examples))
+        examples = [f"alert {_name(key)}: not published" for key in list(missing)[:3]]
+        examples += [f"alert {_name(key)}: published and not computed, or twice" for key in list(surplus)[:3]]
+        examples += [f"alert {_name(key)}: published {what}" for key, what in different[:3]]
+        return Balance(len(expected), missing.total(), surplus.total(), len(different), tuple(examples))
+
+    def _follow(self, number: int, alerts: Iterable[Alert]) -> None:
+        """Keep account of what is open, as a start over reads it from the topic."""
+        is_open = self._open[number]
+        for alert in alerts:
+            if alert.phase is AlertPhase.RESOLVED:
+                is_open.pop(alert.id, None)
+            else:
+                before = is_open.get(alert.id)
+                is_open[alert.id] = alert if before is None else replace(alert, kind=before.kind)
+
+
+def _key(message: AlertMessage) -> Key:
+    return message.id, message.version, message.phase
+
+
+def _name(key: Key) -> str:
+    return f"{key[0]} {key[2]} ({key[1]})"
+
+
+def _difference(published: bytes, computed: bytes) -> str:
+    ours, theirs = (alert_messages.decode(value).model_dump() for value in (published, computed))
+    wrong = [f"{name} {ours[name]!r}, computed {theirs[name]!r}" for name in ours if ours[name] != theirs[name]]
+    return "; ".join(wrong) or "in another form"

@@ -89,7 +89,8 @@ class Outcome:
         different: rows whose values differ.
         worst: largest absolute difference of two scores.
         alerts: alerts compared.
-        alerts_missing, alerts_surplus: those that are not there, or should not.
+        alerts_missing, alerts_surplus, alerts_different: those that are not there, or should not, or have other
+            contents.
         examples: the first of each, a line for a person.
         notes: what the comparison does not cover, a line each.
         lost: input offsets that were deleted before they were scored.
@@ -108,6 +109,7 @@ class Outcome:
     alerts: int = 0
     alerts_missing: int = 0
     alerts_surplus: int = 0
+    alerts_different: int = 0
     examples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lost: int = 0
@@ -116,8 +118,8 @@ class Outcome:
     @property
     def agrees(self) -> bool:
         """Return whether everything that was compared is the same."""
-        wrong = self.missing + self.surplus + self.different + self.alerts_missing + self.alerts_surplus
-        return not wrong and not self.failed
+        rows, alerts = self.missing + self.surplus + self.different, self.alerts_missing + self.alerts_surplus
+        return not rows + alerts + self.alerts_different and not self.failed
 
     def say(self, what: str) -> None:
         """Keep an example, if there are not too many."""
@@ -182,8 +184,6 @@ class Audit:
     ) -> Outcome | None:
         number = partition.number
         outcome = Outcome(number)
-        if alerts is not None:
-            alerts.forget(number)
         try:
             marker = Marker.from_text(position.metadata)
             again = Recomputing(self._settings, self._models, self._transport, partition, marker.entries, self._bundles)
@@ -195,7 +195,7 @@ class Audit:
             if alerts is not None:
                 balance = alerts.balance(number, outcome.begun)
                 outcome.alerts, outcome.alerts_missing = balance.compared, balance.missing
-                outcome.alerts_surplus = balance.surplus
+                outcome.alerts_surplus, outcome.alerts_different = balance.surplus, balance.different
                 for example in balance.examples:
                     outcome.say(example)
         except PartMovedError:
@@ -277,7 +277,10 @@ class Audit:
         last: Recomputed | None = None
         for found in again.run(bounds[0], bounds[1]):
             if alerts is not None:
-                alerts.expect(again.partition, found.stepped.result.alerts)
+                entry = found.stepped.entry
+                if isinstance(entry, StartEntry) and entry.kind == "restart":
+                    alerts.expect_endings(again.partition, entry.offset, found.config_digest)
+                alerts.expect(again.partition, found.stepped.result.alerts, found.config_digest)
             if last is not None and (_identity(last) != _identity(found) or rows >= BATCH_ROWS):
                 yield stretch.take(self._table(waiting, last, again.partition)), end - 1
                 waiting, rows = [], 0
@@ -323,6 +326,8 @@ class Audit:
         """Walk along both, comparing what is complete on both sides."""
         outcome.begun = again.first_offset(bounds[0])
         first = outcome.begun if stretch.is_whole else bounds[0]
+        if alerts is not None:
+            alerts.begin(number, outcome.begun)
         ours = _Side(self._published(number, first, bounds[1], stretch), first, bounds[1])
         theirs = _Side(self._computed(again, bounds, stretch, outcome, alerts), first, bounds[1])
         while ours.is_open or theirs.is_open:

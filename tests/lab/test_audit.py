@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -16,12 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from stream_ad.cli.main import main
-from stream_ad.io import score_log
+from stream_ad.io import journal, score_log
+from stream_ad.io.journal import StartEntry
 from stream_ad.io.local_log import LocalLog
 from stream_ad.io.score_parts import PartInfo
 from stream_ad.io.transport import Partition, Record
 from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.lab.audit import Audit, Outcome, Stretch
+from stream_ad.replaying.reconciling import REASON
 from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
 from tests.support.roles import archive_all, ask_for, open_scorer, work_off
 from tests.support.score_logs import rewrite
@@ -166,6 +170,62 @@ def test_a_lost_and_a_strange_alert_are_found(tampered: Stream) -> None:
     assert sum(outcome.alerts_surplus for outcome in outcomes) == 1
     assert sum(outcome.alerts_missing for outcome in outcomes) == 1
     tampered.close()
+
+
+def public_alerts(stream: Stream) -> list[dict[str, Any]]:
+    return [json.loads(value) for _, _, value, _ in stream.read(stream.settings.stream.alerts_topic)]
+
+
+def edit_alert(stream: Stream, alert: dict[str, Any], to: bytes) -> None:
+    """Write another content into a message of the alerts topic; one that is no alert takes it out."""
+    with contextlib.closing(sqlite3.connect(stream.folder / "log.sqlite")) as log, log:
+        value = json.dumps(alert, separators=(",", ":"), ensure_ascii=False).encode()
+        assert log.execute("UPDATE records SET value = ? WHERE value = ?", (to, value)).rowcount == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("limit", 1.0), ("score", 2.0), ("peak", 3.0), ("kind", "regime"), ("device", "pump-9"), ("reason", "none")],
+)
+def test_an_alert_with_another_content_is_named(tampered: Stream, name: str, value: object) -> None:
+    alert = next(alert for alert in public_alerts(tampered) if alert["phase"] == "opened")
+    edit_alert(tampered, alert, json.dumps(alert | {name: value}).encode())
+    outcomes = audited(tampered, alerts=True)
+    assert sum(outcome.alerts_different for outcome in outcomes) == 1
+    (example,) = [example for outcome in outcomes for example in outcome.examples]
+    assert example == f"alert {alert['id']} opened (0): published {name} {value!r}, computed {alert[name]!r}"
+    tampered.close()
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_endings_of_a_start_over_are_expected(
+    tmp_path: Path, two_bundles: tuple[Path, Path], is_whole: bool
+) -> None:
+    """Also where what was open has to be taken from the topic, because computing begins with the start over."""
+    stream = Stream(tmp_path / "stream", two_bundles[0], commit={"every_s": 0.01})
+    records = fleet_records(duration_s=900)
+    role = open_scorer(stream)
+    stream.send(list(islice(records, 600)))
+    work_off(role, stream)
+    role.close()
+    stream.change("threshold", kind="quantile", quantile=0.995)
+    stream.change("store", warm_up_records=50)
+    life(stream, records)
+    ended = [alert for alert in public_alerts(stream) if alert["reason"] == REASON]
+    assert ended
+    if not is_whole:
+        journal_place = Partition(stream.settings.stream.journal_topic, ended[0]["input"]["partition"])
+        starts = [one for one in journal.read(stream.log, journal_place) if isinstance(one, StartEntry)]
+        place = Partition(stream.settings.stream.readings_topic, journal_place.number)
+        assert isinstance(stream.log, LocalLog)
+        stream.log.trim(place, starts[-1].read_from)
+        shutil.rmtree(stream.settings.store.checkpoints)
+    sound = audited(stream, alerts=True)
+    assert [(outcome.failed, outcome.examples) for outcome in sound] == [("", [])] * 2
+    edit_alert(stream, ended[0], b"{}")
+    outcomes = audited(stream, alerts=True)
+    assert [outcome.alerts_missing for outcome in outcomes].count(1) == 1
+    stream.close()
 
 
 def test_parts_that_were_merged_since_they_were_listed_are_listed_again(
