@@ -62,7 +62,7 @@ class CommandFollower:
         self._look_at = 0.0
         self._wanted: Wanted | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
-        self._loading: Future[Model] | None = None
+        self._loading: tuple[Wanted, Future[Model]] | None = None
         self._ready = self._failed = 0
 
     def look(self) -> Wanted | None:
@@ -100,17 +100,18 @@ class CommandFollower:
             return self._models.get(wanted.command.bundle, wanted.command.model_id)
         if self._loading is None:
             if self._failed != wanted.control:
-                self._loading = self._pool.submit(self._load, wanted.command)
+                self._loading = wanted, self._pool.submit(self._load, wanted.command)
             return None
-        if not self._loading.done():
+        begun, loading = self._loading
+        if not loading.done():
             return None
-        loading, self._loading = self._loading, None
+        self._loading = None
         try:
             model = loading.result()
         except StreamAdError as error:
-            self._refuse(wanted, error)
+            self._refuse(begun, error)
             return None
-        if model.model_id != wanted.command.model_id:
+        if begun.control != wanted.control:
             return None  # a newer command has come meanwhile: its turn is next
         self._models.add(model)
         self._ready = wanted.control

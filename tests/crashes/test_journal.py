@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from simulators.fleet import CHANNELS
 from stream_ad.assembly import Models, group
 from stream_ad.core.batches import AlertPhase
+from stream_ad.core.model import Model
 from stream_ad.core.quality import Quality
 from stream_ad.errors import PositionError
 from stream_ad.io import alert_messages, checkpoints, journal, score_log
@@ -254,6 +256,36 @@ def test_a_bundle_that_cannot_be_used_is_refused_and_the_old_one_goes_on(
     assert marker_of(stream).model_id == before
     good = ask_for(stream, other_bundle)  # the next command is obeyed
     await_model(role, stream, good)
+    role.close()
+    archive_all(stream)
+    stream.prove(at_least_alerts=0)
+
+
+def test_a_command_that_comes_while_a_bad_bundle_loads_is_obeyed(
+    make_stream: Callable[..., Stream], other_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails is the older command, not the one that has come since."""
+    stream = make_stream(partitions=1, commit={"every_s": 0.01})
+    role = open_scorer(stream)
+    stream.send(list(islice(fleet_records(duration_s=600), 200)))
+    work_off(role, stream)
+    bad = shutil.copytree(other_bundle, tmp_path / "bad")
+    commands, load, go_on = role._commands, role._models.load, threading.Event()
+
+    def load_slowly(bundle: str) -> Model:
+        if bundle == str(bad):
+            go_on.wait(LONG_S)
+        return load(bundle)
+
+    monkeypatch.setattr(role._models, "load", load_slowly)
+    ask_for(stream, bad)
+    damage(bad / "probe.npz")
+    turn_until(role, lambda: commands._loading is not None)
+    good = ask_for(stream, other_bundle)
+    turn_until(role, lambda: commands._wanted is not None and commands._wanted.command.bundle == str(other_bundle))
+    go_on.set()
+    await_model(role, stream, good)
+    assert role.metrics._swaps_refused._value.get() == 1
     role.close()
     archive_all(stream)
     stream.prove(at_least_alerts=0)
