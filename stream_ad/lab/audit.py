@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stream_ad.assembly import Models, fingerprint, group
+from stream_ad.assembly import Models, fingerprint, group, time_rules
 from stream_ad.config import Settings
 from stream_ad.core.pipeline import Judged, merged
 from stream_ad.errors import PartMovedError, PositionError, StreamAdError
@@ -26,6 +26,7 @@ from stream_ad.io.score_messages import Span
 from stream_ad.io.score_parts import open_file
 from stream_ad.io.transport import Partition, Position, Transport
 from stream_ad.lab.alert_ledger import AlertLedger
+from stream_ad.lab.neighbours import Neighbours
 from stream_ad.replaying import Marker, Recomputed, Recomputing
 
 KEYS = ("offset", "device", "end", "sequence", "revision")
@@ -158,7 +159,7 @@ class Audit:
         return range(self._transport.topic(self._settings.stream.readings_topic).partitions)
 
     def compare(self, number: int, stretch: Stretch, alerts: AlertLedger | None = None) -> Outcome | None:
-        """Compare a partition; None where nothing was published, or nothing of the stretch.
+        """Compare a partition; None where nothing was published, or nothing of the stretch and rightly so.
 
         Args:
             number: of the partition.
@@ -188,10 +189,12 @@ class Audit:
             marker = Marker.from_text(position.metadata)
             again = Recomputing(self._settings, self._models, self._transport, partition, marker.entries, self._bundles)
             _note_lost(again, outcome)
-            bounds = self._bounds(again, number, stretch, position.offset)
+            bounds = self._bounds(again, stretch, position.offset, outcome)
             if bounds is None:
                 return None
             self._follow(again, number, stretch, bounds, outcome, alerts)
+            if outcome.first < 0 and not stretch.is_whole:
+                return None
             if alerts is not None:
                 balance = alerts.balance(number, outcome.begun)
                 outcome.alerts, outcome.alerts_missing = balance.compared, balance.missing
@@ -206,16 +209,48 @@ class Audit:
 
     # -- which part of the input ------------------------------------------------------------------
 
-    def _bounds(self, again: Recomputing, number: int, stretch: Stretch, committed: int) -> tuple[int, int] | None:
-        """Return the input offsets, the second exclusive, that gave the stretch's rows; None without any."""
+    def _bounds(self, again: Recomputing, stretch: Stretch, committed: int, outcome: Outcome) -> tuple[int, int] | None:
+        """Return the input offsets, the second exclusive, that gave the stretch's rows; None for an unknown device.
+
+        Raises:
+            PositionError: they cannot be computed again.
+        """
         if stretch.is_whole:
             return self._earliest(again, committed), committed
-        low, high = committed, -1
-        for table, _ in self._published(number, 0, committed, stretch, ["offset", "device", "end"]):
-            if table.num_rows:
-                found = pc.min_max(table["offset"]).as_py()
-                low, high = min(low, found["min"]), max(high, found["max"])
-        return None if high < 0 else (low, min(high + 1, committed))
+        start_us, end_us = (None if ns is None else ns // 1_000 for ns in (stretch.start_ns, stretch.end_ns))
+        found, is_known = Neighbours(start_us, end_us, self._margin_ns() // 1_000), stretch.device is None
+        columns = ["offset", "end"] + ["device"] * (stretch.device is not None)
+        for table, _ in self._published(outcome.partition, 0, committed, Stretch(), columns):
+            end = table["end"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+            is_known = is_known or bool(pc.any(pc.equal(table["device"], stretch.device)).as_py())
+            found.add(np.asarray(table["offset"]), np.asarray(end), np.asarray(stretch.take(table)["offset"]))
+        low, high = found.bounds(min((entry.offset for entry in again.entries), default=0), committed)
+        return (self._begin(again, (low, high), found.own, outcome), high) if is_known else None
+
+    def _margin_ns(self) -> int:
+        """Return how much of event time a window may close after one of another device, both on time."""
+        rules, shape = time_rules(self._settings), self._models.configured.window
+        return rules.idle_close_ns + rules.lateness_ns + 2 * max(shape.samples, shape.stride) * shape.period_ns
+
+    def _begin(self, again: Recomputing, bounds: tuple[int, int], own: int | None, outcome: Outcome) -> int:
+        """Return where to begin: at the stretch's neighbours, or behind them where these cannot be computed again.
+
+        Raises:
+            PositionError: none of it can be.
+        """
+        low, high = bounds
+        try:
+            again.first_offset(low)
+        except PositionError:
+            begin = self._earliest(again, high)
+            begin = begin if own is None else min(begin, own)
+            if begin >= high:
+                raise
+            outcome.notes.append(
+                f"nothing before offset {begin} can be computed again: a row of the stretch may be missing there"
+            )
+            return begin
+        return low
 
     def _earliest(self, again: Recomputing, committed: int) -> int:
         """Return the lowest input offset from which results can be computed again.

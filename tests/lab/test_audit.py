@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,66 @@ def with_value(table: pa.Table, name: str, row: int, value: Any) -> pa.Table:
     column[row] = value(column[row])
     at = table.schema.get_field_index(name)
     return table.set_column(at, table.schema.field(at), pa.array(column, table.schema.field(at).type))
+
+
+def drop(stream: Stream, rows: pc.Expression) -> int:
+    """Take rows out of the files of partition 0; return how many."""
+    dropped = 0
+    for part in score_log.parts(stream.settings.store.scores, 0):
+        dropped += pq.read_table(pa.BufferReader(part.path.read_bytes())).filter(rows).num_rows
+        rewrite(part.path, lambda table: table.filter(~rows))
+    return dropped
+
+
+def in_the_middle(stream: Stream) -> tuple[str, list[datetime]]:
+    """Return a device of partition 0, and the ends of its windows but for the outer ones."""
+    table = score_log.read(stream.settings.store.scores)
+    table = table.filter(pc.field("partition") == 0)
+    device = table["device"][0].as_py()
+    ends = table.filter(pc.field("device") == device)["end"].to_pylist()
+    return device, ends[len(ends) // 3 : -len(ends) // 3]
+
+
+@pytest.mark.parametrize("edge", [0, -1])
+@pytest.mark.parametrize("is_of_a_device", [True, False])
+def test_a_row_lost_at_the_edge_of_a_stretch_is_found(tampered: Stream, edge: int, is_of_a_device: bool) -> None:
+    archive_all(tampered)
+    device, ends = in_the_middle(tampered)
+    stretch = between(ends[0] - timedelta(seconds=1), ends[-1], device if is_of_a_device else None)
+    assert audited(tampered, stretch)[0].agrees
+    assert drop(tampered, (pc.field("device") == device) & (pc.field("end") == pa.scalar(ends[edge]))) == 1
+    outcome = audited(tampered, stretch)[0]
+    assert (outcome.missing, outcome.surplus, outcome.different) == (1, 0, 0)
+    tampered.close()
+
+
+def test_a_partition_without_any_row_of_a_stretch_is_computed_too(tampered: Stream) -> None:
+    archive_all(tampered)
+    _, ends = in_the_middle(tampered)
+    stretch = between(ends[0], ends[-1])
+    before = audited(tampered, stretch)[0]
+    rows = (pc.field("end") > pa.scalar(ends[0])) & (pc.field("end") <= pa.scalar(ends[-1]))
+    assert drop(tampered, rows) == before.rows > 0
+    assert audited(tampered, stretch)[0].missing == before.rows
+    tampered.close()
+
+
+def test_an_open_stretch_reaches_to_the_first_and_the_last(tampered: Stream) -> None:
+    archive_all(tampered)
+    device, ends = in_the_middle(tampered)
+    whole = audited(tampered, Stretch(device))[0]
+    outer = (pc.field("end") <= pa.scalar(ends[0])) | (pc.field("end") > pa.scalar(ends[-1]))
+    dropped = drop(tampered, (pc.field("device") == device) & outer)
+    assert 0 < dropped < whole.rows
+    assert audited(tampered, Stretch(device))[0].missing == dropped
+    assert audited(tampered, between(None, ends[-1], device))[0].missing > 0
+    assert audited(tampered, between(ends[-1], None, device))[0].missing > 0
+    tampered.close()
+
+
+def between(start: datetime | None, end: datetime | None, device: str | None = None) -> Stretch:
+    start_ns, end_ns = (None if time is None else round(time.timestamp() * 1_000) * 1_000_000 for time in (start, end))
+    return Stretch(device, start_ns, end_ns)
 
 
 CHANGES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
