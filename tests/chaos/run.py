@@ -353,5 +353,8 @@ class Run:
             report.problems.append(f"{report.readings} readings, {self._size.readings} planned")
         if plan.swaps and not report.journal.get("swap"):
             report.problems.append("no swap took effect, so nothing is proven of them")
+        if report.journal.get("restart"):
+            # The proof reads the journal too: it would begin again where the run did, and compare equal.
+            report.problems.append(f"{report.journal['restart']} states began again, and a checkpoint was always there")
         if not report.alerts or not report.dead_letters:
             report.problems.append("no alert or no dead letter came, so nothing is proven of them")

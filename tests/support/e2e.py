@@ -27,7 +27,7 @@ from stream_ad.assembly import Models, open_transport
 from stream_ad.config import Settings, load
 from stream_ad.core.model import Channel, WindowShape
 from stream_ad.core.pipeline import merged
-from stream_ad.io import alert_messages, bundles, dead_letters, score_log, score_messages
+from stream_ad.io import alert_messages, bundles, dead_letters, journal, score_log, score_messages
 from stream_ad.io.recordings import Recording
 from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.lab.training import TrainingPlan, train
@@ -261,6 +261,11 @@ class Stream:
             assert sorted(part.generation for part in parts) == [part.generation for part in parts]
         return rows_of([score_log.read(folder)])
 
+    def restarts(self) -> list[journal.Entry]:
+        """Return the journal's entries of states that began again."""
+        places = (Partition(self.settings.stream.journal_topic, number) for number in range(self.partitions))
+        return [entry for place in places for entry in journal.read(self.log, place) if entry.kind == "restart"]
+
     def reference(self) -> Outcome:
         """Return what an undisturbed run gives: the input read once, from its first record, in this process."""
         settings, models = self.settings, Models(self.settings)
@@ -292,7 +297,11 @@ class Stream:
         return Outcome(rows_of(tables), sorted(value.decode() for value in alerts), sorted(letters))
 
     def prove(self, at_least_alerts: int = 1) -> Outcome:
-        """Check that everything came out once and as an undisturbed run gives it; return it."""
+        """Check that everything came out once and as an undisturbed run gives it; return it.
+
+        The journal is part of the reference, so a state that began again without need would not show in the rows.
+        """
+        assert self.restarts() == []
         expected, found = self.reference(), self.outcome()
         assert_same("score rows of the topic", found.rows, expected.rows)
         assert_same("score rows of the archive", self.archive_rows(), expected.rows)
