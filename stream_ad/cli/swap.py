@@ -76,18 +76,20 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.closing(open_transport(settings)) as transport:
         command = control_messages.SwapCommand(stream=settings.stream.name, bundle=str(folder), model_id=model.model_id)
         transport.append(settings.stream.control_topic, [control_messages.encode(command)])
-        behind = await_swap(settings, transport, model.model_id, args.wait) if args.wait > 0 else []
-    tell(args, f"{model.name} ({model.model_id[:16]})", behind)
+        found = await_swap(settings, transport, model.model_id, args.wait) if args.wait > 0 else []
+    behind = [one.partition.number for one in found if one.model_id != model.model_id]
+    gone_over = [one.partition.number for one in found if one.model_id == model.model_id]
+    tell(args, f"{model.name} ({model.model_id[:16]})", gone_over, behind)
     return 1 if behind else 0
 
 
 def await_swap(settings: Settings, transport: Transport, model_id: str, wait_s: float) -> list[InForce]:
-    """Wait until a bundle is in force in every partition that has scores; return those where it is not."""
+    """Wait until a bundle is in force in every partition that has scores; return what is in force in the end."""
     deadline = time.monotonic() + wait_s
     while True:
-        behind = [one for one in in_force(settings, transport) if one.model_id != model_id]
-        if not behind or time.monotonic() > deadline:
-            return behind
+        found = in_force(settings, transport)
+        if all(one.model_id == model_id for one in found) or time.monotonic() > deadline:
+            return found
         time.sleep(LOOK_S)
 
 
@@ -107,18 +109,19 @@ def in_force(settings: Settings, transport: Transport) -> list[InForce]:
     return found
 
 
-def tell(args: argparse.Namespace, name: str, behind: list[InForce]) -> None:
+def tell(args: argparse.Namespace, name: str, gone_over: list[int], behind: list[int]) -> None:
     """Say how it went."""
-    numbers = [one.partition.number for one in behind]
     if args.json:
-        print_json({"bundle": name, "waited": args.wait > 0, "behind": numbers})
+        print_json({"bundle": name, "waited": args.wait > 0, "gone_over": gone_over, "behind": behind})
     elif args.wait <= 0:
         print(f"asked for {name}; `stream-ad status` tells when it is in service")
     elif behind:
         print(
             f"stream-ad: asked for {name}; after {args.wait:g} s not in service in partition(s) "
-            f"{', '.join(map(str, numbers))}: are the scorers running? their logs say `swap_refused` where they refuse",
+            f"{', '.join(map(str, behind))}: are the scorers running? their logs say `swap_refused` where they refuse",
             file=sys.stderr,
         )
+    elif not gone_over:
+        print(f"asked for {name}; no partition has scores yet: scorers take it into service as they begin")
     else:
         print(f"{name} is in service")

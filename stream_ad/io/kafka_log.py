@@ -130,7 +130,10 @@ class KafkaLog:
                 raise kafka_errors.LeaderNotAvailableError(name)
             resource = ConfigResource(ConfigResourceType.TOPIC, name)
             configs = next(iter(admin.describe_configs([resource], config_filter="all").values()))[name]
-            if not configs:  # the client drops the error that says so
+            if not configs:  # the client drops the error that says why
+                if "DESCRIBE_CONFIGS" in (found.get("authorized_operations") or ()):
+                    # Asked of another broker, which has not heard of a new topic yet.
+                    raise kafka_errors.LeaderNotAvailableError(name)
                 raise kafka_errors.TopicAuthorizationFailedError(f"{name} (DescribeConfigs)")
             return found, configs
 

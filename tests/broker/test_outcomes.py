@@ -567,3 +567,15 @@ def test_a_transaction_that_the_broker_has_given_up_is_not_said_to_have_landed(b
         committer.close()
     finally:
         bench.close()
+
+
+def test_a_new_topic_that_a_broker_has_not_heard_of_is_asked_for_again(broker: Proxied) -> None:
+    """Settings may be asked of another broker than the one that has just described the topic."""
+    log = KafkaLog(broker.servers, request_timeout_s=10.0)
+    rule = Rule(Api.DESCRIBE_CONFIGS, Act.ANSWER, code("UnknownTopicOrPartitionError"), times=3)
+    try:
+        with broker.proxy.rules(rule):
+            assert log.ensure_topic("just-made", 2, {"max.message.bytes": "2000000"}).max_record_bytes == 2_000_000
+        assert rule.hits == 3
+    finally:
+        log.close()

@@ -71,6 +71,10 @@ class Cluster:
         name, key = (OFFSETS, group) if aim is Aim.GROUP else (TRANSACTIONS, transaction)
         return self._leader(name, None, key)
 
+    def coordinator(self, group: str) -> int:
+        """Return the broker that coordinates a group now."""
+        return self._leader(OFFSETS, None, group)
+
     def kill(self, index: int) -> None:
         """Kill a broker with SIGKILL."""
         self.brokers.kill(index)

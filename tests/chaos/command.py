@@ -6,13 +6,16 @@ import argparse
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from stream_ad.cli.main import VERBS
+from kafka.errors import KafkaError
+
+from stream_ad.errors import StreamAdError
 from tests.chaos.report import Report
 from tests.chaos.run import Run, Size
 from tests.chaos.schedule import Plan
@@ -36,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan, size = sized(args)
     try:
         report = Run(plan, size, folder).go()
-    except (RuntimeError, TimeoutError, OSError) as error:
-        sys.stderr.write(f"the run did not get to its end: {error}; its logs are in {folder}\n")
+    except (RuntimeError, OSError, StreamAdError, KafkaError, subprocess.TimeoutExpired) as error:
+        sys.stderr.write(f"the run did not get to its end: {type(error).__name__}: {error}; its logs are in {folder}\n")
         return 2
     if args.json:
         args.json.write_text(json.dumps(asdict(report) | {"proven": report.is_proven}, indent=2) + "\n")
@@ -87,7 +90,7 @@ def sized(args: argparse.Namespace) -> tuple[Plan, Size]:
         broker_kills=brokers,
         spread_s=SPREAD * readings / 64 / args.rate,
         session_s=SESSION_S,
-        swaps=swaps if "swap" in VERBS else 0,
+        swaps=swaps,
     )
     return plan, Size(readings, args.rate)
 

@@ -33,7 +33,7 @@ class Member:
         process: of this life, None between two.
         sentence: why this life will end, where we are the reason.
         start_at: when the next life begins.
-        stopped_at: when it last was sent SIGSTOP.
+        coordinator: of its group when it was sent SIGSTOP.
         wake_at: when it is sent SIGCONT, 0 where it is not stopped.
         woken_at: when it was; cleared by its end.
     """
@@ -45,7 +45,7 @@ class Member:
     sentence: str = ""
     start_at: float = 0.0
     started_at: float = 0.0
-    stopped_at: float = 0.0
+    coordinator: int = -1
     wake_at: float = 0.0
     woken_at: float = 0.0
     failures: int = 0
@@ -69,7 +69,7 @@ class Ends:
     Attributes:
         killed: by us, by role.
         fenced: processes that were stopped beyond their session and ended with `Exit.FENCED`.
-        slept_on: others of these, by what became of them.
+        slept_on: others of these, that a new coordinator of their group gave a whole session anew.
         left: orderly ends by SIGTERM.
         by_themselves: all other ends, by role, exit code and error, with their number.
         wrong: what may never happen.
@@ -86,7 +86,7 @@ class Ends:
 class Crew:
     """All roles of a stream; one thread calls it, `tend` often."""
 
-    def __init__(self, stream: Stream, folder: Path, say: Say, seed: int) -> None:
+    def __init__(self, stream: Stream, folder: Path, say: Say, seed: int, coordinator: Callable[[str], int]) -> None:
         """Prepare; `add` starts members.
 
         Args:
@@ -94,18 +94,15 @@ class Crew:
             folder: for the logs of the lives.
             say: tells of what happens.
             seed: of the delays before restarts that nothing in the schedule names.
+            coordinator: returns the broker that coordinates a role's group now.
         """
         self.ends = Ends()
         self._members: dict[tuple[str, int], Member] = {}
         self._stream, self._folder, self._say = stream, folder, say
         self._rng = random.Random(f"{seed} restarts")
+        self._coordinator = coordinator
         self._back_off = BackOff()
-        self._brokers_lost: list[float] = []
         folder.mkdir(parents=True, exist_ok=True)
-
-    def note_lost_broker(self) -> None:
-        """Remember that a broker was killed now; any thread may call this."""
-        self._brokers_lost.append(time.monotonic())
 
     def add(self, role: str, index: int) -> None:
         """Start a member, or let it come back."""
@@ -155,9 +152,9 @@ class Crew:
     def stop(self, role: str, index: int, seconds: float) -> None:
         """Stop a member's processor time; `tend` wakes it."""
         member = self._members[role, index]
+        member.coordinator = self._coordinator(role)
         _running(member).process.send_signal(signal.SIGSTOP)
-        member.stopped_at = time.monotonic()
-        member.wake_at = member.stopped_at + seconds
+        member.wake_at = time.monotonic() + seconds
 
     def leave(self, role: str, index: int) -> None:
         """Ask a member to end for good, in an orderly way."""
@@ -180,9 +177,7 @@ class Crew:
             if process.process.poll() is not None:
                 self._bury(member)
             elif member.woken_at and now - member.woken_at > WAKE_S:
-                # A broker that takes over a group may give its members a whole session anew: told apart.
-                lost = any(member.stopped_at <= at <= member.woken_at for at in self._brokers_lost)
-                self._slept(member, "kept its place" + (", a broker was lost while it slept" if lost else ""))
+                self._slept(member, "kept its place")
 
     def finish(self, role: str, seconds: float = 90.0) -> None:
         """Ask all members of a role to end and wait; one that does not counts as wrong."""
@@ -227,7 +222,7 @@ class Crew:
         if member.sentence == "killed":
             pass
         elif slept:
-            self._slept(member, "FENCED" if code == Exit.FENCED else f"code {code}")
+            self._slept(member, "fenced" if code == Exit.FENCED else f"ended with {code}: {why or 'nothing said'}")
         elif member.sentence == "left" and code in (Exit.DONE, -signal.SIGTERM):  # asked before it could listen
             self.ends.left += 1
         else:
@@ -247,12 +242,17 @@ class Crew:
             self.ends.wrong.append(f"{member.name} ended with {code}: {why or 'nothing said'}")
 
     def _slept(self, member: Member, what: str) -> None:
+        """Note what became of a process that was stopped for longer than its session."""
         member.woken_at = 0.0
-        if what == "FENCED":
+        if what == "fenced":
             self.ends.fenced += 1
-        else:
+            return
+        has_moved = self._coordinator(member.role) != member.coordinator  # then it gave all members a session anew
+        self._say("slept", who=member.name, outcome=what, coordinator="moved" if has_moved else "the same")
+        if has_moved and what == "kept its place":
             self.ends.slept_on[what] = self.ends.slept_on.get(what, 0) + 1
-            self._say("slept", who=member.name, outcome=what)
+        else:
+            self.ends.wrong.append(f"{member.name} was stopped for longer than its session, and {what}")
 
 
 def _running(member: Member) -> Process:

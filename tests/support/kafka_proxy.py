@@ -19,6 +19,7 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
+from kafka.protocol.admin import DescribeConfigsRequest, DescribeConfigsResponse
 from kafka.protocol.consumer import (
     HeartbeatRequest,
     HeartbeatResponse,
@@ -59,6 +60,7 @@ class Api(IntEnum):
     ADD_OFFSETS = 25
     END_TXN = 26
     TXN_OFFSET_COMMIT = 28
+    DESCRIBE_CONFIGS = 32
 
 
 CLASSES: dict[Api, tuple[Any, Any]] = {
@@ -71,6 +73,7 @@ CLASSES: dict[Api, tuple[Any, Any]] = {
     Api.ADD_OFFSETS: (AddOffsetsToTxnRequest, AddOffsetsToTxnResponse),
     Api.END_TXN: (EndTxnRequest, EndTxnResponse),
     Api.TXN_OFFSET_COMMIT: (TxnOffsetCommitRequest, TxnOffsetCommitResponse),
+    Api.DESCRIBE_CONFIGS: (DescribeConfigsRequest, DescribeConfigsResponse),
 }
 
 
@@ -379,6 +382,20 @@ def _refusal(api: Api, version: int, request: Any, error: int) -> Any:
     if api is Api.OFFSET_FETCH and version >= 8:
         group = kind.OffsetFetchResponseGroup
         return kind(groups=[group(group_id=one.group_id, topics=[], error_code=error) for one in request.groups])
+    if api is Api.DESCRIBE_CONFIGS:
+        result = kind.DescribeConfigsResult
+        return kind(
+            results=[
+                result(
+                    error_code=error,
+                    error_message=None,
+                    resource_type=one.resource_type,
+                    resource_name=one.resource_name,
+                    configs=[],
+                )
+                for one in request.resources
+            ]
+        )
     if api is Api.INIT_PRODUCER_ID:
         return kind(error_code=error, producer_id=-1, producer_epoch=-1)
     return kind(error_code=error)
