@@ -41,7 +41,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--topics",
         action="store_true",
         help="also read the topics: that the tail is whole, that every window which the input gives is there, and that "
-        "alerts and scores agree; and name input that was deleted before it was scored",
+        "alerts and scores agree; and name input that was deleted before it was scored. Scorers may go on meanwhile: "
+        "this is of what was committed as it began",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from stream_ad.assembly import group
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, AlertPhase
 from stream_ad.errors import ContractError
@@ -49,17 +50,24 @@ class _Public:
 class AlertLedger:
     """The public alerts of a stream by partition of the readings, and those that were computed again.
 
-    All of both are held, about 1 kB each.
+    All of both are held, about 1 kB each. Scorers may go on meanwhile: what they publish later is left out.
+
+    Attributes:
+        positions: of each partition, committed before the alerts were read: up to there they are all here.
     """
 
     def __init__(self, settings: Settings, transport: Transport, beat: Callable[[], None] = lambda: None) -> None:
-        """Read the whole alerts topic.
+        """Read the positions, then the whole alerts topic.
 
         Args:
             settings: of the stream.
             transport: the log.
             beat: called now and then.
         """
+        readings, self._group = settings.stream.readings_topic, group(settings, "scorer")
+        self._transport = transport
+        partitions = [Partition(readings, number) for number in range(transport.topic(readings).partitions)]
+        self.positions = {one.number: transport.committed(self._group, one) for one in partitions}
         self._public: dict[int, list[_Public]] = {}
         self._expected: dict[int, list[tuple[Key, bytes]]] = {}
         self._open: dict[int, dict[str, Alert]] = {}
@@ -113,14 +121,20 @@ class AlertLedger:
         """
         self.expect(partition, endings(list(self._open[partition.number].values()), offset), config_digest)
 
-    def balance(self, number: int, first: int) -> Balance:
+    def balance(self, partition: Partition, first: int) -> Balance:
         """Compare a partition's alerts, each by all its fields.
 
         Args:
-            number: of the partition.
+            partition: of the readings.
             first: public alerts of input offsets below this were not computed again.
         """
+        number = partition.number
         expected, public = self._expected.get(number, []), self._public.get(number, [])
+        position = self.positions[number]
+        if position is not None and self._transport.committed(self._group, partition) != position:
+            # What was published later is not computed. An entry of the journal that follows bears the offset before.
+            known = {key for key, _ in expected}
+            public = [one for one in public if one.offset < position.offset - 1 or one.key in known]
         wanted = Counter(key for key, _ in expected)
         found = Counter(one.key for one in public if one.offset >= first or one.key in wanted)
         missing, surplus = wanted - found, found - wanted

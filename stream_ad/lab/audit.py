@@ -76,6 +76,19 @@ class Stretch:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """The position up to which is compared; a scorer may go on meanwhile.
+
+    Attributes:
+        offset: of the input.
+        spans: where the spans of later messages begin, in the input and in the journal.
+    """
+
+    offset: int
+    spans: tuple[int, int]
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a partition's comparison gave.
@@ -164,10 +177,14 @@ class Audit:
         Args:
             number: of the partition.
             stretch: what to compare.
-            alerts: those that are public, to be compared too; the stretch must be whole then.
+            alerts: those that are public, to be compared too, up to its positions; the stretch must be whole then.
         """
         partition = Partition(self._settings.stream.readings_topic, number)
-        position = self._transport.committed(group(self._settings, "scorer"), partition)
+        position = (
+            self._transport.committed(group(self._settings, "scorer"), partition)
+            if alerts is None
+            else alerts.positions[number]
+        )
         if position is None:
             return None
         for _ in range(score_log.TRIES - 1):
@@ -189,14 +206,15 @@ class Audit:
             marker = Marker.from_text(position.metadata)
             again = Recomputing(self._settings, self._models, self._transport, partition, marker.entries, self._bundles)
             _note_lost(again, outcome)
-            bounds = self._bounds(again, stretch, position.offset, outcome)
+            committed = _Committed(position.offset, (marker.span_end, marker.span_entries))
+            bounds = self._bounds(again, stretch, committed, outcome)
             if bounds is None:
                 return None
-            self._follow(again, number, stretch, bounds, outcome, alerts)
+            self._follow(again, committed, stretch, bounds, outcome, alerts)
             if outcome.first < 0 and not stretch.is_whole:
                 return None
             if alerts is not None:
-                balance = alerts.balance(number, outcome.begun)
+                balance = alerts.balance(partition, outcome.begun)
                 outcome.alerts, outcome.alerts_missing = balance.compared, balance.missing
                 outcome.alerts_surplus, outcome.alerts_different = balance.surplus, balance.different
                 for example in balance.examples:
@@ -209,22 +227,24 @@ class Audit:
 
     # -- which part of the input ------------------------------------------------------------------
 
-    def _bounds(self, again: Recomputing, stretch: Stretch, committed: int, outcome: Outcome) -> tuple[int, int] | None:
+    def _bounds(
+        self, again: Recomputing, stretch: Stretch, committed: _Committed, outcome: Outcome
+    ) -> tuple[int, int] | None:
         """Return the input offsets, the second exclusive, that gave the stretch's rows; None for an unknown device.
 
         Raises:
             PositionError: they cannot be computed again.
         """
         if stretch.is_whole:
-            return self._earliest(again, committed), committed
+            return self._earliest(again, committed.offset), committed.offset
         start_us, end_us = (None if ns is None else ns // 1_000 for ns in (stretch.start_ns, stretch.end_ns))
         found, is_known = Neighbours(start_us, end_us, self._margin_ns() // 1_000), stretch.device is None
         columns = ["offset", "end"] + ["device"] * (stretch.device is not None)
-        for table, _ in self._published(outcome.partition, 0, committed, Stretch(), columns):
+        for table, _ in self._published(outcome.partition, (0, committed.offset), committed, Stretch(), columns):
             end = table["end"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
             is_known = is_known or bool(pc.any(pc.equal(table["device"], stretch.device)).as_py())
             found.add(np.asarray(table["offset"]), np.asarray(end), np.asarray(stretch.take(table)["offset"]))
-        low, high = found.bounds(min((entry.offset for entry in again.entries), default=0), committed)
+        low, high = found.bounds(min((entry.offset for entry in again.entries), default=0), committed.offset)
         return (self._begin(again, (low, high), found.own, outcome), high) if is_known else None
 
     def _margin_ns(self) -> int:
@@ -269,17 +289,27 @@ class Audit:
     # -- what was published -----------------------------------------------------------------------
 
     def _published(
-        self, number: int, first: int, stop: int, stretch: Stretch, columns: list[str] | None = None
+        self,
+        number: int,
+        bounds: tuple[int, int],
+        committed: _Committed,
+        stretch: Stretch,
+        columns: list[str] | None = None,
     ) -> Iterator[tuple[pa.Table, int]]:
-        """Yield the rows of the input from `first` to `stop`, and the offset below which all have been yielded.
+        """Yield the rows between two offsets of the input, and the offset below which all have been yielded.
 
-        Rows that an entry of the journal caused bear the offset of the record before, so an end is one less.
+        What was committed after the position is left out. Rows that an entry of the journal caused bear the offset of
+        the record before, so an end is one less.
         """
-        scores = Partition(self._settings.stream.scores_topic, number)
+        scores, (first, stop) = Partition(self._settings.stream.scores_topic, number), bounds
+
+        def is_of_it(span: Span, entries: Span) -> bool:
+            return span.end >= first and span.start <= stop and (span.start, entries.start) < committed.spans
+
         behind = 0
         for part in score_log.parts(self._settings.store.scores, number):
             behind = part.span.end
-            if part.input_span.end < first or part.input_span.start > stop:
+            if not is_of_it(part.input_span, part.journal):
                 continue
             with open_file(part.path) as file:
                 table = pq.read_table(file, columns=columns, filters=stretch.expression())
@@ -288,7 +318,7 @@ class Audit:
         for raw in self._transport.read(scores, max(behind, earliest), end) if max(behind, earliest) < end else ():
             for at, value in enumerate(raw.values):
                 message = score_messages.decode(value, raw.headers[at])
-                if message.span.end >= first and message.span.start <= stop:
+                if is_of_it(message.span, message.journal):
                     table = stretch.take(_plain(message.table))
                     is_last = message.part + 1 == message.parts
                     yield (
@@ -352,18 +382,19 @@ class Audit:
     def _follow(
         self,
         again: Recomputing,
-        number: int,
+        committed: _Committed,
         stretch: Stretch,
         bounds: tuple[int, int],
         outcome: Outcome,
         alerts: AlertLedger | None,
     ) -> None:
         """Walk along both, comparing what is complete on both sides."""
+        number = again.partition.number
         outcome.begun = again.first_offset(bounds[0])
         first = outcome.begun if stretch.is_whole else bounds[0]
         if alerts is not None:
             alerts.begin(number, outcome.begun)
-        ours = _Side(self._published(number, first, bounds[1], stretch), first, bounds[1])
+        ours = _Side(self._published(number, (first, bounds[1]), committed, stretch), first, bounds[1])
         theirs = _Side(self._computed(again, bounds, stretch, outcome, alerts), first, bounds[1])
         while ours.is_open or theirs.is_open:
             behind = ours if ours.complete <= theirs.complete else theirs

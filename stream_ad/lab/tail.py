@@ -52,7 +52,9 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
         for raw in transport.read(scores, start, end) if start < end else ():
             for at, value in enumerate(raw.values):
                 chain.add(int(raw.offset[at]), score_messages.decode(value, raw.headers[at]))
-        chain.end(Marker.from_text(position.metadata))
+        # A scorer may commit meanwhile: what is read reaches the first position, and at most the one there is now.
+        later = transport.committed(group(settings, "scorer"), readings) or position
+        chain.end(Marker.from_text(position.metadata), Marker.from_text(later.metadata))
     except (ContractError, PositionError) as error:
         return Tail(number, chain.messages, chain.rows, chain.gap or str(error))
     gap = chain.gap
@@ -71,6 +73,7 @@ class _Chain:
         self._at = at
         self._generation = -1 if last is None else last.generation
         self._inside: ScoreMessage | None = None
+        self._passed = {at}
 
     def add(self, offset: int, message: ScoreMessage) -> None:
         if self.gap:
@@ -94,14 +97,15 @@ class _Chain:
             self._inside = message
         else:
             self._inside, self._at = None, (message.span.end, message.journal.end)
+            self._passed.add(self._at)
 
-    def end(self, marker: Marker) -> None:
-        """Note what is missing up to a committed position."""
-        committed = (marker.span_end, marker.span_entries)
+    def end(self, before: Marker, after: Marker) -> None:
+        """Note what is missing up to the positions that were committed before and after the messages were read."""
         if self.gap:
             return
+        committed, later = ((marker.span_end, marker.span_entries) for marker in (before, after))
         if self._inside is not None:
             self.gap = f"messages of {self._inside.span} are missing at the end"
         # Without any row there is no message, and nothing to compare.
-        elif self._at is not None and self._at != committed:
+        elif self._at is not None and (committed not in self._passed or self._at > later):
             self.gap = f"expected scores up to input and journal {committed}, found them up to {self._at}"

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -23,12 +24,12 @@ from stream_ad.io import journal, score_log
 from stream_ad.io.journal import StartEntry
 from stream_ad.io.local_log import LocalLog
 from stream_ad.io.score_parts import PartInfo
-from stream_ad.io.transport import Partition, Record
+from stream_ad.io.transport import Partition, Position, Record
 from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.lab.audit import Audit, Outcome, Stretch
 from stream_ad.replaying.reconciling import REASON
 from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
-from tests.support.roles import archive_all, ask_for, open_scorer, work_off
+from tests.support.roles import archive_all, ask_for, open_archiver, open_scorer, work_off
 from tests.support.score_logs import rewrite
 
 
@@ -100,6 +101,7 @@ def test_a_stretch_begins_at_the_nearest_checkpoint(published: Stream) -> None:
     end_ns = int(newest.timestamp()) * 1_000_000_000
     (outcome,) = audited(published, Stretch(device, end_ns - 60_000_000_000, end_ns))
     assert outcome.agrees
+    assert outcome.begun > 0
     assert outcome.rows > 0
     whole = audited(published, Stretch(device))[0]
     assert whole.agrees
@@ -347,6 +349,63 @@ def test_files_and_topics_agree(published: Stream, capsys: pytest.CaptureFixture
     assert sum(one["rows"] for one in found["topics"]["partitions"]) == len(published.outcome().rows)
     assert main(["verify", "--topics", "-c", str(published.config)]) == 0
     assert "proven" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("goes_on", ["records", "closes by the clock"])
+def test_what_scorers_do_meanwhile_is_no_finding(
+    tmp_path: Path,
+    two_bundles: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    goes_on: str,
+) -> None:
+    """After each look at a position a scorer commits more, and an archiver places it."""
+    is_silent = goes_on != "records"
+    stream = Stream(
+        tmp_path / "stream",
+        two_bundles[0],
+        commit={"every_s": 0.01},
+        time={"idle_close_s": 0.8 if is_silent else 60.0},
+        store={"checkpoint_every_s": 0.5, "part_max_age_s": 0.05},
+    )
+    records = fleet_records(duration_s=3600)
+    scorer, archiver = open_scorer(stream), open_archiver(stream)
+    stream.send(list(islice(records, 400)))
+    work_off(scorer, stream)
+    wait_until(lambda: bool(list(score_log.parts(stream.settings.store.scores, 0))), each=lambda: archiver.turn(0.02))
+    committed = LocalLog.committed
+    is_ours, positions = threading.local(), []
+
+    def go_on() -> None:
+        closes = scorer.metrics.wall_closes._value.get()
+        if is_silent and not closes:
+            both = stream.partitions
+            wait_until(lambda: scorer.metrics.wall_closes._value.get() >= closes + both, each=lambda: scorer.turn(0.02))
+        else:
+            stream.send(list(islice(records, 40)))
+        work_off(scorer, stream)
+        archiver.turn(0.02)
+
+    def look(log: LocalLog, group: str, partition: Partition) -> Position | None:
+        found = committed(log, group, partition)
+        if not getattr(is_ours, "busy", False):
+            is_ours.busy = True
+            go_on()
+            is_ours.busy = False
+            positions.append(found)
+        return found
+
+    monkeypatch.setattr(LocalLog, "committed", look)
+    code, found = verified(stream, capsys)
+    monkeypatch.undo()
+    assert len({position.offset for position in positions if position is not None}) > 2
+    assert [tail["gap"] for tail in found["topics"]["tails"]] == ["", ""]
+    assert [one["examples"] for one in found["topics"]["partitions"]] == [[], []]
+    assert (code, found["ok"]) == (0, True)
+    assert verified(stream, capsys)[0] == 0
+    scorer.close()
+    archiver.close()
+    stream.close()
 
 
 def test_input_that_was_lost_is_named(
