@@ -32,6 +32,7 @@ from stream_ad.errors import (
 )
 from stream_ad.io.kafka_errors import meaning, translated, translating
 from stream_ad.io.kafka_records import close_producer, send_all
+from stream_ad.io.kafka_topic import TopicWatch
 from stream_ad.io.transport import Commit, CommitOutcome, Partition
 
 if TYPE_CHECKING:
@@ -114,8 +115,9 @@ class KafkaCommitter:
     def commit(self, commit: Commit) -> CommitOutcome:
         """Publish records and positions in one transaction; see `transport.Committer.commit`.
 
-        REJECTED: a partition is not (any more) owned, the group has moved on, or sending failed; the transaction was
-        aborted before its commit was asked for. Where the group refused it as no member's, the next poll knows why.
+        REJECTED: a partition is not (any more) owned, its topic was made anew, the group has moved on, or sending
+        failed; the transaction was aborted before its commit was asked for. Where the group refused it as no member's,
+        the next poll knows why.
         UNKNOWN: asking for the commit failed, or even the abort did: this committer takes no more; a new one, best in
         a new process, ends what is open, and `committed` then tells.
 
@@ -139,7 +141,9 @@ class KafkaCommitter:
         if not sent and not commit.positions:
             return CommitOutcome.LANDED
         counts = self._log.partitions(sent)
-        transaction = Transaction(self._producer, self._source, sent, counts, commit.positions, self._newest)
+        transaction = Transaction(
+            self._producer, self._source, self._watch, sent, counts, commit.positions, self._newest
+        )
         try:
             self._helper.call(transaction.run, self._log.commit_deadline_s, self._where)
         except DeadlineError as error:
@@ -162,7 +166,7 @@ class KafkaCommitter:
     def _open(self) -> KafkaProducer:
         log = self._log
         self._newest: dict[tuple[str, int], int] = {}
-        return log.clients.open_producer(
+        producer = log.clients.open_producer(
             # Never before the commit's own deadline: batches that run out of time vanish from their transaction.
             2 * log.commit_deadline_s + 60.0,
             transactional_id=f"{self._source.group}.{self._member}",
@@ -172,6 +176,12 @@ class KafkaCommitter:
             retry_backoff_ms=5,
             max_block_ms=round(1_000 * log.commit_deadline_s),
         )
+        source = self._source
+        # The producer's metadata: the consumer's question would wait behind a fetch that waits for records.
+        self._watch = TopicWatch(
+            producer._metadata, source.topic, source.topic_id, self._where, wait_s=log.request_timeout_s
+        )
+        return producer
 
     def _initialize(self) -> None:
         """End what an earlier producer of this name left open, and fence it."""
@@ -255,6 +265,7 @@ class Transaction:
         self,
         producer: KafkaProducer,
         source: KafkaSource,
+        watch: TopicWatch,
         records: Mapping[str, Sequence[Any]],
         partitions: Mapping[str, int],
         positions: Mapping[Partition, tuple[int, str]],
@@ -265,6 +276,7 @@ class Transaction:
         self.is_abandoned = False
         self._producer = producer
         self._source = source
+        self._watch = watch
         self._records = records
         self._partitions = partitions
         self._newest = newest
@@ -274,12 +286,14 @@ class Transaction:
         }
 
     def run(self) -> None:
-        """Begin, send, see every record acknowledged, add the positions, and only then commit."""
+        """Begin, send, see all acknowledged and the topic to be the same, add the positions, and only then commit."""
         producer = self._producer
+        self._watch.ask()
         producer.begin_transaction()
         send_all(producer, self._records, self._partitions, newest=self._newest)
         self.is_sent = True
         if self._positions:
+            self._watch.confirm()
             metadata = self._source.consumer.group_metadata()
             if metadata.generation_id < 0:
                 # The broker takes such positions unchecked.

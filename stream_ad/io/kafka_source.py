@@ -9,6 +9,7 @@ What is relied on in kafka-python 3, and what is not:
   in the next one, which cannot begin before this member polls again. So `Owner.leaving` after a planned hand-over
   runs while the generation is valid and the partition still nobody else's: its last commit lands.
 - From a JoinGroup to the poll that takes its answer no heartbeats are sent: poll more often than the session time-out.
+- Fetches name a topic by its name: see `kafka_topic`.
 - A member that lost its generation may not rejoin in the same process (stale claims would give a partition to two
   members): `Owner.lost`, FencedError, and the process ends.
 """
@@ -32,6 +33,7 @@ from stream_ad.errors import ContractError, FencedError, UnreachableError
 from stream_ad.io.kafka_clients import ask_offsets
 from stream_ad.io.kafka_errors import meaning, translated, translating
 from stream_ad.io.kafka_records import raw_batch
+from stream_ad.io.kafka_topic import TopicWatch
 from stream_ad.io.transport import Owner, Partition, Position, RawBatch
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 VERDICT_BEATS = 3.0
 """Heartbeats' time in which the group's opinion of us is known: the wait for one, and a search for the coordinator."""
+
+TOPIC_EVERY_S = 1.0
+"""How often the identity of the topic is asked for, at least."""
 
 
 class RebalancedError(Exception):
@@ -152,7 +157,8 @@ class KafkaSource:
         self.group = group
         self.member = member
         self._log = log
-        self._topic = topic
+        self.topic = topic
+        self.topic_id = log.topic_id(topic)
         self._owner = owner
         self._where = f"{group}/{member} on {log.clients.where}"
         self._positions: dict[TopicPartition, int] = {}
@@ -176,6 +182,9 @@ class KafkaSource:
         )
         self._listener.consumer = self.consumer
         self.consumer.subscribe([topic], listener=self._listener)
+        self._watch = TopicWatch(
+            self.consumer._cluster, topic, self.topic_id, self._where, wait_s=log.request_timeout_s
+        )
         try:
             # A leader that joins before it knows the topic's partitions gives none to anybody, sometimes for good.
             self._probe()
@@ -189,7 +198,7 @@ class KafkaSource:
         Raises:
             FencedError: another process joined as this member, or the partitions were lost: end the process.
             UnreachableError: no broker answered for about the request time-out.
-            PositionError: the offset to read is no longer retained.
+            PositionError: the offset to read is no longer retained, or the topic was deleted and made anew.
         """
         if self._is_closed:
             raise ContractError(f"{self._where}: the source is closed")
@@ -217,6 +226,7 @@ class KafkaSource:
             if time.monotonic() >= deadline:
                 if time.monotonic() - self._answered_at > self._log.request_timeout_s / 2:
                     self._probe()
+                    self._expect_owners()
                 return batches
 
     def assignment(self) -> frozenset[Partition]:
@@ -356,6 +366,9 @@ class KafkaSource:
             self.consumer.resume(tp)
 
     def _batches(self, records: Mapping[TopicPartition, Sequence[Any]]) -> list[RawBatch]:
+        if time.monotonic() - self._watch.asked_at > TOPIC_EVERY_S:
+            self._watch.ask()
+        self._watch.is_known()
         batches = []
         for tp, before in self._positions.items():
             found = records.get(tp, ())
@@ -370,5 +383,18 @@ class KafkaSource:
     def _probe(self) -> None:
         """Ask the topic's first broker something: poll itself is silent about brokers that are gone."""
         with translating(f"{self._where}: no answer"):
-            ask_offsets(self.consumer, TopicPartition(self._topic, 0), 0.5 * self._log.request_timeout_s)
+            ask_offsets(self.consumer, TopicPartition(self.topic, 0), 0.5 * self._log.request_timeout_s)
         self._answered_at = time.monotonic()
+
+    def _expect_owners(self) -> None:
+        """Let the group deal its partitions anew where nobody owns one of them.
+
+        So it is after a deal while the topic was missing: the broker gives a static member that comes back what it had,
+        and where that is the leader, kafka-python has none that watches the topic.
+        """
+        if self._positions or not self.consumer._coordinator.stable():
+            return
+        with contextlib.suppress(UnreachableError):
+            if len(self._log.owners(self.group, self.topic)) < self._log.partitions([self.topic])[self.topic]:
+                logging.getLogger(__name__).warning("%s: partitions of %s have no owner", self._where, self.topic)
+                self.consumer._coordinator.request_rejoin()

@@ -168,7 +168,7 @@ class Source(Protocol):
         Raises:
             FencedError: another member took our identity, or all partitions were lost.
             UnreachableError: no broker for longer than the transport's own time-out.
-            PositionError: the offset to read is no longer retained.
+            PositionError: the offset to read is no longer retained, or the topic was made anew under the same name.
         """
         ...
 

@@ -145,7 +145,7 @@ OUTCOME_STEPS = {
     "rejected": Step("{committer}.commit", after=True, result=lambda outcome: outcome is CommitOutcome.REJECTED),
     "unknown": Step("{committer}.commit", after=True, result=lambda outcome: outcome is CommitOutcome.UNKNOWN),
 }
-"""Of a scorer whose commits somebody disturbs."""
+"""Of a role whose commits somebody disturbs."""
 
 ARCHIVER_STEPS = {
     "aside being cleaned": Step(f"{SCORE_LOG}:clean_aside"),

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from stream_ad.io import checkpoints
+from stream_ad.service.roles.scorer import Scorer
 from tests.support.e2e import SEPARATOR, Stream, assert_same, fleet_records, wait_until
 from tests.support.roles import archive_all, kill, open_scorer, work_off
+
+
+@pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.broker)])
+def servers(request: pytest.FixtureRequest) -> Sequence[str]:
+    """Brokers of Kafka; none for the local log."""
+    found: Sequence[str] = request.getfixturevalue("kafka_broker") if request.param == "kafka" else ()
+    return found
+
+
+def gain_all(role: Scorer, stream: Stream) -> None:
+    wait_until(lambda: len(role._owned) == stream.partitions, each=lambda: role.turn(0.0))
 
 
 def test_dying_while_checkpoints_are_read_again_costs_nothing(make_stream: Callable[..., Stream]) -> None:
@@ -43,11 +55,12 @@ def test_dying_while_checkpoints_are_read_again_costs_nothing(make_stream: Calla
     stream.prove()
 
 
-def test_partitions_are_handed_over_once(make_stream: Callable[..., Stream]) -> None:
-    stream = make_stream(partitions=3, commit={"every_s": 0.01, "poll_records": 60})
+def test_partitions_are_handed_over_once(make_stream: Callable[..., Stream], servers: Sequence[str]) -> None:
+    stream = make_stream(servers=servers, partitions=3, commit={"every_s": 0.01, "poll_records": 60})
     records = fleet_records(duration_s=600)
     first = open_scorer(stream)
     stream.send(list(islice(records, 200)))
+    gain_all(first, stream)
     for _ in range(3):
         first.turn(0.02)
     second = open_scorer(stream, index=1)
@@ -67,16 +80,17 @@ def test_partitions_are_handed_over_once(make_stream: Callable[..., Stream]) -> 
     stream.prove()
 
 
-def test_a_planned_hand_over_reads_nothing_again(make_stream: Callable[..., Stream]) -> None:
-    stream = make_stream(store={"checkpoint_every_s": 1_000.0})
+def test_a_planned_hand_over_reads_nothing_again(make_stream: Callable[..., Stream], servers: Sequence[str]) -> None:
+    stream = make_stream(servers=servers, store={"checkpoint_every_s": 1_000.0})
     records = fleet_records(duration_s=600)
     stream.send(list(islice(records, 900)))
     first = open_scorer(stream)
+    gain_all(first, stream)
     first.turn(0.02)
     first.turn(0.02)
     first.close()
     second = open_scorer(stream)
-    second.turn(0.0)
+    gain_all(second, stream)
     assert second.metrics.replayed_records._value.get() == 0
     work_off(second, stream)
     second.turn(0.0)

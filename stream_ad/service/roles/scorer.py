@@ -334,9 +334,9 @@ class Scorer:
         """Recover the partition's state and read on from there."""
         if position is None and (topic := self._with_records(partition.number)):
             raise PositionError(
-                f"{partition.topic}[{partition.number}]: nothing is committed, although {topic} has records (do the "
-                "broker's offsets.retention.minutes outlast a pause of the stream?): starting over would repeat rows; "
-                "restore the group's offsets or use a new stream name"
+                f"{partition.topic}[{partition.number}]: nothing is committed, although {topic} has records (was "
+                f"{partition.topic} made anew? or do the broker's offsets.retention.minutes not outlast a pause of the "
+                "stream?): starting over would repeat rows; restore the group's offsets or use a new stream name"
             )
         recovery = recover(self._settings, self._models, self._transport, partition, position, self._context.beat)
         owned = self._owned[partition] = Owned(partition, recovery, self._topic_id)
