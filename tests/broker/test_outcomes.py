@@ -252,7 +252,7 @@ class Reader:
 class Bench:
     """A member whose connections lead through the proxy, and a log that reads around it."""
 
-    def __init__(self, broker: Proxied, transaction_s: float = TRANSACTION_S) -> None:
+    def __init__(self, broker: Proxied, transaction_s: float = TRANSACTION_S, request_s: float = DEADLINE_S) -> None:
         self.proxy = broker.proxy
         self.direct = KafkaLog(broker.direct, request_timeout_s=DEADLINE_S)
         name = f"outcomes-{uuid.uuid4().hex[:8]}"
@@ -267,7 +267,7 @@ class Bench:
             broker.servers,
             session_timeout_s=30.0,
             transaction_timeout_s=transaction_s,
-            request_timeout_s=DEADLINE_S,
+            request_timeout_s=request_s,
             commit_deadline_s=DEADLINE_S,
         )
         self.reader = Reader()
@@ -353,6 +353,7 @@ def code(error: str) -> int:
 @pytest.mark.parametrize("case", parameters())
 def test_a_commit_tells_the_truth(shared: Bench, case: Case) -> None:
     bench = shared
+    assert bench.owns()  # polled often enough to stay a member
     committer = bench.log.committer(bench.source, "a-0")
     before = bench.position()
     rules = [Rule(api, act, code(error), times=times) for api, act, error, times in case.hits]
@@ -385,6 +386,53 @@ def test_a_commit_tells_the_truth(shared: Bench, case: Case) -> None:
         assert bench.counts(value) == [0, 0, 0]
     if later != "LANDED":
         assert bench.counts(later_value) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "times", "says"),
+    [
+        (Act.CUT_BEFORE, "", 1, "LANDED"),
+        (Act.CUT_AFTER, "", 1, "LANDED"),
+        (Act.CUT_AFTER, "", 3, "LANDED"),
+        (Act.REPLACE, "UnknownTopicOrPartitionError", 3, "LANDED"),
+        (Act.SWALLOW, "", 1, "REJECTED"),
+        (Act.SILENCE, "", 1, "REJECTED"),
+        (Act.REPLACE, "UnknownTopicOrPartitionError", EVER, "REJECTED"),
+    ],
+)
+def test_no_position_is_committed_unless_its_topic_is_known_to_be_the_same(
+    broker: Proxied, act: Act, error: str, times: int, says: str
+) -> None:
+    bench = Bench(broker, request_s=2.0)
+    try:
+        committer = bench.log.committer(bench.source, "a-0")
+        assert bench.commit(committer)[0] == "LANDED"
+        before = bench.position()
+        names = {bench.input.topic, *(partition.topic for partition in bench.outputs)}
+        rule = Rule(
+            Api.METADATA,
+            act,
+            code(error),
+            times=times,
+            where=lambda request: {topic.name for topic in request.topics or ()} == names,
+        )
+        with broker.proxy.rules(rule):
+            word, value, offset = bench.commit(committer)
+        assert rule.hits >= min(times, 2)
+        assert word == says
+        if says == "LANDED":
+            assert bench.position() == offset
+            bench.await_all(value)
+        else:
+            assert bench.position() == before
+            assert bench.counts(value) == [0, 0, 0]
+        word, value, offset = bench.commit(committer)
+        assert word == "LANDED"
+        assert bench.position() == offset
+        bench.await_all(value)
+        committer.close()
+    finally:
+        bench.close()
 
 
 # Appending, opening, reading back, membership

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from kafka.protocol.admin import DescribeConfigsRequest, DescribeConfigsResponse
 from kafka.protocol.consumer import (
@@ -26,7 +27,12 @@ from kafka.protocol.consumer import (
     OffsetFetchRequest,
     OffsetFetchResponse,
 )
-from kafka.protocol.metadata import FindCoordinatorRequest, FindCoordinatorResponse
+from kafka.protocol.metadata import (
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+    MetadataRequest,
+    MetadataResponse,
+)
 from kafka.protocol.producer import (
     AddOffsetsToTxnRequest,
     AddOffsetsToTxnResponse,
@@ -52,6 +58,7 @@ class Api(IntEnum):
     """The requests that rules can speak of."""
 
     PRODUCE = 0
+    METADATA = 3
     OFFSET_FETCH = 9
     FIND_COORDINATOR = 10
     HEARTBEAT = 12
@@ -65,6 +72,7 @@ class Api(IntEnum):
 
 CLASSES: dict[Api, tuple[Any, Any]] = {
     Api.PRODUCE: (ProduceRequest, ProduceResponse),
+    Api.METADATA: (MetadataRequest, MetadataResponse),
     Api.OFFSET_FETCH: (OffsetFetchRequest, OffsetFetchResponse),
     Api.FIND_COORDINATOR: (FindCoordinatorRequest, FindCoordinatorResponse),
     Api.HEARTBEAT: (HeartbeatRequest, HeartbeatResponse),
@@ -323,11 +331,13 @@ def _encoded(response: Any, correlation: int) -> bytes:
 
 
 def _set_errors(part: Any, error: int) -> None:
-    """Set every error code in an answer, however deep."""
+    """Set every error code in an answer, however deep, and tell no identity of a topic."""
     for name in part.fields:
         value = getattr(part, name)
         if name.endswith("error_code"):
             setattr(part, name, error)
+        elif name == "topic_id":
+            setattr(part, name, UUID(int=0))
         elif isinstance(value, list):
             for entry in value:
                 if hasattr(entry, "fields"):
