@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -157,7 +158,9 @@ class Life:
         return True
 
     def stop(self, seconds: float) -> int:
-        """Ask it to stop and wait for its end; return the exit code."""
+        """Ask it to stop, as soon as it listens to that, and wait for its end; return the exit code."""
+        while not self.has_ended() and '"starting"' not in self.text():
+            time.sleep(0.005)
         if not self.has_ended():
             os.kill(self.pid, signal.SIGTERM)
         return self.end(seconds)
