@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from stream_ad.assembly import Models, fingerprint, group, time_rules
 from stream_ad.config import Settings
@@ -179,6 +180,10 @@ class Audit:
             stretch: what to compare.
             alerts: those that are public, to be compared too, up to its positions; the stretch must be whole then.
         """
+        with threadpool_limits(1):  # as a scorer: several threads may add up in another order
+            return self._compare(number, stretch, alerts)
+
+    def _compare(self, number: int, stretch: Stretch, alerts: AlertLedger | None) -> Outcome | None:
         partition = Partition(self._settings.stream.readings_topic, number)
         position = (
             self._transport.committed(group(self._settings, "scorer"), partition)

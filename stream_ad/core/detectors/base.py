@@ -47,8 +47,8 @@ class Detector(Protocol):
     def score(self, values: Float32Array) -> Scores:
         """Score windows.
 
-        The result of a row does not depend on the other rows, on the number of rows being the
-        same fixed chunk; the caller always passes chunks of one size.
+        The result of a row depends neither on the other rows nor on where it stands, to the last bit;
+        the caller always passes chunks of one size. `products.row_products` keeps that, `@` does not.
 
         Args:
             values: float32[n, t, c], normalised, finite.

@@ -13,6 +13,7 @@ from stream_ad.core.detectors import networks
 from stream_ad.core.detectors.base import Progress, Scores, Settings
 from stream_ad.core.detectors.networks import Activation, Mlp
 from stream_ad.core.detectors.parameters import Parameter, Real, Sizes, Whole, complete, defaults
+from stream_ad.core.detectors.products import row_products
 from stream_ad.core.detectors.windows import BLOCK_ROWS, WindowForm, read_form, stored, training_form
 from stream_ad.errors import BundleFormatError, TrainingError
 
@@ -74,7 +75,7 @@ class Mixture:
         size = points.shape[1]
         logs = np.empty((len(points), len(self.weight)))
         for k, (weight, mean, whiten) in enumerate(zip(self.weight, self.mean, self.whiten, strict=True)):
-            distance = np.square((points - mean) @ whiten.T).sum(axis=1)
+            distance = np.square(row_products(points - mean, whiten.T)).sum(axis=1)
             level = np.log(weight) + np.log(np.diagonal(whiten)).sum() - 0.5 * size * np.log(2.0 * np.pi)
             logs[:, k] = level - 0.5 * distance
         top = logs.max(axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 from stream_ad.core.batches import Arrays, Float32Array, Float64Array
 from stream_ad.core.detectors.base import Progress, Scores, Settings
 from stream_ad.core.detectors.parameters import Parameter, Real, Whole, complete, defaults
+from stream_ad.core.detectors.products import row_products
 from stream_ad.core.detectors.windows import BLOCK_ROWS, WindowForm, moments, read_form, stored, training_form
 from stream_ad.errors import TrainingError
 
@@ -58,7 +59,7 @@ class MahalanobisDetector:
             values: float32[n, t, c], normalised, finite.
         """
         centred = self.form.rows(values) - self.mean
-        parts = centred @ self.precision
+        parts = row_products(centred, self.precision)
         parts *= centred
         by_channel = np.einsum("ntc->nc", parts.reshape(len(parts), self.form.lags, self.form.channels))
         # The form is positive definite; only rounding can take a tiny distance below 0.

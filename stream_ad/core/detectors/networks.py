@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float32Array
+from stream_ad.core.detectors.products import row_products
 from stream_ad.core.detectors.windows import stored
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Mlp:
     def forward(self, rows: Float32Array) -> Float32Array:
         """Run the network.
 
-        Every row of a chunk of one size comes out with the same bits wherever it stands.
+        Every row comes out with the same bits wherever it stands.
 
         Args:
             rows: float32[n, in], not written to.
@@ -62,7 +63,7 @@ class Mlp:
         """
         last = len(self.weights) - 1
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            rows = rows @ weight
+            rows = row_products(rows, weight)
             rows += bias
             if number == last:
                 break

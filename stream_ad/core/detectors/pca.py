@@ -11,6 +11,7 @@ import numpy as np
 from stream_ad.core.batches import Arrays, Float32Array
 from stream_ad.core.detectors.base import Progress, Scores, Settings
 from stream_ad.core.detectors.parameters import Parameter, Real, Whole, complete, defaults
+from stream_ad.core.detectors.products import row_products
 from stream_ad.core.detectors.windows import WindowForm, moments, read_form, stored, training_form
 
 LEAST_WINDOWS = 8
@@ -51,7 +52,7 @@ class PcaDetector:
             values: float32[n, t, c], normalised, finite.
         """
         residual = self.form.rows(values) - self.mean
-        residual -= (residual @ self.components.T) @ self.components
+        residual -= row_products(row_products(residual, self.components.T), self.components)
         np.square(residual, out=residual)
         contribution = self.form.per_channel(residual)
         return Scores(contribution.mean(axis=1, dtype=np.float64), contribution)
