@@ -21,7 +21,11 @@ PIECE = 40
 
 
 class Course:
-    """Lives of a stream's roles."""
+    """Lives of a stream's roles.
+
+    Attributes:
+        sent: readings so far.
+    """
 
     def __init__(self, lives: Lives, stream: Stream, bundles: Sequence[Path] = ()) -> None:
         """Begin.
@@ -35,6 +39,7 @@ class Course:
         self._bundles = {load(bundle).model_id: bundle for bundle in bundles}
         self._records: Iterator[Record] = fleet_records(duration_s=7_200)
         self._count = 0
+        self.sent = 0
 
     @property
     def kind(self) -> str:
@@ -44,6 +49,7 @@ class Course:
     def send(self, count: int = PIECE) -> None:
         """Send more readings."""
         self._stream.send(list(islice(self._records, count)))
+        self.sent += count
 
     def start(self, role: str, at: str = "") -> Life:
         """Start a life, one that dies at a step if one is named."""
@@ -56,7 +62,7 @@ class Course:
         for _ in range(times):
             if role == "scorer":
                 self.send()
-                if SCORER_STEPS[step].swap:
+                if step in SCORER_STEPS and SCORER_STEPS[step].swap:
                     self._ask_for_another()
             life = self.start(role, step)
             assert life.end(LONG_S) == -signal.SIGKILL, f"{role} at {step!r}: {life.text()[-3_000:]}"

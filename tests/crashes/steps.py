@@ -147,6 +147,21 @@ OUTCOME_STEPS = {
 }
 """Of a role whose commits somebody disturbs."""
 
+START_OVER_STEPS = {
+    "gained, not recovered": SCORER_STEPS["gained, not recovered"],
+    "recovered": SCORER_STEPS["recovered"],
+    "reading again": SCORER_STEPS["reading again"],
+    "start being committed": Step("{committer}.commit", only=publishes("restart")),
+    "records inserted": SCORER_STEPS["records inserted"],
+    "records sent": SCORER_STEPS["records sent"],
+    "commit asked": SCORER_STEPS["commit asked"],
+    "start committed": Step("{committer}.commit", after=True, only=publishes("restart")),
+    "landed": SCORER_STEPS["landed"],
+    "checkpoint in place": SCORER_STEPS["checkpoint in place"],
+    "checkpoint named": SCORER_STEPS["checkpoint named"],
+}
+"""Of a scorer whose state begins again."""
+
 ARCHIVER_STEPS = {
     "aside being cleaned": Step(f"{SCORE_LOG}:clean_aside"),
     "opened": Step(f"{ARCHIVER}.open", after=True),
@@ -191,7 +206,7 @@ def wrap(path: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]])
 
 def arm(role: str, name: str, transport: str, call: int = 1) -> None:
     """Have this process die at its `call`-th coming to a step."""
-    step = (STEPS[role] | OUTCOME_STEPS)[name]
+    step = (START_OVER_STEPS | OUTCOME_STEPS | STEPS[role])[name]
     committer = COMMITTERS[transport]
     within = _Within()
     if step.inside:

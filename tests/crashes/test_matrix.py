@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from stream_ad.cli.main import main
+from stream_ad.io import score_log
 from tests.crashes.courses import Course
 from tests.crashes.dying import Lives
-from tests.crashes.steps import BOTH, STEPS
+from tests.crashes.steps import BOTH, START_OVER_STEPS, STEPS
 from tests.support.e2e import Stream
 
 DEATHS = 2
@@ -55,6 +57,46 @@ def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream, pump_bund
             course.die(role, step, DEATHS)
         course.live(role)
     stream.prove(at_least_alerts=5)
+
+
+@pytest.mark.parametrize("stream", ["local", pytest.param("kafka", marks=pytest.mark.broker)], indirect=True)
+@pytest.mark.timeout(600)
+def test_a_scorer_dies_at_every_step_of_a_start_over(
+    lives: Lives, stream: Stream, make_stream: Callable[..., Stream], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Settings change before each step: no state fits them, so it begins again on a stretch of old input.
+
+    The windows are those of a stream that nobody disturbed; `verify` and `audit` find all else in order.
+    """
+    stream.change("time", idle_close_s=1_000.0)
+    stream.change("store", warm_up_records=60)
+    course = Course(lives, stream)
+    course.send(400)
+    course.live("scorer")
+    names = [name for name, step in START_OVER_STEPS.items() if course.kind in step.on]
+    for number, step in enumerate(names):
+        stream.change("incident", close_after_s=20.0 + number)
+        course.die("scorer", step, DEATHS)
+    course.live("scorer")
+    course.live("archiver")
+    landed = range(names.index("start committed"), len(names))
+    began = {entry.config["incident"]["close_after_s"] for entry in stream.restarts()}
+    assert began >= {20.0 + number for number in landed}
+    for verb in (["verify", "--topics"], ["audit"]):
+        assert main(["-c", str(stream.config), *verb]) == 0, capsys.readouterr().out
+    undisturbed = make_stream(time={"idle_close_s": 1_000.0})
+    again = Course(lives, undisturbed)
+    again.send(course.sent)
+    again.live("scorer")
+    again.live("archiver")
+    assert windows_in(stream) == windows_in(undisturbed) != []
+
+
+def windows_in(stream: Stream) -> list[str]:
+    """Return device, start, end and coverage of each window of the archive."""
+    table = score_log.read(stream.settings.store.scores)
+    columns = (table[name].to_pylist() for name in ("device", "start", "end", "coverage"))
+    return sorted(" ".join(map(str, row)) for row in zip(*columns, strict=True))
 
 
 @pytest.mark.thorough

@@ -261,10 +261,11 @@ class Stream:
             assert sorted(part.generation for part in parts) == [part.generation for part in parts]
         return rows_of([score_log.read(folder)])
 
-    def restarts(self) -> list[journal.Entry]:
+    def restarts(self) -> list[journal.StartEntry]:
         """Return the journal's entries of states that began again."""
         places = (Partition(self.settings.stream.journal_topic, number) for number in range(self.partitions))
-        return [entry for place in places for entry in journal.read(self.log, place) if entry.kind == "restart"]
+        entries = (entry for place in places for entry in journal.read(self.log, place))
+        return [entry for entry in entries if isinstance(entry, journal.StartEntry) and entry.kind == "restart"]
 
     def reference(self) -> Outcome:
         """Return what an undisturbed run gives: the input read once, from its first record, in this process."""
