@@ -64,7 +64,10 @@ class LivePipe:
         return _judged(score_log.read(settings.store.scores, run.name))
 
     def _settings(self, run: Run, configuration: Configuration) -> Settings:
-        """Return the stream's settings, all of them a user's."""
+        """Return the stream's settings, all of them a user's.
+
+        No topic is one that others may use too, as that of commands is by default: all are deleted afterwards.
+        """
         folder = self._folder / configuration.name / run.name
         name = f"{configuration.name}-{run.name}".replace("_", "-").lower()
         topic = f"stream-ad.evaluate.{self._token}.{name}"
@@ -80,6 +83,8 @@ class LivePipe:
                     "scores_topic": f"{topic}.scores",
                     "alerts_topic": f"{topic}.alerts",
                     "dead_letters_topic": f"{topic}.dlq",
+                    "journal_topic": f"{topic}.journal",
+                    "control_topic": f"{topic}.control",
                 },
                 "transport": transport,
                 **configuration.judging(),

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
 
+from stream_ad.assembly import ensure_topics
 from stream_ad.cli.main import main
+from stream_ad.config import StreamSettings
 from stream_ad.io import bundles, score_log
 from stream_ad.lab.configurations import SKAB
 from stream_ad.lab.datasets import skab
 from stream_ad.lab.evaluation import evaluate
 from stream_ad.lab.rehearsal import rehearse
+from tests.support.e2e import Stream
 from tests.support.skab import real_skab, write_runs
 
 
@@ -100,3 +104,25 @@ def test_kafka_and_the_embedded_log_give_the_same_figures(
 
     assert kafka["results"] == local["results"]
     assert (local["broker"], kafka["broker"]) == ("local", ",".join(kafka_broker))
+
+
+@pytest.mark.broker
+def test_only_its_own_topics_are_deleted(data: Path, kafka_broker: list[str], tmp_path: Path) -> None:
+    """The cluster may be one that others work on: the topic of commands is one for all streams by default."""
+    # The settings of a stream that names no topic but its readings.
+    others = Stream(tmp_path / "others", tmp_path / "no-bundle", kafka_broker, partitions=1)
+    made = ensure_topics(others.settings, others.log)
+    assert others.settings.stream.control_topic == StreamSettings.model_fields["control_topic"].default
+    admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
+    before = set(admin.list_topics())
+
+    arguments = ("--data", str(data), "--detectors", "pca", "--runs", "1", "--kafka", ",".join(kafka_broker))
+    assert main(["evaluate", "skab", *arguments]) == 0
+
+    assert {name: others.log.topic(name).topic_id for name in made} == {
+        name: topic.topic_id for name, topic in made.items()
+    }
+    left = {name for name in set(admin.list_topics()) - before if "evaluate" in name or "pca-" in name}
+    assert left == set()
+    admin.close()
+    others.close()
