@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -109,20 +110,15 @@ def test_kafka_and_the_embedded_log_give_the_same_figures(
 @pytest.mark.broker
 def test_only_its_own_topics_are_deleted(data: Path, kafka_broker: list[str], tmp_path: Path) -> None:
     """The cluster may be one that others work on: the topic of commands is one for all streams by default."""
-    # The settings of a stream that names no topic but its readings.
-    others = Stream(tmp_path / "others", tmp_path / "no-bundle", kafka_broker, partitions=1)
-    made = ensure_topics(others.settings, others.log)
-    assert others.settings.stream.control_topic == StreamSettings.model_fields["control_topic"].default
-    admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
-    before = set(admin.list_topics())
+    with (
+        closing(Stream(tmp_path / "others", tmp_path / "no-bundle", kafka_broker, partitions=1)) as others,
+        closing(KafkaAdminClient(bootstrap_servers=kafka_broker)) as admin,
+    ):
+        made = ensure_topics(others.settings, others.log)
+        assert StreamSettings.model_fields["control_topic"].default in made
 
-    arguments = ("--data", str(data), "--detectors", "pca", "--runs", "1", "--kafka", ",".join(kafka_broker))
-    assert main(["evaluate", "skab", *arguments]) == 0
+        arguments = ("--data", str(data), "--detectors", "pca", "--runs", "1", "--kafka", ",".join(kafka_broker))
+        assert main(["evaluate", "skab", *arguments]) == 0
 
-    assert {name: others.log.topic(name).topic_id for name in made} == {
-        name: topic.topic_id for name, topic in made.items()
-    }
-    left = {name for name in set(admin.list_topics()) - before if "evaluate" in name or "pca-" in name}
-    assert left == set()
-    admin.close()
-    others.close()
+        assert {name: others.log.topic(name) for name in made} == made
+        assert [name for name in admin.list_topics() if name.startswith("stream-ad.evaluate.")] == []
