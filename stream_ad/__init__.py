@@ -1,3 +1,3 @@
 """Anomaly detection for sensor fleets on Kafka."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
