@@ -10,6 +10,11 @@ from stream_ad.lab.windows import Windows
 
 SIZES = (1.0, 2.0, 4.0, 8.0)
 SAMPLE = 256
+MOST_CHANNELS = 32
+"""An even sample of the channels stands for more of them."""
+MOST_VALUES = 1 << 23
+"""Values scored for a size of shift; fewer windows where they are long and wide."""
+LEAST_SAMPLE = 16
 
 
 def sensitivity(model: Model, windows: Windows, limit: float) -> dict[str, float]:
@@ -20,22 +25,29 @@ def sensitivity(model: Model, windows: Windows, limit: float) -> dict[str, float
 
     Args:
         model: what scores.
-        windows: where the shifts are put; an even sample of 256 is used.
+        windows: where the shifts are put; an even sample of 256 is used, of fewer where windows are large, and of at
+            most 32 channels.
         limit: in units of the score.
 
     Returns:
         share by size, 0..1; "0" is the share without a shift.
     """
-    rows = np.linspace(0, len(windows) - 1, min(SAMPLE, len(windows))).astype(np.int64)
+    samples, channels = windows.values.shape[1:]
+    chosen = np.linspace(0, channels - 1, min(MOST_CHANNELS, channels)).astype(np.int64)
+    most = max(MOST_VALUES // (samples * channels * len(chosen)), LEAST_SAMPLE)
+    rows = np.linspace(0, len(windows) - 1, min(SAMPLE, most, len(windows))).astype(np.int64)
     values = windows.values[rows]
     scoring = Scoring(model)
-    half = values.shape[1] // 2
     found = {"0": float((scoring.score_values(values).score > limit).mean())}
+    # All channels at once: a scorer's chunk is then full.
+    shifted = np.repeat(values[None], len(chosen), axis=0)
+    number = np.arange(len(chosen))[:, None, None]
+    half = np.arange(samples // 2, samples)[None, None, :]
+    window = np.arange(len(rows))[None, :, None]
+    plain = shifted[number, window, half, chosen[:, None, None]]
     for size in SIZES:
-        shares = []
-        for channel in range(values.shape[2]):
-            shifted = values.copy()
-            shifted[:, half:, channel] += np.float32(size) * model.normaliser.scale[channel]
-            shares.append((scoring.score_values(shifted).score > limit).mean())
-        found[f"{size:g}"] = float(np.mean(shares))
+        step = np.float32(size) * model.normaliser.scale[chosen]
+        shifted[number, window, half, chosen[:, None, None]] = plain + step[:, None, None]
+        score = scoring.score_values(shifted.reshape(-1, samples, channels)).score
+        found[f"{size:g}"] = float((score > limit).mean())
     return found

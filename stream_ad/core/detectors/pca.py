@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float32Array
+from stream_ad.core.detectors.axes import axes_of_rows, axes_of_values, thinned
 from stream_ad.core.detectors.base import Progress, Scores, Settings
 from stream_ad.core.detectors.parameters import Parameter, Real, Whole, complete, defaults
 from stream_ad.core.detectors.products import row_products
-from stream_ad.core.detectors.windows import WindowForm, moments, read_form, stored, training_form
+from stream_ad.core.detectors.windows import WindowForm, read_form, stored, training_form
 
 LEAST_WINDOWS = 8
 NO_VARIANCE = 1e-12
@@ -72,7 +73,10 @@ class Pca:
         return defaults(PARAMETERS)
 
     def fit(self, values: Float32Array, settings: Settings, seed: int, progress: Progress) -> PcaDetector:
-        """Fit by eigenvectors of the covariance in float64; O(n d^2 + d^3), no randomness.
+        """Fit by eigenvectors in float64, of the covariance or, with fewer windows than values, of their products.
+
+        O(m^2 max(n, d) + m^3) with m = min(n, d), no randomness. Where m d passes `axes.MOST_VALUES` an even sample of
+        the windows is used.
 
         Args:
             values: float32[n, t, c], normalised, finite.
@@ -86,20 +90,20 @@ class Pca:
         """
         chosen = self._complete(settings)
         form = training_form(values, chosen["lags"], LEAST_WINDOWS)
-        mean, covariance = moments(form.rows(values))
-        progress("covariance", 1, 2)
-        variances, vectors = np.linalg.eigh(covariance)
-        variances, vectors = np.clip(variances[::-1], 0.0, None), vectors[:, ::-1].T
+        rows = thinned(form.rows(values))
+        axes = axes_of_rows(rows) if len(rows) < form.size else axes_of_values(rows)
+        progress("variances", 1, 2)
+        variances = axes.variances
         kept = 0
         if variances.sum() > NO_VARIANCE * form.size:
             share = np.cumsum(variances) / variances.sum()
-            kept = min(int(np.searchsorted(share, chosen["variance"])) + 1, form.size - 1)
-        components = vectors[:kept]
+            kept = min(int(np.searchsorted(share, chosen["variance"])) + 1, len(variances), form.size - 1)
+        components = axes.leading(kept)
         # An eigenvector's sign is the library's whim; the largest entry is made positive.
         largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
         components = components * np.where(largest < 0, -1.0, 1.0)
         progress("components", 2, 2)
-        return PcaDetector(form, mean.astype(np.float32), np.ascontiguousarray(components, dtype=np.float32))
+        return PcaDetector(form, axes.mean.astype(np.float32), np.ascontiguousarray(components, dtype=np.float32))
 
     def load(self, settings: Settings, arrays: Arrays) -> PcaDetector:
         """Make the detector from stored arrays.

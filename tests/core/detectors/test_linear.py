@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.decomposition import PCA
 
 from stream_ad.core.batches import Float32Array
-from stream_ad.core.detectors import mahalanobis, pca
+from stream_ad.core.detectors import axes, mahalanobis, multiscale_pca, pca
 from stream_ad.core.detectors.base import DetectorKind, no_progress
 from stream_ad.core.detectors.windows import BLOCK_ROWS, WindowForm, moments
 from stream_ad.errors import BundleFormatError, ConfigError
@@ -86,13 +88,84 @@ def test_mahalanobis_parts_add_up_to_the_score() -> None:
     assert (found.contribution.sum(axis=1) >= found.score * (1 - 1e-5)).all()
 
 
+@pytest.mark.parametrize("lags", [None, 5])
+@pytest.mark.parametrize("variance", [0.6, 0.9, 0.9999])
+def test_pca_of_fewer_windows_than_values_keeps_the_same_subspace(lags: int | None, variance: float) -> None:
+    train = machine_windows(14, seed=1)
+    detector = pca.KIND.fit(train, {"variance": variance, "lags": lags}, 0, no_progress)
+    flat = train[:, -(lags or 16) :].reshape(14, -1).astype(np.float64)
+    variances, vectors = np.linalg.eigh(np.cov(flat.T, bias=True))
+    kept = int(np.searchsorted(np.cumsum(variances[::-1]) / variances.sum(), variance)) + 1
+    assert len(detector.components) == kept
+    expected = vectors[:, ::-1][:, :kept]
+    found = detector.components.astype(np.float64)
+    np.testing.assert_allclose(found @ found.T, np.eye(kept), atol=1e-6)
+    np.testing.assert_allclose(found.T @ found, expected @ expected.T, atol=1e-5)
+
+
+@pytest.mark.parametrize("shrink", [0.001, 0.1, 1.0, "ledoit-wolf"])
+def test_mahalanobis_of_fewer_windows_than_values_is_the_same_distance(shrink: float | str) -> None:
+    train, live = machine_windows(20, seed=1), machine_windows(40, seed=2)
+    detector = mahalanobis.KIND.fit(train, {"shrink": shrink}, 0, no_progress)
+    flat = train.reshape(20, -1).astype(np.float64)
+    size = flat.shape[1]
+    plain = np.cov(flat.T, bias=True)
+    weight = max(float(ledoit_wolf_shrinkage(flat)), mahalanobis.LEAST_SHRINK) if isinstance(shrink, str) else shrink
+    shrunk = (1 - weight) * plain + weight * np.trace(plain) / size * np.eye(size)
+    centred = live.reshape(40, -1) - flat.mean(axis=0)
+    parts = centred * np.linalg.solve(shrunk, centred.T).T / size
+    found = detector.score(live)
+    np.testing.assert_allclose(found.score, parts.sum(axis=1), rtol=1e-6)
+    assert found.contribution is not None
+    by_channel = np.maximum(parts.reshape(40, 16, -1).sum(axis=1), 0.0)
+    np.testing.assert_allclose(found.contribution, by_channel, rtol=1e-4, atol=1e-5)
+    assert "precision" not in detector.arrays()
+    again = mahalanobis.KIND.load({"shrink": shrink}, detector.arrays()).score(live)
+    assert again.score.tobytes() == found.score.tobytes()
+
+
+@pytest.mark.parametrize("kind", [*LINEAR, multiscale_pca.KIND], ids=lambda kind: kind.name)
+def test_many_channels_take_memory_by_windows_not_by_values_squared(kind: DetectorKind) -> None:
+    values = np.random.default_rng(1).standard_normal((60, 64, 300), dtype=np.float32)  # 19,200 values a window
+    tracemalloc.start()
+    try:
+        detector = kind.fit(values, {}, 0, no_progress)
+        detector.score(values[:8])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * values.size * 4  # one 19,200 x 19,200 matrix alone is 2.9 GB
+    assert sum(array.nbytes for array in detector.arrays().values()) < 4 * values.nbytes
+
+
+@pytest.mark.parametrize("kind", LINEAR, ids=lambda kind: kind.name)
+def test_windows_that_never_vary_are_fitted_also_where_they_are_few(kind: DetectorKind) -> None:
+    detector = kind.fit(np.zeros((10, 16, 4), np.float32), {}, 0, no_progress)
+    score = detector.score(np.full((1, 16, 4), 2.0, np.float32)).score
+    assert 0 < score[0] < 1e4
+
+
+def test_rows_are_thinned_only_where_the_axes_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.arange(200 * 100, dtype=np.float32).reshape(200, 100)
+    assert axes.thinned(rows) is rows
+    monkeypatch.setattr(axes, "MOST_VALUES", 9_000)
+    thin = axes.thinned(rows)
+    assert len(thin) == 90
+    assert thin[0, 0] == 0
+    assert thin[-1, -1] == rows[-1, -1]
+    assert axes.thinned(rows[:90]).shape == (90, 100)
+    assert axes.thinned(np.zeros((5_000, 94), np.float32)).shape == (5_000, 94)  # d x d fits
+
+
 @given(st.integers(2, 60), st.integers(2, 12), st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
 def test_ledoit_wolf_weight_equals_scikit_learn(n: int, size: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = (rng.standard_normal((n, size)) @ rng.standard_normal((size, size))).astype(np.float32)
     expected = max(float(ledoit_wolf_shrinkage(rows.astype(np.float64))), mahalanobis.LEAST_SHRINK)
-    assert mahalanobis.ledoit_wolf_weight(rows, *moments(rows)) == pytest.approx(expected, rel=1e-6)
+    mean, covariance = moments(rows)
+    trace, norm = float(np.trace(covariance)), float(np.square(covariance).sum())
+    assert mahalanobis.ledoit_wolf_weight(rows, mean, trace, norm) == pytest.approx(expected, rel=1e-6)
 
 
 def test_ledoit_wolf_takes_fewer_windows_than_values() -> None:
