@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from stream_ad import __version__
 from stream_ad.errors import ConfigError, StreamAdError
@@ -127,5 +131,43 @@ def _needed(arguments: Sequence[str]) -> tuple[str, ...]:
     return VERBS
 
 
+def entry() -> NoReturn:
+    """Run the verb of the command line and end the process, without the interpreter's own end.
+
+    Threads of C++ libraries live on: one of Arrow's that lets go of a Python file after the interpreter has begun to
+    end is cut off inside C++, which aborts the process after all its work was done (apache/arrow#34314).
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = 0
+    except OSError as error:  # the output's disk is full, say
+        with suppress(OSError, ValueError):
+            print(f"stream-ad: {error}", file=sys.stderr)
+        code = FAILED
+    except BaseException:  # no error of ours: the interpreter would print it as well
+        traceback.print_exc()
+        code = FAILED
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Flush what was printed and logged, and end the process at once; 1 in place of 0 where output was lost."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass  # the reader has had enough
+    except (OSError, ValueError) as error:
+        code = code or FAILED
+        with suppress(OSError, ValueError):
+            print(f"stream-ad: the output cannot be written: {error}", file=sys.stderr)
+    with suppress(OSError, ValueError):
+        logging.shutdown()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import threading
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stream_ad.config import Settings
-
-EXIT_S = 5.0
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,7 +79,7 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
     if parent is not None and not die_with_parent(parent):
         return int(Exit.DONE)
     pulse = Pulse(settings.service.heartbeat_timeout_s, fd, on_orphaned=stop.set)
-    code = run_role(
+    return run_role(
         lambda: build(args.role, RoleContext(settings, args.index, pulse.beat)),
         pulse,
         stop,
@@ -91,8 +87,6 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
         http=http_address(settings, args.role, args.index),
         on_opened=set_aside_what_stays,
     )
-    _leave_within(EXIT_S, code)
-    return code
 
 
 def _warn_of_exposed(settings: Settings) -> None:
@@ -102,17 +96,6 @@ def _warn_of_exposed(settings: Settings) -> None:
 
     for path in exposed_secrets(settings):
         EventLog(__name__).warning("readable_by_all", path=str(path), advice="chmod 600 it, or the mount's mode")
-
-
-def _leave_within(seconds: float, code: int) -> None:
-    """Leave even if a client's thread does not end: the interpreter waits for all but daemon threads."""
-
-    def leave() -> None:
-        threading.main_thread().join()
-        time.sleep(seconds)
-        os._exit(code)
-
-    threading.Thread(target=leave, name="last-resort", daemon=True).start()
 
 
 def _count(text: str) -> int:

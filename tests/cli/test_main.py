@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -86,3 +88,69 @@ def test_wrong_settings_are_2_with_their_path(tmp_path: Path, capsys: pytest.Cap
 def test_a_missing_file_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-c", str(tmp_path / "none.toml"), "run"]) == 2
     assert "none.toml: cannot be read" in capsys.readouterr().err
+
+
+ABORTING = """
+import atexit, sys, threading, time
+import stream_ad.cli.main as frame
+
+class Loud:
+    def __del__(self):
+        print("THE INTERPRETER ENDED", file=sys.stderr)
+
+kept = Loud()
+atexit.register(print, "THE INTERPRETER ENDED", file=sys.stderr)
+threading.Thread(target=time.sleep, args=(600,)).start()
+sys.argv = ["stream-ad", *sys.argv[1:]]
+frame.entry()
+"""
+"""A verb in a process whose end by the interpreter would not go unnoticed, as with the threads of a C++ library."""
+
+
+def ended(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ABORTING, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "out"),
+    [(["--version"], 0, f"stream-ad {__version__}\n"), (["nonsense"], 2, ""), (["-c", "none.toml", "status"], 2, "")],
+)
+def test_the_process_ends_without_the_end_of_the_interpreter(words: list[str], code: int, out: str) -> None:
+    found = ended(*words)
+    assert (found.returncode, found.stdout) == (code, out)
+    assert "THE INTERPRETER ENDED" not in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_is_lost_is_a_failure(unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        found = printing("print('x' * 9) or 0", full, unbuffered)
+    assert found.returncode == 1
+    assert "No space left on device" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_had_enough_is_no_failure(unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        found = printing("print('x' * 9) or 0", pipe, unbuffered)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_an_error_that_is_none_of_ours_is_printed_whole() -> None:
+    found = printing("1 // 0", subprocess.PIPE, "")
+    assert found.returncode == 1
+    assert "ZeroDivisionError" in found.stderr
+
+
+def printing(main: str, stdout: int | IO[str], unbuffered: str) -> subprocess.CompletedProcess[str]:
+    code = f"import stream_ad.cli.main as frame; frame.main = lambda: {main}; frame.entry()"
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True, check=False, timeout=60
+    )

@@ -22,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from stream_ad.cli.main import leave
 from stream_ad.config import load
 from tests.crashes.steps import STEPS, arm
 
@@ -182,4 +183,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
