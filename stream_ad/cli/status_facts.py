@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from stream_ad import assembly
+from stream_ad.cli.output import time_text
 from stream_ad.cli.status_roles import RoleStatus, ask
 from stream_ad.config import Settings
 from stream_ad.errors import PositionError, StorageError, TopicError
-from stream_ad.io import checkpoints, score_log, score_messages
+from stream_ad.io import checkpoints, journal, score_log, score_messages
+from stream_ad.io.journal import Entry, StartEntry
 from stream_ad.io.transport import Headers, Partition, Position, Transport
 from stream_ad.replaying import Marker
 
 COUNTED = 200
 """So many unread offsets are read and their records counted; of more the span of offsets is told."""
+DAY_NS = 86_400_000_000_000
+"""What was lost is worth a look for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,22 @@ class PartFile:
 
 
 @dataclass(frozen=True, slots=True)
+class LostInput:
+    """Input that was deleted before it was scored.
+
+    Attributes:
+        start, end: input offsets, the end exclusive.
+        age_s: since the scorer found out, by this machine's clock.
+        since: that moment, RFC 3339.
+    """
+
+    start: int
+    end: int
+    age_s: float
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
 class Scoring:
     """How the scoring of a partition stands.
 
@@ -81,6 +101,7 @@ class Scoring:
         unsaved_s: log time scored since the newest checkpoint: what a restart reads again; None without checkpoint.
         oldest, newest: checkpoints in this host's folder.
         trouble: what is wrong with the position, "" if nothing.
+        lost: what was deleted before it was scored, of the last day.
     """
 
     owner: str
@@ -94,6 +115,7 @@ class Scoring:
     oldest: CheckpointFile | None
     newest: CheckpointFile | None
     trouble: str = ""
+    lost: tuple[LostInput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +227,10 @@ class Look:
             self._scores_id = transport.topic(stream.scores_topic).topic_id
         except TopicError:
             self._scores_id = ""  # no scorer has ever run
+        try:
+            self._journals = transport.topic(stream.journal_topic).partitions
+        except TopicError:
+            self._journals = 0
         self._scorers = self._owners("scorer", stream.readings_topic)
         self._archivers = self._owners("archiver", stream.scores_topic) if self._scores_id else {}
 
@@ -263,7 +289,15 @@ class Look:
             oldest=files[-1] if files else None,
             newest=files[0] if files else None,
             trouble=trouble,
+            lost=tuple(_lost_input(self._journalled(number))),
         )
+
+    def _journalled(self, number: int) -> list[tuple[int, Entry]]:
+        """Return the last day's entries of the journal, with their log times."""
+        if number >= self._journals:
+            return []
+        place = Partition(self._settings.stream.journal_topic, number)
+        return journal.since(self._transport, place, time.time_ns() - DAY_NS)
 
     def _catching_up(self, number: int, owner: str, roles: Iterable[RoleStatus]) -> bool | None:
         """Return what the page of the partition's owner says, if it is a role of this host that answers."""
@@ -334,6 +368,13 @@ def _marker(position: Position | None) -> tuple[Marker | None, str]:
         return Marker.from_text(position.metadata), ""
     except PositionError as error:
         return None, str(error)
+
+
+def _lost_input(entries: Iterable[tuple[int, Entry]]) -> Iterator[LostInput]:
+    for log_ns, entry in entries:
+        if isinstance(entry, StartEntry) and entry.lost is not None:
+            age_s = max(0, time.time_ns() - log_ns) / 1e9
+            yield LostInput(*entry.lost, age_s, time_text(log_ns, seconds=False))
 
 
 def _age_s(path: Path) -> float:

@@ -98,12 +98,23 @@ def _partitions(status: Status, before: Status | None, limits: Limits) -> Iterat
 def _scoring(found: Scoring, before: Lag | None, limits: Limits) -> Iterator[str]:
     if found.trouble:
         yield found.trouble
+    if found.committed is not None and found.committed < found.earliest:
+        yield f"{_deleted(found.committed, found.earliest)}; a scorer that starts begins again at {found.earliest}"
+    for lost in found.lost:
+        yield (
+            f"{_deleted(lost.start, lost.end)}, found at {lost.since} ({duration_text(lost.age_s)} ago): they have no "
+            "scores; the topic's retention must outlast a backlog or a stop of the stream"
+        )
     yield from _lag(found.lag, before, (limits.lag_s, LAGGING_S), "readings wait to be scored", "the scorer's lag")
     if found.unsaved_s is not None and found.unsaved_s > limits.checkpoint_s and found.newest is not None:
         yield (
             f"the newest checkpoint is old ({duration_text(found.newest.age_s)}): a restart reads "
             f"{duration_text(found.unsaved_s)} of input again"
         )
+
+
+def _deleted(start: int, end: int) -> str:
+    return f"{end - start:,} input offsets ({start} to {end - 1}) were deleted before they were scored"
 
 
 def _archiving(found: Archiving, before: Lag | None, limits: Limits) -> Iterator[str]:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from stream_ad.lab.verification import Chain, Progress, Proof
 
 TELL_EVERY_S = 2.0
+NAMED = 10
+"""So many stretches of lost input are named in the last line."""
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         print("      a compaction is at work or was cut off: `stream-ad compact` finishes it; then verify again")
     for line in topics.lines() if topics is not None else ():
         print(line)
-    print(summary(proof) + ("" if topics is None else topics.summary()))
+    print(summary(proof, topics) + ("" if topics is None else topics.summary()))
     return 1 if failed else 0
 
 
@@ -112,9 +114,13 @@ class Topics:
 
     def summary(self) -> str:
         """Return what the last line says of the topics, "" if they add nothing."""
-        lost = sum(outcome.lost for outcome in self.outcomes)
-        said = f"; {lost:,} input offsets were deleted before they were scored" if lost else ""
-        return said + ("" if self.agrees else "; the topics disagree")
+        return "" if self.agrees else "; the topics disagree"
+
+    def lost(self) -> dict[int, set[Span]]:
+        """Return the input that was deleted before it was scored, by partition, as the journal tells."""
+        from stream_ad.io.score_messages import Span
+
+        return {one.partition: {Span(*lost) for lost in one.lost_input} for one in self.outcomes}
 
     def as_json(self) -> dict[str, object]:
         """Return plain values."""
@@ -168,6 +174,13 @@ def lines(chain: Chain) -> list[str]:
             f"      begins at input offset {first.input_span.start}, not with the stream: what was before, and each "
             "device's windows before its first one here, are not covered"
         )
+    if chain.lost:
+        offsets = sum(span.end - span.start for span in chain.lost)
+        named = ", ".join(f"{span.start}-{span.end - 1}" for span in chain.lost)
+        found.append(
+            f"      input offsets {named} ({offsets:,}) were deleted before they were scored: they have no rows, and "
+            "are not counted as input"
+        )
     if devices.returns:
         found.append(
             f"      {devices.returns:,} times a device went back in time after its state had been given up, first "
@@ -181,11 +194,26 @@ def lines(chain: Chain) -> list[str]:
     return found
 
 
-def summary(proof: Proof) -> str:
+def lost_input(proof: Proof, topics: Topics | None) -> dict[int, set[Span]]:
+    """Return the input that was deleted before it was scored, by partition: what the files tell, and the journal."""
+    found = {} if topics is None else topics.lost()
+    for chain in proof.chains:
+        found.setdefault(chain.partition, set()).update(chain.lost)
+    return found
+
+
+def summary(proof: Proof, topics: Topics | None = None) -> str:
     """Return the last line."""
     rows, parts = (sum(getattr(chain, name) for chain in proof.chains) for name in ("rows", "parts"))
+    lost = lost_input(proof, topics)
     offsets = sum(
-        chain.last.input_span.end - chain.first.input_span.start
+        chain.last.input_span.end
+        - chain.first.input_span.start
+        - sum(
+            span.end - span.start
+            for span in lost[chain.partition]
+            if chain.first.input_span.start <= span.start and span.end <= chain.last.input_span.end
+        )
         for chain in proof.chains
         if chain.first is not None and chain.last is not None
     )
@@ -194,8 +222,26 @@ def summary(proof: Proof) -> str:
         verdict += f", but for {again:,} windows judged again after a start over"
     return (
         f"{verdict}; {rows:,} rows in {parts:,} files, {len(proof.chains)} partition(s), {offsets:,} input offsets, "
-        f"{duration_text(proof.seconds)}"
+        f"{duration_text(proof.seconds)}{_without(lost)}"
     )
+
+
+def _without(lost: Mapping[int, set[Span]]) -> str:
+    """Return what the last line says of lost input, "" without any."""
+    gone = sum(span.end - span.start for spans in lost.values() for span in spans)
+    if not gone:
+        return ""
+    return f"; {gone:,} input offsets were deleted before they were scored ({_named(lost)}) and are not among these"
+
+
+def _named(lost: Mapping[int, set[Span]]) -> str:
+    """Return the first stretches of lost input, by partition."""
+    texts = [
+        f"partition {number}: {span.start}-{span.end - 1}"
+        for number, spans in sorted(lost.items())
+        for span in sorted(spans, key=lambda span: span.start)
+    ]
+    return "; ".join(texts[:NAMED]) + (f" and {len(texts) - NAMED} more" if len(texts) > NAMED else "")
 
 
 def as_json(folder: Path, proof: Proof) -> dict[str, object]:
@@ -223,6 +269,7 @@ def _chain_json(chain: Chain) -> dict[str, object]:
         "returns": chain.devices.returns,
         "judged_again": chain.devices.again,
         "from_start": chain.is_from_start,
+        "lost_input": [[span.start, span.end] for span in chain.lost],
     }
     if chain.first is None or chain.last is None:
         return found

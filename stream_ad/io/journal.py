@@ -9,6 +9,7 @@ several of the same offset do so in the order of their numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -21,6 +22,10 @@ KEEP_FOR_EVER = {"retention.ms": "-1"}
 """Settings of the topic: an entry is needed as long as anything was published after it."""
 
 Count = Annotated[int, Field(ge=0)]
+
+
+LOOK_BACK = 50
+"""So many offsets are read at first to find the newest entries."""
 
 
 class _Entry(BaseModel):
@@ -107,6 +112,34 @@ def decode(value: bytes) -> Entry:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "body"
         raise JournalError(f"journal entry: {where}: {problem['msg']}") from error
+
+
+def since(transport: Transport, partition: Partition, begin_ns: int) -> list[tuple[int, Entry]]:
+    """Return the entries of a partition from a log time on, each with its append time; looks back from the end.
+
+    Entries that cannot be read are left out: whoever needs all of them reads with `read`.
+
+    Raises:
+        TransportError: the log cannot be read.
+    """
+    earliest, end = transport.bounds(partition)
+    span = LOOK_BACK
+    while True:
+        start = max(earliest, end - span)
+        records = [
+            (log_ns, value)
+            for raw in transport.read(partition, start, end)
+            for log_ns, value in zip(raw.log_ns.tolist(), raw.values, strict=True)
+        ]
+        if start == earliest or (records and records[0][0] < begin_ns):
+            break
+        span *= 8
+    found = []
+    for log_ns, value in records:
+        with suppress(JournalError):
+            if log_ns >= begin_ns:
+                found.append((log_ns, decode(value)))
+    return found
 
 
 def read(transport: Transport, partition: Partition, start: int = 0) -> Iterator[Entry]:

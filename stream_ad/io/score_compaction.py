@@ -24,7 +24,7 @@ from stream_ad.errors import ScoreLogError, StreamAdError
 from stream_ad.io.durable import storage_errors
 from stream_ad.io.score_exchange import Exchange, abandon, built_in, change_places, locked, new_place, sweep
 from stream_ad.io.score_log import hours, listed, ordered, write_file
-from stream_ad.io.score_messages import Span
+from stream_ad.io.score_messages import Span, spans_text
 from stream_ad.io.score_parts import PART, PartInfo, footer_of, opened, part_name, with_footer
 
 HOUR_NS = 3_600_000_000_000
@@ -233,6 +233,7 @@ def _merged_info(group: Sequence[PartInfo], hour: Path) -> PartInfo:
     first, last = group[0], group[-1]
     span = Span(first.span.start, last.span.end)
     lists = ("model_ids", "config_digests")
+    lost = [span for part in group for span in part.lost]
     values = {name: {v for part in group for v in part.extra.get(name, "").split(",") if v} for name in lists}
     return PartInfo(
         path=hour / part_name(first.partition, span, is_merged=True),
@@ -246,7 +247,9 @@ def _merged_info(group: Sequence[PartInfo], hour: Path) -> PartInfo:
         is_first=first.is_first,
         first_log_ns=first.first_log_ns,
         holds=tuple(held for part in group for held in part.held()),
-        extra=dict(first.extra) | {name: ",".join(sorted(found)) for name, found in values.items() if found},
+        extra=dict(first.extra)
+        | {name: ",".join(sorted(found)) for name, found in values.items() if found}
+        | ({"lost": spans_text(lost)} if lost else {}),
     )
 
 

@@ -72,6 +72,7 @@ class ScoreMessage:
         input: the partition of the readings.
         model_id: digest of the bundle.
         config_digest: digest of the settings.
+        lost: parts of the input span that were deleted before they were scored: they have no rows.
     """
 
     table: pa.Table
@@ -83,6 +84,7 @@ class ScoreMessage:
     input: Partition
     model_id: str
     config_digest: str
+    lost: tuple[Span, ...] = ()
 
 
 def schema(channels: Sequence[str]) -> pa.Schema:
@@ -126,6 +128,7 @@ def encode(
     max_bytes: int = 900_000,
     journal: Span = NO_JOURNAL,
     generation: int = 0,
+    lost: Sequence[Span] = (),
 ) -> list[Record]:
     """Return the messages of one span; none where no window closed.
 
@@ -140,6 +143,7 @@ def encode(
         max_bytes: largest payload; more rows make more messages.
         journal: the journal entries applied since the last published span.
         generation: how many of all entries applied so far started the state again.
+        lost: parts of the span that were deleted before they were scored.
 
     Raises:
         ContractError: the columns do not fit the channels, or both spans are empty.
@@ -162,6 +166,7 @@ def encode(
         (PREFIX + "generation", str(generation).encode()),
         (PREFIX + "model", verdicts.scores.model_id.encode()),
         (PREFIX + "config", config_digest.encode()),
+        *([(PREFIX + "lost", spans_text(lost).encode())] if lost else ()),
     )
     return [
         Record(
@@ -190,6 +195,7 @@ def decode(value: bytes, headers: Headers) -> ScoreMessage:
         source = Partition(texts[PREFIX + "input-topic"], int(texts[PREFIX + "input-partition"]))
         model_id, config_digest = texts[PREFIX + "model"], texts[PREFIX + "config"]
         numbers = (int(part), int(parts))
+        lost = read_spans(texts.get(PREFIX + "lost", ""))
         with pa.ipc.open_stream(value) as reader:
             table = reader.read_all()
         table.validate(full=True)
@@ -200,12 +206,26 @@ def decode(value: bytes, headers: Headers) -> ScoreMessage:
         raise ContractError(
             f"score message: expected format {FORMAT}, found: {type(error).__name__} {error}"
         ) from error
-    return ScoreMessage(table, span, journal, generation, *numbers, source, model_id, config_digest)
+    return ScoreMessage(table, span, journal, generation, *numbers, source, model_id, config_digest, lost)
 
 
 def _span(text: str) -> Span:
     start, _, end = text.partition("-")
     return Span(int(start), int(end))
+
+
+def spans_text(spans: Sequence[Span]) -> str:
+    """Return spans as headers and footers name them."""
+    return ",".join(map(str, spans))
+
+
+def read_spans(text: str) -> tuple[Span, ...]:
+    """Read what `spans_text` returned.
+
+    Raises:
+        ValueError, ContractError: it is something else.
+    """
+    return tuple(_span(one) for one in text.split(",") if one)
 
 
 def _expect_cause(span: Span, journal: Span, generation: int) -> None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from stream_ad.errors import ContractError, PartMovedError, ScoreLogError, StorageError
 from stream_ad.io.durable import storage_errors
-from stream_ad.io.score_messages import Span
+from stream_ad.io.score_messages import Span, read_spans
 
 FORMAT = 1
 PREFIX = "stream_ad."
@@ -94,6 +94,11 @@ class PartInfo:
     first_log_ns: int
     holds: tuple[Held, ...]
     extra: Mapping[str, str]
+
+    @property
+    def lost(self) -> tuple[Span, ...]:
+        """Parts of the input span that were deleted before they were scored: they have no rows."""
+        return read_spans(self.extra.get("lost", ""))
 
     def held(self) -> tuple[Held, ...]:
         """Return the parts as they were linked: those merged into it, or itself."""
@@ -176,6 +181,7 @@ def footer_of(path: Path, file: pq.ParquetFile) -> PartInfo:
             extra={name: value for name, value in footer.items() if name not in _FACTS},
         )
         _check_place(info, match, file.metadata.num_rows)
+        _check_lost(info)
     except (KeyError, ValueError, TypeError, ContractError, OSError, pa.ArrowException) as error:
         raise ScoreLogError(f"{path}: expected a part of format {FORMAT}, found: {error}") from error
     return info
@@ -190,6 +196,12 @@ def _check_place(info: PartInfo, match: re.Match[str] | None, rows: int) -> None
         raise ValueError(f"a part of {hour_folder(info.first_log_ns)}")
     if info.rows != rows:
         raise ValueError(f"{rows} rows, not {info.rows}")
+
+
+def _check_lost(info: PartInfo) -> None:
+    for span in info.lost:
+        if not info.input_span.start <= span.start <= span.end <= info.input_span.end:
+            raise ValueError(f"lost input {span} in {info.input_span}")
 
 
 def open_file(path: Path) -> BinaryIO:

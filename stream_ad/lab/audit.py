@@ -108,7 +108,8 @@ class Outcome:
             contents.
         examples: the first of each, a line for a person.
         notes: what the comparison does not cover, a line each.
-        lost: input offsets that were deleted before they were scored.
+        lost: how many input offsets were deleted before they were scored.
+        lost_input: which, the ends exclusive.
         failed: why nothing could be compared, "" if it could.
     """
 
@@ -128,6 +129,7 @@ class Outcome:
     examples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lost: int = 0
+    lost_input: list[tuple[int, int]] = field(default_factory=list)
     failed: str = ""
 
     @property
@@ -446,6 +448,7 @@ def _note_lost(again: Recomputing, outcome: Outcome) -> None:
         if isinstance(entry, StartEntry) and entry.lost is not None:
             first, stop = entry.lost
             outcome.lost += stop - first
+            outcome.lost_input.append((first, stop))
             outcome.notes.append(f"input {first}..{stop - 1} was deleted before it was scored: it has no rows")
 
 

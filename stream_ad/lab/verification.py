@@ -19,6 +19,9 @@ and then came readings of a time that had been scored before; or a window that h
 the settings with which the state started again. Both are counted and named, not hidden: returns within a generation,
 and windows judged again across generations.
 
+Input that was deleted before it was scored is in the parts' input spans and has no rows. The parts tell of it; it is
+named, and not counted as input.
+
 The state is a few numbers a device, so memory does not grow with the rows.
 """
 
@@ -80,6 +83,7 @@ class Chain:
         parts: files seen.
         linked: parts as they were linked, those in merged files counted one by one.
         rows: rows seen.
+        lost: input that was deleted before it was scored, as the parts tell.
     """
 
     partition: int
@@ -90,6 +94,7 @@ class Chain:
     parts: int = 0
     linked: int = 0
     rows: int = 0
+    lost: list[Span] = field(default_factory=list)
 
     @property
     def is_from_start(self) -> bool:
@@ -105,6 +110,7 @@ class Chain:
             self.parts += 1
             self.linked += len(part.held())
             self.rows += part.rows
+            self.lost += part.lost
         return gap
 
     def gap(self, part: PartInfo, what: str, expected: object, found: object, device: str = "") -> Gap:

@@ -10,6 +10,8 @@ from typing import Any
 from stream_ad.errors import PositionError
 
 METADATA_VERSION = 1
+LOST_KEPT = 20
+"""A broker takes 4,096 bytes with an offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Marker:
         model_id: digest of the bundle in force.
         configured: digest of the bundle that the settings named.
         control: offset of the control topic below which commands are taken note of.
+        lost: input offsets, the ends exclusive, that were deleted before they were scored and that no score message
+            has told of yet; the newest `LOST_KEPT` stretches.
     """
 
     checkpoint: str
@@ -85,9 +89,10 @@ class Marker:
     model_id: str
     configured: str
     control: int
+    lost: tuple[tuple[int, int], ...] = ()
 
     def to_text(self) -> str:
-        """Return the commit's metadata, at most some 500 characters."""
+        """Return the commit's metadata, at most some 2,000 characters."""
         return json.dumps({"v": METADATA_VERSION} | {name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
@@ -105,6 +110,7 @@ class Marker:
             numbers = {
                 name: int(data[name]) for name in ("span_end", "span_entries", "entries", "generation", "control")
             }
-            return cls(**texts, **numbers)  # type: ignore[arg-type]  # two kinds of value, each under its own names
+            lost = tuple((int(start), int(stop)) for start, stop in data.get("lost", ()))
+            return cls(**texts, **numbers, lost=lost)  # type: ignore[arg-type]  # two kinds of value, each under its own names
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise PositionError(f"committed metadata: expected a scorer's, found {text[:80]!r} ({error})") from error

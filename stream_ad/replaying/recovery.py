@@ -52,6 +52,7 @@ class Recovery:
         exact: the state is that of an undisturbed run; False after a start over.
         passed_over: checkpoints that could not be used, a reason each.
         why: one line for the log.
+        lost: input that was deleted before it was scored and of which no score message has told yet.
     """
 
     replay: PartitionReplay
@@ -63,6 +64,7 @@ class Recovery:
     exact: bool
     why: str
     passed_over: tuple[str, ...] = ()
+    lost: tuple[tuple[int, int], ...] = ()
 
 
 def recover(
@@ -175,6 +177,7 @@ class _Recovering:
                 exact=True,
                 why="; ".join(self._problems) or "checkpoint",
                 passed_over=tuple(self._problems),
+                lost=marker.lost,
             )
         return None
 
@@ -360,6 +363,7 @@ class _Recovering:
             exact=not is_new or entry.kind == "start",
             why=entry.why if is_new else f"read again from {entry.read_from}, where state began",
             passed_over=tuple(self._problems),
+            lost=marker.lost,
         )
 
 

@@ -105,6 +105,7 @@ class ScorerMetrics(RoleMetrics):
         alert_latency_seconds: log time of the record that caused an alert to its commit.
         checkpoint_seconds, checkpoint_bytes: length and size of checkpoints written.
         replayed_records: input records read again to recover.
+        lost_offsets: input offsets that were deleted before they were scored.
     """
 
     def __init__(self, stream: str, instance: str) -> None:
@@ -144,6 +145,7 @@ class ScorerMetrics(RoleMetrics):
         )
         self._models: dict[Partition, str] = {}
         self.replayed_records = self._counter("replayed_records", "Input records read again to recover")
+        self.lost_offsets = self._counter("lost_input_offsets", "Input offsets deleted before they were scored")
         self._name_series()
 
     def _name_series(self) -> None:

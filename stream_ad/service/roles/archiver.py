@@ -344,7 +344,8 @@ class Archiver:
                 "topic": partition.topic,
                 "model_ids": ",".join(sorted(span.models)),
                 "config_digests": ",".join(sorted(span.configs)),
-            },
+            }
+            | ({"lost": score_messages.spans_text(span.lost)} if span.lost else {}),
             journal=Span(span.begun[1], span.ended[1]),
             generation=span.generation,
             is_first=span.is_first,

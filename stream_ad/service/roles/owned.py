@@ -11,10 +11,10 @@ import numpy as np
 from stream_ad.core.batches import Alert
 from stream_ad.core.pipeline import Judged, merged
 from stream_ad.io import alert_messages, dead_letters, journal, score_messages
-from stream_ad.io.journal import Entry
+from stream_ad.io.journal import Entry, StartEntry
 from stream_ad.io.score_messages import Span
 from stream_ad.io.transport import Partition, RawBatch, Record
-from stream_ad.replaying import Marker, PartitionReplay, Recovery, Stepped
+from stream_ad.replaying import LOST_KEPT, Marker, PartitionReplay, Recovery, Stepped
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class Owned:
         self.pending = _Pending()
         self._span_end = recovery.span_end
         self._span_entries = recovery.span_entries
+        self._lost = list(recovery.lost)
         self._topic_id = topic_id
 
     @property
@@ -98,6 +99,8 @@ class Owned:
         pending.rows += kept.result.rows
         if kept.entry is not None:
             pending.entries.append(kept.entry)
+            if isinstance(kept.entry, StartEntry) and kept.entry.lost is not None:
+                self._lost.append(kept.entry.lost)
         if raw is None or kept.entry is not None:
             pending.alerts += [(alert, None) for alert in kept.result.alerts]
             return kept
@@ -131,6 +134,7 @@ class Owned:
                 outputs.max_bytes,
                 journal=Span(self._span_entries, replay.lineage.entries),
                 generation=replay.lineage.generation,
+                lost=[Span(*lost) for lost in self._lost],
             )
         alerts = [alert_messages.encode(alert, self.partition, outputs.config_digest) for alert, _ in pending.alerts]
         entries = [journal.encode(entry, self.partition.number) for entry in pending.entries]
@@ -159,12 +163,14 @@ class Owned:
             model_id=lineage.model_id,
             configured=lineage.configured,
             control=lineage.control,
+            lost=() if has_rows else tuple(self._lost[-LOST_KEPT:]),
         )
 
     def landed(self) -> None:
         """Take note that all of it is public."""
         if self.pending.rows:
             self._span_end, self._span_entries = self.replay.offset, self.replay.lineage.entries
+            self._lost.clear()
         self.public, self.entries = self.replay.offset, self.replay.lineage.entries
         self.pending = _Pending()
 

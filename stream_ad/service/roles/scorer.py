@@ -13,7 +13,7 @@ from stream_ad import assembly
 from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
 from stream_ad.errors import ConfigError, DeadlineError, PositionError, TransportError, UnreachableError
-from stream_ad.io.journal import CloseEntry, SwapEntry
+from stream_ad.io.journal import CloseEntry, StartEntry, SwapEntry
 from stream_ad.io.transport import (
     Commit,
     CommitOutcome,
@@ -307,6 +307,9 @@ class Scorer:
             self.metrics.alert(alert.kind, alert.phase)
             if log_ns is not None:
                 self.metrics.alert_latency_seconds.observe(max(0, now_ns - log_ns) / 1e9)
+        for entry in owned.pending.entries:
+            if isinstance(entry, StartEntry) and entry.lost is not None:
+                self.metrics.lost_offsets.inc(entry.lost[1] - entry.lost[0])
         owned.landed()
         self.metrics.committed(owned.partition, owned.public)
         self._checkpointer.landed(owned.partition, owned.checkpoint)

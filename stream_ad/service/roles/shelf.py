@@ -40,6 +40,7 @@ class Growing:
     size_bytes: int = 0
     models: set[str] = field(default_factory=set)
     configs: set[str] = field(default_factory=set)
+    lost: list[Span] = field(default_factory=list)
 
     def add(self, message: ScoreMessage) -> None:
         """Take in a message."""
@@ -48,6 +49,8 @@ class Growing:
         self.size_bytes += message.table.nbytes
         self.models.add(message.model_id)
         self.configs.add(message.config_digest)
+        if not message.part:
+            self.lost += message.lost
 
 
 @dataclass(slots=True)
