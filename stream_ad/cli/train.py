@@ -132,12 +132,18 @@ def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Cha
     unknown = sorted(units.keys() - set(names))
     if unknown:
         raise ConfigError(f"--unit: expected one of {', '.join(names)}, found {unknown[0]}")
+    units = {**recording.units, **units}
     ages: dict[str, int] = {}
     for text in args.hold:
         pattern, age = _pair("--hold", text)
         ages.update(dict.fromkeys(_matching(pattern, names), _duration_ns("--hold", age)))
     return tuple(
-        Channel(name, units.get(name, ""), Fill.HOLD if name in ages else Fill.NAN, ages.get(name, 0))
+        Channel(
+            name,
+            units.get(name, ""),
+            Fill.HOLD if name in ages else Fill.NAN,
+            ages.get(name, 0),
+        )
         for name in sorted(set(names))
     )
 

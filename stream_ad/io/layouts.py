@@ -7,10 +7,21 @@ from dataclasses import dataclass, replace
 
 from stream_ad.errors import RecordingError
 
-TIME_NAMES = ("time", "timestamp", "ts", "datetime", "date_time", "event_time", "date", "time_stamp")
+TIME_NAMES = ("time", "timestamp", "ts", "datetime", "date_time", "event_time", "date", "time_stamp", "_time")
 DEVICE_NAMES = ("device", "device_id", "deviceid", "asset", "asset_id", "machine", "machine_id", "equipment", "host")
-CHANNEL_NAMES = ("channel", "sensor", "tag", "signal", "metric", "variable", "sensor_name", "tagname", "tag_name")
-VALUE_NAMES = ("value", "reading", "measurement", "val")
+CHANNEL_NAMES = (
+    "channel",
+    "sensor",
+    "tag",
+    "signal",
+    "metric",
+    "variable",
+    "sensor_name",
+    "tagname",
+    "tag_name",
+    "_field",
+)
+VALUE_NAMES = ("value", "reading", "measurement", "val", "_value")
 LABEL_NAMES = ("anomaly", "changepoint", "label", "is_anomaly", "anomalous")
 SKAB_COLUMNS = {"datetime", "Accelerometer1RMS", "Accelerometer2RMS"}
 NAB_COLUMNS = ["timestamp", "value"]
@@ -66,6 +77,14 @@ class Layout:
     def channels(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Return the columns that are neither time, device nor label (for wide layouts)."""
         return tuple(name for name in columns if name not in {self.time, self.device, *self.labels})
+
+
+def stated_columns(stated: Layout | None) -> tuple[str, ...]:
+    """Return the columns that a layout names."""
+    if stated is None:
+        return ()
+    named = (stated.time, stated.device, stated.channel, stated.value)
+    return tuple(name for name in named if name)
 
 
 def resolve(columns: Sequence[str], times: Sequence[str], stated: Layout | None, origin: str) -> Layout:

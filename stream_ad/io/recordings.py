@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,10 @@ import pyarrow.compute as pc
 
 from stream_ad.core.batches import Float32Array, Int32Array, Int64Array, expect
 from stream_ad.errors import RecordingError
+from stream_ad.io.blocks import REMARKS, Block
 from stream_ad.io.cells import to_float
-from stream_ad.io.layouts import Layout, resolve
-from stream_ad.io.tables import Block, find_files, name_of, read_blocks
+from stream_ad.io.layouts import Layout, resolve, stated_columns
+from stream_ad.io.tables import find_files, name_of, read_blocks
 from stream_ad.io.times import read_times
 
 MAX_CHANNELS = 10_000
@@ -36,6 +38,7 @@ class Recording:
         time_basis: what the times rest on, for a person.
         naive: the times had no zone of their own.
         notes: what a person should know of the reading, a line each.
+        units: units that the recording states, by channel.
     """
 
     devices: tuple[str, ...]
@@ -49,6 +52,7 @@ class Recording:
     time_basis: str = ""
     naive: bool = False
     notes: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expect("device", self.device, np.int32, (None,))
@@ -146,10 +150,16 @@ class _Reader:
         self.bad: dict[str, int] = {}
         self.bases: dict[str, bool] = {}  # basis of times -> naive
         self.folded = 0
+        self.remarks: Counter[str] = Counter()
+        self.units: dict[str, str] = {}
+        self.unnamed: set[str] = set()
 
     def read(self, path: Path, device: str) -> None:
         layout: Layout | None = None
-        for block in read_blocks(path):
+        for block in read_blocks(path, stated_columns(self.stated)):
+            self.remarks.update(block.remarks)
+            self.units |= block.units
+            self.unnamed.update(block.unnamed)
             if layout is None:
                 times = [name for name, column in block.columns.items() if pa.types.is_temporal(column.type)]
                 layout = resolve(tuple(block.columns), times, self.stated, str(path))
@@ -235,9 +245,11 @@ def read(
         bad_cells=0,
         time_basis=", ".join(reader.bases),
         naive=any(reader.bases.values()),
+        units=reader.units,
     )
     kept, notes = _choose_channels(whole, channels, str(path))
     bad = reader.bad.get(reader.layout.value, 0) if reader.layout.is_long else sum(reader.bad.get(n, 0) for n in kept)
+    notes += [REMARKS[name].format(n=f"{count:,}") for name, count in reader.remarks.items()]
     if bad:
         notes.append(f"{bad:,} cells hold no finite number and count as missing")
     if reader.folded:
@@ -371,6 +383,7 @@ def _finish(
         time_basis=whole.time_basis,
         naive=whole.naive,
         notes=tuple(notes),
+        units={name: unit for name, unit in whole.units.items() if name in channels},
     )
 
 

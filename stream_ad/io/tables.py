@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import glob
-import gzip
+import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from stream_ad.errors import RecordingError
+from stream_ad.io.blocks import Block
+from stream_ad.io.csv_text import read_csv
+from stream_ad.io.text_files import open_bytes
+
+__all__ = ["EMPTY_WORDS", "KINDS", "Block", "find_files", "kind_of", "name_of", "read_blocks"]
 
 KINDS = {
     ".csv": "csv",
@@ -33,33 +37,8 @@ EMPTY_WORDS = ["", "nan", "null", "none", "na", "n/a", "#n/a", "nil", "-", "--",
 """Words, in lower case, that stand for a missing value."""
 BLOCK_BYTES = 4 << 20
 BLOCK_ROWS = 50_000
-HEAD_BYTES = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Some rows of a file.
-
-    Attributes:
-        path: the file.
-        first: number of the first row, counted as `counted` says.
-        counted: "line" (header and all, blank ones left out) or "row".
-        columns: columns of one length; text as strings.
-        decimal_comma: "1,5" is a number.
-    """
-
-    path: Path
-    first: int
-    counted: str
-    columns: dict[str, pa.Array]
-    decimal_comma: bool = False
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()))) if self.columns else 0
-
-    def where(self, row: int) -> str:
-        """Name a row of the block, counted from 0, in an error."""
-        return f"{self.path}: {self.counted} {self.first + row}"
+PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+(_level_\d+)?")
+LITERAL = re.compile(rb"\b(NaN|Infinity)\b")
 
 
 def find_files(path: str | Path) -> list[Path]:
@@ -107,15 +86,22 @@ def name_of(path: Path) -> str:
     return name[: -len(_suffix(path))] if _suffix(path) in KINDS else name
 
 
-def read_blocks(path: Path) -> Iterator[Block]:
+def read_blocks(path: Path, columns: Sequence[str] = ()) -> Iterator[Block]:
     """Read a file in blocks, of a size that does not grow with the file.
+
+    Args:
+        path: the file.
+        columns: names that the user stated for columns: they help to find a CSV's header.
 
     Raises:
         RecordingError: the file cannot be read as what its name says.
     """
-    read = {"csv": _read_csv, "parquet": _read_parquet, "jsonl": _read_jsonl}[kind_of(path)]
+    kind = kind_of(path)
     try:
-        yield from read(path)
+        if kind == "csv":
+            yield from read_csv(path, BLOCK_BYTES, columns)
+        else:
+            yield from _read_parquet(path) if kind == "parquet" else _read_jsonl(path)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise RecordingError(f"{path}: cannot be read: {error}") from error
 
@@ -124,77 +110,76 @@ def _suffix(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _open(path: Path) -> Any:
-    return pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None)
-
-
-def _read_csv(path: Path) -> Iterator[Block]:
-    with _open(path) as stream:
-        head = stream.read(HEAD_BYTES)
-    try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
-        encoding = "utf8"
-    except UnicodeDecodeError:
-        text, encoding = head.decode("cp1252", errors="replace"), "cp1252"
-    line = text.split("\n", 1)[0].rstrip("\r")
-    if not line.strip():
-        raise RecordingError(f"{path}: line 1: expected column names, found none")
-    separator = max((",", ";", "\t"), key=line.count)
-    names = _names(next(csv.reader([line], delimiter=separator)), path)
-    # Unthreaded, because only then errors name the row; as text, so that one bad cell spoils no column.
-    reader = pyarrow.csv.open_csv(
-        _open(path),
-        read_options=pyarrow.csv.ReadOptions(
-            use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=1, encoding=encoding
-        ),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=separator),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-    )
-    first = 2
-    for batch in reader:
-        yield Block(path, first, "line", dict(zip(names, batch.columns, strict=True)), separator != ",")
-        first += batch.num_rows
-
-
-def _names(cells: Sequence[str], path: Path) -> list[str]:
-    names = [cell.strip() or f"column_{number}" for number, cell in enumerate(cells, 1)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise RecordingError(f"{path}: line 1: expected unique column names, found twice: {', '.join(twice)}")
-    return names
-
-
 def _read_parquet(path: Path) -> Iterator[Block]:
     with pyarrow.parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        if twice:
+            raise RecordingError(
+                f"{path}: expected unique column names, found twice: {', '.join(twice)}; rename or remove one of each"
+            )
+        unnamed = tuple(name for name in names if PANDAS_INDEX.fullmatch(name))
         first = 1
         for batch in file.iter_batches(BLOCK_ROWS):
-            yield Block(path, first, "row", dict(zip(batch.schema.names, batch.columns, strict=True)))
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            yield Block(path, first, "row", columns, unnamed=unnamed)
             first += batch.num_rows
 
 
 def _read_jsonl(path: Path) -> Iterator[Block]:
     """Read line by line: Arrow's JSON reader turns time texts into times and drops their offsets."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+    with open_bytes(path) as stream:
         lines = enumerate(stream, 1)
         while chunk := list(islice(lines, BLOCK_ROWS)):
+            numbers = [number for number, text in chunk if text.strip()]
             rows = [_read_line(text, path, number) for number, text in chunk if text.strip()]
             names = dict.fromkeys(name for row in rows for name in row)
             if rows:
                 columns = {name: _to_array([row.get(name) for row in rows]) for name in names}
-                yield Block(path, chunk[0][0], "line", columns)
+                yield Block(path, chunk[0][0], "line", columns, lines=np.array(numbers, np.int64))
 
 
 def _read_line(text: bytes, path: Path, number: int) -> dict[str, Any]:
+    text = text.removeprefix(codecs.BOM_UTF8)
     try:
-        row = orjson.loads(text.removeprefix(codecs.BOM_UTF8))
+        row = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise RecordingError(f"{path}: line {number}: not JSON: {error}") from error
+        row = _read_loosely(text, path, number, error)
     if not isinstance(row, dict):
         raise RecordingError(f"{path}: line {number}: expected a JSON object, found {text[:80]!r}")
+    # A name that stands twice leaves more quotes in the text than in what was read.
+    if orjson.dumps(row, default=str).count(b'"') != text.count(b'"'):
+        _refuse_repeats(text, path, number)
     values = row.get("values")  # a reading as it is on the wire
     if isinstance(values, dict):
         return {name: value for name, value in row.items() if name != "values"} | values
     return row
+
+
+def _read_loosely(text: bytes, path: Path, number: int, problem: ValueError) -> Any:
+    """Read a line in which NaN or Infinity stand for numbers, as many writers put them; they stay text."""
+    try:
+        if not LITERAL.search(text):
+            raise problem
+        return json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError) as error:
+        advice = "; write one object per line" if text.strip() in (b"[", b"{") else ""
+        raise RecordingError(f"{path}: line {number}: not JSON: {str(error)[:200]}{advice}") from error
+
+
+def _refuse_repeats(text: bytes, path: Path, number: int) -> None:
+    def pairs(found: list[tuple[str, object]]) -> None:
+        twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
+        if twice:
+            raise RecordingError(
+                f"{path}: line {number}: expected unique names, found twice: {', '.join(sorted(twice))[:200]}"
+            )
+
+    try:
+        # Numbers stay text: Python refuses long ones.
+        json.loads(text, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(f"{path}: line {number}: not JSON: {str(error)[:200]}") from error
 
 
 def _to_array(cells: list[Any]) -> pa.Array:

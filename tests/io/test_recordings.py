@@ -316,7 +316,11 @@ def test_a_change_of_clocks_is_noted(tmp_path: Path) -> None:
         ("time,x\n1583748873,1\n1583748874000,1\n", None, "line 3: expected a time since 1970 in one unit"),
         ("time,x\n1583748873,1\nnan,1\n", None, "line 3: expected a time since 1970"),
         ("when,x\n2020-03-09 10:14:33,1\n", "UTC", "expected a time column among 'when', 'x'; .*time=COLUMN"),
-        ("time,x\n2020-03-09 10:14:33,1\n2020-03-09 10:14:34\n", "UTC", "Row #3: Expected 2 columns, got 1"),
+        (
+            "time,x\n2020-03-09 10:14:33,1\n2020-03-09 10:14:34\n",
+            "UTC",
+            r"line 3: expected 2 cells, as in the header \(line 1\), found 1",
+        ),
         ("time,x,x\n", "UTC", "unique column names, found twice: x"),
         ("time,x\n", "UTC", "expected rows, found none"),
         ("time\n2020-03-09 10:14:33\n", "UTC", "expected at least one channel"),
