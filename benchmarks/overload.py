@@ -47,7 +47,7 @@ def dense_bundle(folder: Path) -> None:
     """Make the bundle with windows at every sample."""
     model = bundles.load(make_bundle(folder / "sparse"))
     shape = WindowShape(model.window.period_ns, SAMPLES, 1)
-    probe = np.random.default_rng(1).normal(size=(64, SAMPLES, len(model.channels))).astype(np.float32)
+    probe = np.random.default_rng(1).normal(size=(64, SAMPLES, len(model.channels)))
     bundles.save(replace(model, window=shape), folder / "bundle", probe)
 
 

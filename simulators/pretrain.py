@@ -66,7 +66,7 @@ def quiet_recording(fleets: int = FLEETS, pumps: int = PUMPS, hours: float = HOU
         device=np.concatenate(device),
         event_ns=np.concatenate(event_ns),
         channels=tuple(names),
-        values=np.concatenate(values),
+        values=np.concatenate(values).astype(np.float64),
     )
 
 

@@ -99,7 +99,7 @@ class ReadingBatch:
         event_ns: int64[n], event time, UTC nanoseconds.
         log_ns: int64[n], append time of the reading's record, UTC nanoseconds.
         offset: int64[n], input offset of the reading's record.
-        values: float32[n, c], one column per channel of the bundle; NaN is missing.
+        values: float64[n, c], one column per channel of the bundle; NaN is missing.
         record_offset: int64[r], offsets of all records of the batch, ascending.
         record_log_ns: int64[r], their append times.
     """
@@ -109,7 +109,7 @@ class ReadingBatch:
     event_ns: Int64Array
     log_ns: Int64Array
     offset: Int64Array
-    values: Float32Array
+    values: Float64Array
     record_offset: Int64Array
     record_log_ns: Int64Array
 
@@ -118,7 +118,7 @@ class ReadingBatch:
         expect("event_ns", self.event_ns, np.int64, self.device.shape)
         expect("log_ns", self.log_ns, np.int64, self.device.shape)
         expect("offset", self.offset, np.int64, self.device.shape)
-        expect("values", self.values, np.float32, (*self.device.shape, None))
+        expect("values", self.values, np.float64, (*self.device.shape, None))
         expect("record_offset", self.record_offset, np.int64, (None,))
         expect("record_log_ns", self.record_log_ns, np.int64, self.record_offset.shape)
 
@@ -168,19 +168,19 @@ class WindowBatch:
 
     Attributes:
         keys: n rows.
-        values: float32[n, t, c]; NaN where no sample is (after the channel's fill rule).
+        values: float64[n, t, c], raw; NaN where no sample is (after the channel's fill rule).
         coverage: float32[n, c], share of cells with a value after the fill rule, 0..1.
         quality: uint32[n], flags of `core.quality.Quality`.
     """
 
     keys: Keys
-    values: Float32Array
+    values: Float64Array
     coverage: Float32Array
     quality: UInt32Array
 
     def __post_init__(self) -> None:
         n = len(self.keys)
-        expect("values", self.values, np.float32, (n, None, None))
+        expect("values", self.values, np.float64, (n, None, None))
         expect("coverage", self.coverage, np.float32, (n, self.values.shape[2]))
         expect("quality", self.quality, np.uint32, (n,))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_ad.core.batches import Arrays, BoolArray, Float32Array, Int32Array, Int64Array
+from stream_ad.core.batches import Arrays, BoolArray, Float64Array, Int32Array, Int64Array
 from stream_ad.core.model import WindowShape
 from stream_ad.core.rounds import rounds
 
@@ -14,14 +14,14 @@ LONG_AGO = np.int64(-(2**62))
 class Holding:
     """The last value of each channel before the next window's start, by slot.
 
-    Memory a slot: 12 bytes a channel.
+    Memory a slot: 16 bytes a channel.
     """
 
     def __init__(self, shape: WindowShape, hold: BoolArray, age_cells: Int64Array) -> None:
         self._shape = shape
         self._hold = hold
         self._age = age_cells
-        self._value: Float32Array = np.empty((0, len(hold)), np.float32)
+        self._value: Float64Array = np.empty((0, len(hold)), np.float64)
         self._cell: Int64Array = np.empty((0, len(hold)), np.int64)
 
     def grow(self, slots: int) -> None:
@@ -29,7 +29,7 @@ class Holding:
         more = slots - len(self._value)
         if more > 0:
             width = len(self._hold)
-            self._value = np.concatenate([self._value, np.full((more, width), np.nan, np.float32)])
+            self._value = np.concatenate([self._value, np.full((more, width), np.nan, np.float64)])
             self._cell = np.concatenate([self._cell, np.full((more, width), LONG_AGO)])
 
     def reset(self, slots: Int32Array) -> None:
@@ -37,11 +37,11 @@ class Holding:
         self._value[slots] = np.nan
         self._cell[slots] = LONG_AGO
 
-    def fill(self, values: Float32Array, slot: Int64Array, end: Int64Array) -> BoolArray:
+    def fill(self, values: Float64Array, slot: Int64Array, end: Int64Array) -> BoolArray:
         """Fill empty cells of held channels in place, and remember what leaves the windows.
 
         Args:
-            values: float32[n, r, c], the cells before each end, r >= t and r >= stride, in time order
+            values: float64[n, r, c], the cells before each end, r >= t and r >= stride, in time order
                 per slot, none that holds a sample left out between two of a slot.
             slot: int32[n].
             end: int64[n], exclusive end cell.
@@ -54,7 +54,7 @@ class Holding:
             held[rows] = self._fill_round(values, rows, slot[rows], end[rows])
         return held
 
-    def _fill_round(self, values: Float32Array, rows: Int64Array, slot: Int64Array, end: Int64Array) -> BoolArray:
+    def _fill_round(self, values: Float64Array, rows: Int64Array, slot: Int64Array, end: Int64Array) -> BoolArray:
         window = values[rows]
         reach = window.shape[1]
         start = (end - reach)[:, None, None]

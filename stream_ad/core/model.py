@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from stream_ad.core.batches import Float32Array, expect
+from stream_ad.core.batches import Float64Array, expect
 from stream_ad.core.detectors.base import Detector, Settings
 from stream_ad.core.thresholds.base import Calibration
 from stream_ad.errors import ContractError
@@ -67,19 +67,23 @@ class Normaliser:
     """Per channel `(x - center) / scale`, cut to +-clip; a missing value becomes 0, the centre.
 
     Attributes:
-        center: float32[c], mean of the training rows.
-        scale: float32[c], > 0, standard deviation of the training rows (a floor keeps a constant
-            channel finite).
+        center: float64[c], mean of the training rows.
+        scale: float64[c], > 0, standard deviation of the training rows (a floor keeps a constant
+            channel finite). Both may be given as float32, and are widened.
         clip: cut of the normalised value, > 0.
     """
 
-    center: Float32Array
-    scale: Float32Array
+    center: Float64Array
+    scale: Float64Array
     clip: float = 10.0
 
     def __post_init__(self) -> None:
-        expect("center", self.center, np.float32, (None,))
-        expect("scale", self.scale, np.float32, self.center.shape)
+        for name in ("center", "scale"):  # float32 in bundles made before 0.2.0
+            array = getattr(self, name)
+            if isinstance(array, np.ndarray) and array.dtype == np.float32:
+                object.__setattr__(self, name, array.astype(np.float64))
+        expect("center", self.center, np.float64, (None,))
+        expect("scale", self.scale, np.float64, self.center.shape)
         if not (np.isfinite(self.center).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
             raise ContractError("normaliser: center must be finite and scale finite and > 0")
         if not self.clip > 0:

@@ -1,4 +1,4 @@
-"""The ring of samples: `float32[slots, cells, channels]`, each cell tagged with the time it holds."""
+"""The ring of samples: `float64[slots, cells, channels]`, each cell tagged with the time it holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream_ad.core.batches import BoolArray, Float32Array, Int32Array, Int64Array, UInt8Array
+from stream_ad.core.batches import BoolArray, Float64Array, Int32Array, Int64Array, UInt8Array
 from stream_ad.core.quality import Quality
 from stream_ad.core.rounds import rounds
 
@@ -37,7 +37,7 @@ class Ring:
         self.cells = 1 << (span - 1).bit_length()
         self._block = math.gcd(block, self.cells)
         self._channels = channels
-        self._values: Float32Array = np.empty((0, self.cells, channels), np.float32)
+        self._values: Float64Array = np.empty((0, self.cells, channels), np.float64)
         self._tag: Int64Array = np.empty((0, self.cells), np.int64)
         self._flag: UInt8Array = np.empty((0, self.cells), np.uint8)
         self._sparse: BoolArray = np.empty(0, np.bool_)  # slots into which a NaN was ever written
@@ -54,14 +54,14 @@ class Ring:
         self._tag[slots] = NEVER
         self._sparse[slots] = False
 
-    def write(self, slot: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float32Array) -> None:
+    def write(self, slot: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float64Array) -> None:
         """Write readings; in one cell the first value per channel stays.
 
         Args:
             slot: int64[n], sorted.
             cell: int64[n], per slot within `cells` of each other and of what is still needed.
             flags: uint8[n], changed in place.
-            values: float32[n, c], changed in place.
+            values: float64[n, c], changed in place.
         """
         flat = self._flat(slot, cell)
         if np.isnan(values.sum()):
@@ -76,7 +76,7 @@ class Ring:
     def _flat(self, slot: Int64Array, cell: Int64Array) -> Int64Array:
         return slot * self.cells + (cell & (self.cells - 1))
 
-    def _put(self, flat: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float32Array) -> None:
+    def _put(self, flat: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float64Array) -> None:
         """Write at most one reading a cell, merging it with what the cell holds."""
         ring = self._values.reshape(-1, self._channels)
         tag, flag = self._tag.reshape(-1), self._flag.reshape(-1)
@@ -91,7 +91,7 @@ class Ring:
         tag[flat] = cell
         flag[flat] = flags
 
-    def gather(self, slot: Int64Array, end: Int64Array, samples: int) -> tuple[Float32Array, UInt8Array | None, bool]:
+    def gather(self, slot: Int64Array, end: Int64Array, samples: int) -> tuple[Float64Array, UInt8Array | None, bool]:
         """Return windows of `samples` cells before each end.
 
         Args:
@@ -100,7 +100,7 @@ class Ring:
             samples: t, a multiple of the block.
 
         Returns:
-            float32[n, t, c], NaN where empty; uint8[n, t] flags of the cells, None if there are none;
+            float64[n, t, c], NaN where empty; uint8[n, t] flags of the cells, None if there are none;
             whether there may be a NaN.
         """
         block, channels = self._block, self._channels
@@ -119,15 +119,15 @@ class Ring:
         flags[absent] = 0
         return values, flags, sparse
 
-    def copy(self, first: Int64Array, span: int) -> tuple[Float32Array, UInt8Array]:
-        """Return `span` cells of each slot from its `first` cell: float32[slots, span, c], uint8[slots, span]."""
+    def copy(self, first: Int64Array, span: int) -> tuple[Float64Array, UInt8Array]:
+        """Return `span` cells of each slot from its `first` cell: float64[slots, span, c], uint8[slots, span]."""
         cells, flat = self._stretch(first, span)
         present = self._tag.reshape(-1)[flat] == cells
         values = self._values.reshape(-1, self._channels)[flat]
         values[~present] = np.nan
         return values, np.where(present, self._flag.reshape(-1)[flat], np.uint8(0))
 
-    def paste(self, first: Int64Array, values: Float32Array, flags: UInt8Array) -> None:
+    def paste(self, first: Int64Array, values: Float64Array, flags: UInt8Array) -> None:
         """Put back what `copy` returned, into empty slots."""
         cells, flat = self._stretch(first, values.shape[1])
         present = (flags != 0) | ~np.isnan(values).all(axis=2)
@@ -142,8 +142,8 @@ class Ring:
         return cells, self._flat(np.arange(len(first))[:, None], cells)
 
 
-def _whole_rows(values: Float32Array) -> npt.NDArray[np.void]:
-    """View float32[n, c] as n items, which numpy puts in their places several times faster than n rows."""
+def _whole_rows(values: Float64Array) -> npt.NDArray[np.void]:
+    """View float64[n, c] as n items, which numpy puts in their places several times faster than n rows."""
     return values.view(np.dtype((np.void, values.itemsize * values.shape[1]))).reshape(-1)
 
 

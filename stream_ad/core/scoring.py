@@ -25,7 +25,7 @@ class Scoring:
         # A whole window of them: broadcasting over a handful of channels is slow.
         shape = (model.window.samples, len(model.channels))
         self._center = np.ascontiguousarray(np.broadcast_to(model.normaliser.center, shape)).ravel()
-        self._inverse = np.ascontiguousarray(np.broadcast_to(_inverse(model.normaliser), shape)).ravel()
+        self._inverse = np.ascontiguousarray(np.broadcast_to(1.0 / model.normaliser.scale, shape)).ravel()
         self._clip = np.float32(model.normaliser.clip)
         blank = np.zeros((chunk, model.window.samples, len(model.channels)), np.float32)
         self._explains = model.detector.score(blank).contribution is not None
@@ -59,13 +59,14 @@ class Scoring:
             faulty=stuck | missing,
         )
 
-    def score_values(self, values: Float32Array) -> Scores:
-        """Score raw windows, float32[n, t, c] with NaN for missing samples, whatever their coverage."""
+    def score_values(self, values: Float64Array) -> Scores:
+        """Score raw windows, float64[n, t, c] with NaN for missing samples, whatever their coverage."""
         return self._chunks(values)[0]
 
-    def _chunks(self, values: Float32Array) -> tuple[Scores, BoolArray]:
+    def _chunks(self, values: Float64Array) -> tuple[Scores, BoolArray]:
         n, samples, channels = values.shape
         chunk = np.zeros((self._chunk, samples, channels), np.float32)
+        wide = np.empty((self._chunk, samples * channels))
         score: Float64Array = np.empty(n)
         contributions: list[Float32Array] = []
         clipped = np.zeros(n, np.bool_)
@@ -73,8 +74,11 @@ class Scoring:
             rows = min(self._chunk, n - start)
             part = chunk[:rows]
             flat = part.reshape(rows, -1)
-            np.subtract(values[start : start + rows].reshape(rows, -1), self._center, out=flat)
-            np.multiply(flat, self._inverse, out=flat)
+            scaled = wide[:rows]
+            np.subtract(values[start : start + rows].reshape(rows, -1), self._center, out=scaled)
+            np.multiply(scaled, self._inverse, out=scaled)
+            with np.errstate(over="ignore"):  # what is beyond float32 is cut as well
+                flat[...] = scaled
             chunk[rows:] = 0.0
             low, high = float(part.min()), float(part.max())  # NaN if there is any
             if low != low:
@@ -90,7 +94,7 @@ class Scoring:
         joined = np.concatenate(contributions) if contributions else None
         return Scores(score, joined), clipped
 
-    def _stuck(self, values: Float32Array) -> BoolArray:
+    def _stuck(self, values: Float64Array) -> BoolArray:
         """Return bool[n, c]: the channel always moved in training and stands still in the window."""
         n, samples, channels = values.shape
         stuck = np.zeros((n, channels), np.bool_)
@@ -104,15 +108,13 @@ class Scoring:
         return stuck
 
 
-def normalise(values: Float32Array, normaliser: Normaliser) -> Float32Array:
-    """Return raw windows, float32[n, t, c], as a detector sees them: scaled, filled, cut, finite."""
-    out = (values - normaliser.center) * _inverse(normaliser)
+def normalise(values: Float64Array, normaliser: Normaliser) -> Float32Array:
+    """Return raw windows, float64[n, t, c], as a detector sees them: float32, scaled, filled, cut, finite."""
+    wide = (values - normaliser.center) * (1.0 / normaliser.scale)
+    with np.errstate(over="ignore"):  # what is beyond float32 is cut as well
+        out = wide.astype(np.float32)
     fill_gaps(out)
     return np.clip(out, -normaliser.clip, normaliser.clip, out=out)
-
-
-def _inverse(normaliser: Normaliser) -> Float32Array:
-    return (1.0 / normaliser.scale.astype(np.float64)).astype(np.float32)
 
 
 def fill_gaps(values: Float32Array) -> None:

@@ -19,7 +19,7 @@ from stream_ad.core.arrivals import Arrivals, records_of, refused
 from stream_ad.core.batches import (
     Arrays,
     BoolArray,
-    Float32Array,
+    Float64Array,
     Int32Array,
     Int64Array,
     Keys,
@@ -56,7 +56,7 @@ class TimeRules:
 class Windowing:
     """Windows of all devices of a partition.
 
-    Memory a slot: `cells * (4 * channels + 9)` bytes, `cells` being the power of two that holds twice
+    Memory a slot: `cells * (8 * channels + 9)` bytes, `cells` being the power of two that holds twice
     the window and the lateness.
     """
 
@@ -159,7 +159,7 @@ class Windowing:
         return int(self._heard[is_open].min()) + self._rules.idle_close_ns
 
     def _add_timely(
-        self, work: Arrivals, log: Int64Array, record_offset: Int64Array, values: Float32Array
+        self, work: Arrivals, log: Int64Array, record_offset: Int64Array, values: Float64Array
     ) -> tuple[list[WindowBatch], Int64Array]:
         """Take in readings that are not too far ahead; return windows and the rows that are late."""
         seg, cell = work.segments, work.cell
@@ -225,7 +225,7 @@ class Windowing:
         after: Int64Array,
         raised: Int64Array,
         accepted: BoolArray,
-        values: Float32Array,
+        values: Float64Array,
         closing: Closing,
     ) -> list[WindowBatch]:
         """Write readings and gather windows, in as few passes as the ring allows.
@@ -325,7 +325,7 @@ class Windowing:
         if not parts:
             return WindowBatch(
                 Keys.none(),
-                np.empty((0, self._shape.samples, self._channels), np.float32),
+                np.empty((0, self._shape.samples, self._channels), np.float64),
                 np.empty((0, self._channels), np.float32),
                 np.empty(0, np.uint32),
             )
@@ -358,7 +358,7 @@ class Windowing:
     def restore(self, arrays: Arrays) -> None:
         """Take back a snapshot."""
         slots = len(arrays["newest"])
-        expect("cells", arrays["cells"], np.float32, (slots, self._span, self._channels))
+        expect("cells", arrays["cells"], np.float64, (slots, self._span, self._channels))
         self.grow(slots)
         self.reset(np.arange(len(self._newest), dtype=np.int32))
         self._log_ns = int(arrays["log_ns"][0])

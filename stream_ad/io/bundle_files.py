@@ -26,6 +26,8 @@ from stream_ad.errors import BundleError, BundleFormatError, StorageError
 MIB = 1 << 20
 NPY_MAGIC = b"\x93NUMPY\x01\x00"
 NPY_HEADER = re.compile(rb"\{'descr': '(<f4|<f8)', 'fortran_order': False, 'shape': \(([0-9, ]{1,80})\), \} *\n")
+FLOATS = "<f"
+"""An array of float32 or float64."""
 ZIP_FLAW = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError)
 """What `zipfile` raises on malformed input."""
 
@@ -100,7 +102,7 @@ def unpack_npz(data: bytes, names: Mapping[str, str], origin: str) -> Arrays:
 
     Args:
         data: the archive.
-        names: name of every array with its dtype, "<f4" or "<f8"; no other entry may be there.
+        names: name of every array with its dtype, "<f4", "<f8" or FLOATS for either; no other entry may be there.
         origin: the file, for errors.
 
     Returns:
@@ -133,16 +135,18 @@ def _read_npy(data: bytes, dtype: str, origin: str) -> np.ndarray[tuple[int, ...
     start = len(NPY_MAGIC) + 2
     end = start + int.from_bytes(data[len(NPY_MAGIC) : start], "little")
     match = NPY_HEADER.fullmatch(data[start:end])
+    said = "<f4 or <f8" if dtype == FLOATS else dtype
     if not data.startswith(NPY_MAGIC) or match is None:
         raise BundleFormatError(
-            f"{origin}: expected a plain {dtype} array in C order, found header {data[start:end][:100]!r}"
+            f"{origin}: expected a plain {said} array in C order, found header {data[start:end][:100]!r}"
         )
-    if match[1].decode() != dtype:
-        raise BundleFormatError(f"{origin}: expected dtype {dtype}, found {match[1].decode()}")
+    found = match[1].decode()
+    if found != dtype and dtype != FLOATS:
+        raise BundleFormatError(f"{origin}: expected dtype {dtype}, found {found}")
     shape = tuple(int(size) for size in match[2].replace(b" ", b"").split(b",") if size)
-    if not shape or math.prod(shape) * np.dtype(dtype).itemsize != len(data) - end:
-        raise BundleFormatError(f"{origin}: shape {shape} does not fit {len(data) - end} bytes of {dtype}")
-    array = np.frombuffer(data, dtype, offset=end).reshape(shape)
+    if not shape or math.prod(shape) * np.dtype(found).itemsize != len(data) - end:
+        raise BundleFormatError(f"{origin}: shape {shape} does not fit {len(data) - end} bytes of {found}")
+    array = np.frombuffer(data, found, offset=end).reshape(shape)
     return array.astype(array.dtype.newbyteorder("="))
 
 

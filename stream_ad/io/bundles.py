@@ -4,8 +4,8 @@ Format version 1, five files::
 
     manifest.json         what the model is, and the digests of the other files
     weights.safetensors   the detector's arrays
-    calibration.npz       center float32[c], scale float32[c], score float64[m]
-    probe.npz             values float32[k, t, c], raw windows, with score float64[k], expected
+    calibration.npz       center float64[c], scale float64[c] (float32 before 0.2.0), score float64[m]
+    probe.npz             values float64[k, t, c] (float32 before 0.2.0), raw windows, with score float64[k], expected
     card.json             the training card
 
 Loading reads each file once, holds it against its digest, and scores the probe: a bundle that does
@@ -25,7 +25,7 @@ import safetensors.numpy
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from stream_ad.core.batches import Arrays, Float32Array, Float64Array, expect
+from stream_ad.core.batches import Arrays, Float64Array, expect
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import Detector
 from stream_ad.core.model import Channel, Model, Normaliser, WindowShape
@@ -39,7 +39,7 @@ from stream_ad.errors import (
     ContractError,
     StreamAdError,
 )
-from stream_ad.io.bundle_files import digest, pack_npz, place_folder, read_file, unpack_npz
+from stream_ad.io.bundle_files import FLOATS, digest, pack_npz, place_folder, read_file, unpack_npz
 from stream_ad.io.bundle_manifest import (
     CALIBRATION,
     CARD,
@@ -86,13 +86,13 @@ class ProbeResult:
     agrees: bool
 
 
-def save(model: Model, folder: Path, probe_rows: Float32Array, *, replace: bool = False) -> str:
+def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool = False) -> str:
     """Write a bundle; it is loaded and probed before it gets its name.
 
     Args:
         model: what to store; its `model_id` is not looked at.
         folder: the bundle's folder, made with its parents.
-        probe_rows: float32[k, t, c], raw windows, k >= 1, NaN where a value is missing, not infinite. If
+        probe_rows: float64[k, t, c], raw windows, k >= 1, NaN where a value is missing, not infinite. If
             none has a gap, a copy of the first one with a gap is added.
         replace: take the place of a bundle that is there.
 
@@ -217,7 +217,7 @@ def _load(folder: Path) -> tuple[Model, ProbeResult]:
         raise BundleFormatError(f"{folder}: not part of a bundle: {', '.join(extra[:10])}")
     files = {name: read_checked(folder, name, manifest) for name in LIMITS}
     arrays = unpack_npz(
-        files[CALIBRATION], {"center": "<f4", "scale": "<f4", "score": "<f8"}, f"{folder / CALIBRATION}"
+        files[CALIBRATION], {"center": FLOATS, "scale": FLOATS, "score": "<f8"}, f"{folder / CALIBRATION}"
     )
     card = read_json(files[CARD], folder / CARD)
     detector = _load_detector(manifest, _unpack_weights(files[WEIGHTS], folder / WEIGHTS), folder)
@@ -225,7 +225,7 @@ def _load(folder: Path) -> tuple[Model, ProbeResult]:
         model = _assemble(manifest, arrays, detector, card)
     except ContractError as error:
         raise BundleFormatError(f"{folder}: {error}") from error
-    probe = unpack_npz(files[PROBE], {"values": "<f4", "score": "<f8"}, f"{folder / PROBE}")
+    probe = unpack_npz(files[PROBE], {"values": FLOATS, "score": "<f8"}, f"{folder / PROBE}")
     return model, _probe(model, probe, folder / PROBE)
 
 
@@ -264,7 +264,7 @@ def _load_detector(manifest: Manifest, arrays: Arrays, folder: Path) -> Detector
 
 
 def _probe(model: Model, probe: Arrays, path: Path) -> ProbeResult:
-    values, wanted = probe["values"], probe["score"]
+    values, wanted = probe["values"].astype(np.float64, copy=False), probe["score"]
     shape = (model.window.samples, len(model.channels))
     if values.ndim != 3 or values.shape[1:] != shape or wanted.shape != values.shape[:1] or not len(values):
         raise BundleFormatError(f"{path}: expected windows of shape {shape} with a score each, found {values.shape}")
@@ -290,9 +290,9 @@ def _expect_agreement(probe: ProbeResult, folder: Path) -> None:
         )
 
 
-def _probe_with_gap(model: Model, rows: Float32Array) -> Float32Array:
+def _probe_with_gap(model: Model, rows: Float64Array) -> Float64Array:
     shape = (model.window.samples, len(model.channels))
-    expect("probe", rows, np.float32, (None, *shape))
+    expect("probe", rows, np.float64, (None, *shape))
     if not 1 <= len(rows) <= MAX_PROBE_ROWS or np.isinf(rows).any():
         raise ContractError(f"probe: expected 1 to {MAX_PROBE_ROWS} windows without infinite values, found {len(rows)}")
     if np.isnan(rows).any():

@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream_ad.core.batches import Float32Array
+from stream_ad.core.batches import Float64Array
+from stream_ad.io.cell_rule import LARGEST
 from stream_ad.io.tables import EMPTY_WORDS
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
-def to_float(column: pa.Array, decimal_comma: bool = False) -> tuple[Float32Array, int]:
+def to_float(column: pa.Array, decimal_comma: bool = False) -> tuple[Float64Array, int]:
     """Read a column of numbers.
 
     Args:
@@ -20,7 +21,7 @@ def to_float(column: pa.Array, decimal_comma: bool = False) -> tuple[Float32Arra
         decimal_comma: take "1,5" as a number.
 
     Returns:
-        float32[n], NaN where there is no finite number, and how many cells hold something else than
+        float64[n], NaN where there is no finite number, and how many cells hold something else than
         nothing, a number or a word for nothing.
     """
     if pa.types.is_dictionary(column.type):
@@ -30,14 +31,14 @@ def to_float(column: pa.Array, decimal_comma: bool = False) -> tuple[Float32Arra
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return _text_to_float(column, decimal_comma)
     if pa.types.is_null(column.type):
-        return np.full(len(column), np.nan, np.float32), 0
+        return np.full(len(column), np.nan), 0
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
     if not numeric:
-        return np.full(len(column), np.nan, np.float32), len(column) - column.null_count
+        return np.full(len(column), np.nan), len(column) - column.null_count
     return _narrow(column.cast(pa.float64(), safe=False))
 
 
-def _text_to_float(column: pa.Array, decimal_comma: bool) -> tuple[Float32Array, int]:
+def _text_to_float(column: pa.Array, decimal_comma: bool) -> tuple[Float64Array, int]:
     text = pc.utf8_trim_whitespace(column)
     text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(EMPTY_WORDS, text.type)), None, text)
     try:
@@ -50,10 +51,8 @@ def _text_to_float(column: pa.Array, decimal_comma: bool) -> tuple[Float32Array,
         return values, bad + number.null_count - text.null_count
 
 
-def _narrow(column: pa.Array) -> tuple[Float32Array, int]:
-    wide = column.to_numpy(False).astype(np.float64, copy=False)
-    with np.errstate(over="ignore"):
-        values = wide.astype(np.float32)
-    infinite = np.isinf(values)
-    values[infinite] = np.nan
-    return values, int(np.count_nonzero(infinite))
+def _narrow(column: pa.Array) -> tuple[Float64Array, int]:
+    values = column.to_numpy(False).astype(np.float64, copy=True)
+    bad = np.abs(values) > LARGEST
+    values[bad] = np.nan
+    return values, int(np.count_nonzero(bad))

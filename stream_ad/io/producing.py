@@ -104,7 +104,7 @@ def _encode(recording: Recording, device: str, rows: Int64Array, form: Form, shi
     return encode_series_at(device, _milliseconds(event_ns), values)
 
 
-def _values(recording: Recording, rows: Int64Array) -> Mapping[str, npt.NDArray[np.float32]]:
+def _values(recording: Recording, rows: Int64Array) -> Mapping[str, npt.NDArray[np.float64]]:
     """Return the channels with any value in the rows; all of them where no channel has one."""
     block = recording.values[rows]
     present = np.flatnonzero((~np.isnan(block)).any(axis=0)).tolist() or range(len(recording.channels))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream_ad.core.batches import Float32Array, Int32Array, Int64Array, expect
+from stream_ad.core.batches import Float32Array, Float64Array, Int32Array, Int64Array, expect
 from stream_ad.errors import RecordingError
 from stream_ad.io.blocks import REMARKS, Block
 from stream_ad.io.cells import to_float
@@ -31,7 +31,7 @@ class Recording:
         device: int32[n], index into `devices`.
         event_ns: int64[n], event time, UTC nanoseconds, never falls.
         channels: c names, sorted.
-        values: float32[n, c]; NaN where there is no value.
+        values: float64[n, c]; NaN where there is no value.
         labels: per label column float32[n]; 1 is anomalous, NaN unknown. No channel.
         layout: what the columns were taken for, the first file's where they differ.
         bad_cells: cells that hold something but no finite number; NaN in `values`.
@@ -45,7 +45,7 @@ class Recording:
     device: Int32Array
     event_ns: Int64Array
     channels: tuple[str, ...]
-    values: Float32Array
+    values: Float64Array
     labels: Mapping[str, Float32Array] = field(default_factory=dict)
     layout: Layout | None = None
     bad_cells: int = 0
@@ -57,7 +57,7 @@ class Recording:
     def __post_init__(self) -> None:
         expect("device", self.device, np.int32, (None,))
         expect("event_ns", self.event_ns, np.int64, self.device.shape)
-        expect("values", self.values, np.float32, (len(self.device), len(self.channels)))
+        expect("values", self.values, np.float64, (len(self.device), len(self.channels)))
         for name, label in self.labels.items():
             expect(name, label, np.float32, self.device.shape)
 
@@ -97,18 +97,18 @@ class _Columns:
 
     def __init__(self) -> None:
         self.rows = 0
-        self.parts: dict[str, list[Float32Array]] = {}
+        self.parts: dict[str, list[Float64Array]] = {}
 
-    def add(self, rows: int, columns: Mapping[str, Float32Array]) -> None:
+    def add(self, rows: int, columns: Mapping[str, Float64Array]) -> None:
         for name in columns:
             if name not in self.parts:
-                self.parts[name] = [np.full(self.rows, np.nan, np.float32)]
+                self.parts[name] = [np.full(self.rows, np.nan)]
         for name, parts in self.parts.items():
-            parts.append(columns[name] if name in columns else np.full(rows, np.nan, np.float32))
+            parts.append(columns[name] if name in columns else np.full(rows, np.nan))
         self.rows += rows
 
-    def column(self, name: str) -> Float32Array:
-        return np.concatenate(self.parts[name]) if self.parts[name] else np.zeros(0, np.float32)
+    def column(self, name: str) -> Float64Array:
+        return np.concatenate(self.parts[name]) if self.parts[name] else np.zeros(0)
 
 
 class _Names:
@@ -146,7 +146,7 @@ class _Reader:
         self.labels = _Columns()
         self.tags = _Names()
         self.tag: list[Int32Array] = []  # long only: the channel of each value
-        self.value: list[Float32Array] = []
+        self.value: list[Float64Array] = []
         self.bad: dict[str, int] = {}
         self.bases: dict[str, bool] = {}  # basis of times -> naive
         self.folded = 0
@@ -188,7 +188,7 @@ class _Reader:
         self.labels.add(len(block), {n: self._numbers(block, n) for n in layout.labels if n in block.columns})
         self.columns.add(len(block), {n: self._numbers(block, n) for n in layout.channels(tuple(block.columns))})
 
-    def _numbers(self, block: Block, name: str) -> Float32Array:
+    def _numbers(self, block: Block, name: str) -> Float64Array:
         values, bad = to_float(block.columns[name], block.decimal_comma)
         self.bad[name] = self.bad.get(name, 0) + bad
         return values
@@ -233,7 +233,7 @@ def read(
     else:
         names = tuple(sorted(reader.columns.parts))
         values = _stack(reader.columns, names)
-        labels = {name: reader.labels.column(name) for name in reader.labels.parts}
+        labels = {name: reader.labels.column(name).astype(np.float32) for name in reader.labels.parts}
     whole = Recording(
         devices=tuple(reader.devices.number),
         device=codes,
@@ -287,8 +287,8 @@ def describe(recording: Recording) -> Description:
 
 
 def pivot(
-    device: Int32Array, event_ns: Int64Array, channel: Int32Array, value: Float32Array, names: Sequence[str]
-) -> tuple[Int32Array, Int64Array, tuple[str, ...], Float32Array]:
+    device: Int32Array, event_ns: Int64Array, channel: Int32Array, value: Float64Array, names: Sequence[str]
+) -> tuple[Int32Array, Int64Array, tuple[str, ...], Float64Array]:
     """Turn rows of one value into rows of one column a channel.
 
     The k-th value of a channel at one device and time goes to that time's k-th row, so that repeated
@@ -298,11 +298,11 @@ def pivot(
         device: int32[m].
         event_ns: int64[m].
         channel: int32[m], index into `names`.
-        value: float32[m].
+        value: float64[m].
         names: c names.
 
     Returns:
-        device int32[n], event_ns int64[n], the names sorted, values float32[n, c]; by device, then time.
+        device int32[n], event_ns int64[n], the names sorted, values float64[n, c]; by device, then time.
     """
     rank_of_name = np.argsort(np.argsort(np.array(names))) if names else np.zeros(0, np.int64)
     order = np.lexsort((channel, event_ns, device))
@@ -317,7 +317,7 @@ def pivot(
     starts = np.flatnonzero(new_time)
     rows = np.maximum.reduceat(repeat, starts) + 1 if len(starts) else np.zeros(0, np.int64)
     first_row = np.cumsum(rows) - rows
-    values = np.full((int(rows.sum()), len(names)), np.nan, np.float32)
+    values = np.full((int(rows.sum()), len(names)), np.nan)
     values[first_row[np.cumsum(new_time) - 1] + repeat, rank_of_name[channel]] = value
     return np.repeat(device[starts], rows), np.repeat(event_ns[starts], rows), tuple(sorted(names)), values
 
@@ -331,8 +331,8 @@ def _device_names(files: Sequence[Path], device: str | None) -> list[str]:
     return names
 
 
-def _stack(columns: _Columns, names: Sequence[str]) -> Float32Array:
-    values = np.empty((columns.rows, len(names)), np.float32)
+def _stack(columns: _Columns, names: Sequence[str]) -> Float64Array:
+    values = np.empty((columns.rows, len(names)))
     for number, name in enumerate(names):
         values[:, number] = columns.column(name)
         columns.parts[name] = []  # hold each column once only

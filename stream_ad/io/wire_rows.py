@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int64Array, ReadingBatch, Refused
+from stream_ad.core.batches import BoolArray, Float64Array, Int64Array, ReadingBatch, Refused
+from stream_ad.io.cell_rule import LARGEST
 from stream_ad.io.transport import RawBatch
 from stream_ad.io.wire_json import Chunk, Problem
 from stream_ad.io.wire_times import grid_ns, milliseconds_ns
@@ -88,7 +89,7 @@ class _Part(NamedTuple):
     samples: int
     slot: Int64Array
     event_ns: Int64Array
-    values: Float32Array
+    values: Float64Array
 
 
 def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
@@ -99,8 +100,7 @@ def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
         raw: the batch it came from.
         width: number of channels.
     """
-    with np.errstate(over="ignore"):  # beyond single precision is infinite: a bad value
-        parts = list(_parts(found, width))
+    parts = list(_parts(found, width))
     counts = np.zeros(len(raw), np.int64)
     for part in parts:
         counts[part.record] = part.samples
@@ -109,7 +109,7 @@ def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
         slot, event_ns, values = parts[0].slot, parts[0].event_ns, parts[0].values
     else:
         slot, event_ns = np.empty(total, np.int64), np.empty(total, np.int64)
-        values = np.empty((total, width), np.float32)
+        values = np.empty((total, width))
         starts = np.cumsum(counts) - counts
         for part in parts:
             rows = (starts[part.record][:, None] + np.arange(part.samples)).ravel()
@@ -117,10 +117,10 @@ def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
     ids = tuple(found.slots)
     if found.problems or found.chunks or (found.singles and found.series):
         ids, slot = _by_first_row(ids, slot)
-    infinite = np.isinf(values)
-    bad_values = int(np.count_nonzero(infinite))
+    bad = np.abs(values) > LARGEST
+    bad_values = int(np.count_nonzero(bad))
     if bad_values:
-        values[infinite] = np.nan
+        values[bad] = np.nan
     readings = ReadingBatch(
         ids=ids,
         device=slot.astype(np.int32),
@@ -135,14 +135,14 @@ def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
         Refused(int(raw.offset[record]), problem.reason, problem.detail, problem.rows, problem.first_event_ns)
         for record, problem in sorted(found.problems, key=itemgetter(0))
     )
-    bad_rows: BoolArray | None = np.any(infinite, axis=1) if bad_values else None
+    bad_rows: BoolArray | None = np.any(bad, axis=1) if bad_values else None
     return Decoded(readings, refused, found.unknown_devices, found.unknown_channels, bad_values, bad_rows)
 
 
 def _parts(found: Gathered, width: int) -> Iterator[_Part]:
     if found.singles:
         record, slot, event_ns, values = map(np.concatenate, zip(*found.singles, strict=True))
-        yield _Part(record, 1, slot, event_ns, values.astype(np.float32))
+        yield _Part(record, 1, slot, event_ns, values)
     for (samples, has_times), group in found.series.items():
         if group:
             yield _series_part(samples, has_times, group, width)
@@ -155,7 +155,7 @@ def _parts(found: Gathered, width: int) -> Iterator[_Part]:
             len(chunk.event_ns),
             slots[chunk.device],
             chunk.event_ns,
-            chunk.values.astype(np.float32),
+            chunk.values,
         )
 
 
@@ -166,7 +166,7 @@ def _series_part(samples: int, has_times: bool, group: Sequence[Series], width: 
         start_ns = np.array([series.start_ns for series in group], np.int64)
         step_ms = np.array([series.step_ms for series in group])
         event_ns = (start_ns[:, None] + grid_ns(samples, step_ms[:, None])).ravel()
-    values = np.empty((len(group), samples, width), np.float32)
+    values = np.empty((len(group), samples, width))
     for start in range(0, len(group), BLOCK):  # turned in the processor's cache, not in memory
         block = joined([series.columns for series in group[start : start + BLOCK]])
         values[start : start + BLOCK] = block.reshape(-1, width, samples).transpose(0, 2, 1)

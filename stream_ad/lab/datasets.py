@@ -116,6 +116,6 @@ def to_send(run: Run, context_rows: int) -> Recording:
         part,
         device=np.append(part.device, np.int32(0)),
         event_ns=np.append(part.event_ns, part.event_ns[-1] + run.period_ns),
-        values=np.concatenate([part.values, np.full((1, width), np.nan, np.float32)]),
+        values=np.concatenate([part.values, np.full((1, width), np.nan)]),
         labels={},
     )

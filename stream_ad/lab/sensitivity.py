@@ -46,7 +46,7 @@ def sensitivity(model: Model, windows: Windows, limit: float) -> dict[str, float
     window = np.arange(len(rows))[None, :, None]
     plain = shifted[number, window, half, chosen[:, None, None]]
     for size in SIZES:
-        step = np.float32(size) * model.normaliser.scale[chosen]
+        step = size * model.normaliser.scale[chosen]
         shifted[number, window, half, chosen[:, None, None]] = plain + step[:, None, None]
         score = scoring.score_values(shifted.reshape(-1, samples, channels)).score
         found[f"{size:g}"] = float((score > limit).mean())

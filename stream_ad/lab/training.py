@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stream_ad import __version__
-from stream_ad.core.batches import Float32Array, Float64Array, Int64Array, Keys, ScoreBatch
+from stream_ad.core.batches import Float64Array, Int64Array, Keys, ScoreBatch
 from stream_ad.core.deciding import Deciding
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import Progress, no_progress
@@ -30,6 +30,8 @@ MAX_CALIBRATION = 20_000
 MAX_TRAINING_BYTES = 2 << 30
 PROBE_WINDOWS = 16
 REPORT_QUANTILE = 0.99
+STILL = 1e-12
+"""Of its level: a channel whose standard deviation is less never moved, but for the rounding of float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,12 @@ class Trained:
 
     Attributes:
         model: without an id; `bundles.save` gives it one.
-        probe: float32[k, t, c], raw windows for the bundle's probe.
+        probe: float64[k, t, c], raw windows for the bundle's probe.
         card: the training card.
     """
 
     model: Model
-    probe: Float32Array
+    probe: Float64Array
     card: dict[str, Any]
 
 
@@ -202,28 +204,29 @@ def blocks(windows: Windows, plan: TrainingPlan) -> list[tuple[Int64Array, Int64
     return found
 
 
-def fit_normaliser(values: Float32Array, clip: float) -> Normaliser:
+def fit_normaliser(values: Float64Array, clip: float) -> Normaliser:
     """Return mean and standard deviation of each channel over all samples.
 
     A channel that never moved gets a hundredth of its level as scale (1 where the level is 0), so
     that a change from it is seen and no score is infinite.
 
     Args:
-        values: float32[n, t, c], raw.
+        values: float64[n, t, c], raw.
         clip: cut of normalised values.
     """
-    flat = values.reshape(-1, values.shape[2]).astype(np.float64)
+    flat = values.reshape(-1, values.shape[2]).astype(np.float64, copy=False)
     known = np.isfinite(flat)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, flat, 0.0).sum(axis=0) / count
+    mean += np.where(known, flat - mean, 0.0).sum(axis=0) / count  # what rounding took of a large level
     std = np.sqrt(np.where(known, (flat - mean) ** 2, 0.0).sum(axis=0) / count)
     level = np.abs(mean)
-    still = std <= 1e-6 * np.maximum(level, 1e-6)
+    still = std <= STILL * np.maximum(level, 1.0)
     scale = np.where(still, np.where(level > 0, 0.01 * level, 1.0), std)
-    return Normaliser(mean.astype(np.float32), np.maximum(scale, 1e-12).astype(np.float32), clip)
+    return Normaliser(mean, np.maximum(scale, 1e-12), clip)
 
 
-def _moves(values: Float32Array) -> list[bool]:
+def _moves(values: Float64Array) -> list[bool]:
     """Return per channel whether it had more than one value in every window."""
     with np.errstate(invalid="ignore"):
         still = (values == values[:, :1]).all(axis=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_ad.core.batches import Float32Array, Int32Array, Int64Array, ReadingBatch
+from stream_ad.core.batches import Float32Array, Float64Array, Int32Array, Int64Array, ReadingBatch
 from stream_ad.core.model import Channel, WindowShape
 from stream_ad.core.windowing import TimeRules, Windowing
 from stream_ad.errors import RecordingError
@@ -22,13 +22,13 @@ class Windows:
     """Windows of a recording, in order of their end.
 
     Attributes:
-        values: float32[n, t, c], raw, NaN where a sample is missing.
+        values: float64[n, t, c], raw, NaN where a sample is missing.
         device: int32[n], index into the recording's devices.
         end_ns: int64[n], exclusive end, event time.
         coverage: float32[n, c].
     """
 
-    values: Float32Array
+    values: Float64Array
     device: Int32Array
     end_ns: Int64Array
     coverage: Float32Array

@@ -104,7 +104,7 @@ def test_faults_open_incidents_that_name_their_channel_and_every_story_is_whole(
             assert AlertPhase.RESOLVED not in [alert.phase for alert in story[:-1]]
 
 
-@pytest.mark.parametrize(("frozen", "said"), [(np.float32(10.0), "does not move"), (np.nan, "gives no values")])
+@pytest.mark.parametrize(("frozen", "said"), [(10.0, "does not move"), (np.nan, "gives no values")])
 def test_a_sensor_incident_names_the_channel_that_is_faulty(frozen: float, said: str) -> None:
     rows = signal(400, seed=5)
     rows[200:260, CHANNELS.index("flow")] = frozen
@@ -155,7 +155,7 @@ def test_devices_that_only_come_from_the_future_give_their_slots_back() -> None:
                 event_ns=log_ns + 10**7 * SECOND,
                 log_ns=log_ns,
                 offset=np.array([k]),
-                values=np.zeros((1, 3), np.float32),
+                values=np.zeros((1, 3)),
                 record_offset=np.array([k]),
                 record_log_ns=log_ns,
             )
@@ -202,7 +202,7 @@ def test_moving_log_time_on_is_a_record_without_readings(seed: int, after: int, 
         event_ns=np.empty(0, np.int64),
         log_ns=np.empty(0, np.int64),
         offset=np.empty(0, np.int64),
-        values=np.empty((0, len(CHANNELS)), np.float32),
+        values=np.empty((0, len(CHANNELS))),
         record_offset=np.array([offset], np.int64),
         record_log_ns=np.array([log_ns], np.int64),
     )

@@ -64,7 +64,7 @@ def batch_of(records: tuple[tuple[int, int, tuple[NaiveReading, ...]], ...]) -> 
         event_ns=np.array([r.event_ns for r in rows], np.int64),
         log_ns=np.array([r.log_ns for r in rows], np.int64),
         offset=np.array([r.offset for r in rows], np.int64),
-        values=np.array([r.values for r in rows], np.float32).reshape(len(rows), 2),
+        values=np.array([r.values for r in rows], np.float64).reshape(len(rows), 2),
         record_offset=np.array([offset for offset, _, _ in records], np.int64),
         record_log_ns=np.array([log for _, log, _ in records], np.int64),
     )

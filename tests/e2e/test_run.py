@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_ad.core.batches import Float32Array
+from stream_ad.core.batches import Float64Array
 from tests.support.e2e import LONG_S, START_MS, Stream, wait_until
 from tests.support.pipelines import CHANNELS
 from tests.support.pipelines import signal as healthy
@@ -28,7 +28,7 @@ MACHINES = 6
 FAULTY = "machine-2"
 
 
-def write_csv(path: Path, first_s: int, rows: int, values: Float32Array) -> None:
+def write_csv(path: Path, first_s: int, rows: int, values: Float64Array) -> None:
     """Write float32[machines, rows, channels] as a recording with a row a machine and second."""
     lines = [",".join(("time", "device", *CHANNELS))]
     for row in range(rows):

@@ -87,7 +87,7 @@ def _reads(headers: Headers) -> Callable[[bytes], bool]:
         )
         readings = decoded.readings
         good = np.isin(readings.offset, [0, 2])
-        if good.sum() != 2 or not (readings.values[good] == np.array([1.0, 2.0, 3.0], np.float32)).all():
+        if good.sum() != 2 or not (readings.values[good] == np.array([1.0, 2.0, 3.0])).all():
             raise AssertionError("a record harmed its neighbours")
         if not np.isin(readings.offset, [0, 1, 2]).all() or [one for one in decoded.refused if one.offset != 1]:
             raise AssertionError("a refusal of another record")
@@ -257,7 +257,7 @@ def bundle_folder() -> Path:
     folder = _folder() / "bundle"
     model = small_model()
     shape = (4, model.window.samples, len(model.channels))
-    bundles.save(model, folder, np.random.default_rng(1).normal(size=shape).astype(np.float32))
+    bundles.save(model, folder, np.random.default_rng(1).normal(size=shape))
     return folder
 
 

@@ -19,7 +19,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ad.core.batches import Arrays, Float32Array
+from stream_ad.core.batches import Arrays, Float32Array, Float64Array
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import no_progress
 from stream_ad.core.model import Channel, Fill, Model, Normaliser, WindowShape
@@ -41,20 +41,21 @@ SAMPLES, CHANNELS = 8, 3
 FILES = ("manifest.json", "weights.safetensors", "calibration.npz", "probe.npz", "card.json")
 
 
-def windows(n: int, seed: int = 1) -> Float32Array:
+def windows(n: int, seed: int = 1) -> Float64Array:
     """Return raw windows with a common wave."""
     draw = np.random.default_rng(seed)
     wave = np.sin(np.arange(SAMPLES) + draw.uniform(0, 6, (n, 1)))[:, :, None]
     noise = draw.normal(0, 0.1, (n, SAMPLES, CHANNELS))
-    return ((wave + noise) * [1.0, 20.0, 300.0] + [0.0, 50.0, 1000.0]).astype(np.float32)
+    raw: Float64Array = (wave + noise) * [1.0, 20.0, 300.0] + [0.0, 50.0, 1000.0]
+    return raw
 
 
 def fit() -> Model:
     """Return a small fitted model with every field in use."""
     raw = windows(60)
     normaliser = Normaliser(
-        raw.mean(axis=(0, 1), dtype=np.float64).astype(np.float32),
-        raw.std(axis=(0, 1), dtype=np.float64).astype(np.float32),
+        raw.mean(axis=(0, 1)),
+        raw.std(axis=(0, 1)),
         8.0,
     )
     kind = catalog.get("pca")
@@ -206,11 +207,11 @@ def test_a_model_that_does_not_survive_saving_is_not_saved(tmp_path: Path) -> No
         windows(5)[:, :4],
         windows(0),
         windows(300),
-        windows(5).astype(np.float64),
-        np.full((2, SAMPLES, CHANNELS), np.inf, np.float32),
+        windows(5).astype(np.float16),
+        np.full((2, SAMPLES, CHANNELS), np.inf),
     ],
 )
-def test_a_probe_of_another_shape_is_refused(probe: Float32Array, tmp_path: Path) -> None:
+def test_a_probe_of_another_shape_is_refused(probe: Float64Array, tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="probe: expected"):
         bundles.save(MODEL, tmp_path / "b", np.ascontiguousarray(probe))
 
@@ -222,6 +223,21 @@ def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
 
 
 # Fitting a stream
+
+
+def test_a_bundle_made_before_with_arrays_of_float32_still_opens(folder: Path) -> None:
+    center, scale = MODEL.normaliser.center.astype(np.float32), MODEL.normaliser.scale.astype(np.float32)
+    old = replace(MODEL, normaliser=Normaliser(center.astype(np.float64), scale.astype(np.float64), 8.0))
+    values = windows(5).astype(np.float32)
+    score = Scoring(old).score_values(values.astype(np.float64)).score
+    put("calibration.npz", bundle_files.pack_npz({"center": center, "scale": scale, "score": SCORE}))(folder)
+    put("probe.npz", bundle_files.pack_npz({"values": values, "score": score}))(folder)
+
+    loaded = bundles.load(folder)
+
+    assert loaded.normaliser.center.dtype == np.float64
+    np.testing.assert_array_equal(loaded.normaliser.center, center)
+    np.testing.assert_array_equal(loaded.normaliser.scale, scale)
 
 
 def test_a_bundle_fits_a_stream_with_its_channels() -> None:
@@ -404,12 +420,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
     "pickle in calibration": (
         put("calibration.npz", npz(center=PICKLE, scale=SCALE, score=SCORE)),
         BundleFormatError,
-        "calibration.npz: center: expected a plain <f4 array",
+        "calibration.npz: center: expected a plain <f4 or <f8 array",
     ),
     "pickle in probe": (
         put("probe.npz", npz(values=PICKLE, score=SCORE)),
         BundleFormatError,
-        "probe.npz: values: expected a plain <f4 array",
+        "probe.npz: values: expected a plain <f4 or <f8 array",
     ),
     "pickle for weights": (
         put("weights.safetensors", pickle.dumps(_Bomb())),
@@ -425,7 +441,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
     "entry with a path": (put("probe.npz", _zip("../../values.npy", b"")), BundleFormatError, "found entries"),
     "lying shape": (put("calibration.npz", _lying_npy()), BundleFormatError, r"shape \(99999999,\) does not fit"),
     "other dtype": (
-        put("calibration.npz", npz(center=CENTER.astype(np.float64), scale=SCALE, score=SCORE)),
+        put("calibration.npz", npz(center=CENTER.astype(np.float16), scale=SCALE, score=SCORE)),
         BundleFormatError,
         "expected",
     ),
@@ -541,7 +557,7 @@ def test_a_packed_archive_is_refused_before_it_is_unpacked() -> None:
         bundle_files.unpack_npz(data, {"a": "<f4"}, "x")
 
 
-PACKED = bundle_files.pack_npz({"a": windows(2), "b": SCORE})
+PACKED = bundle_files.pack_npz({"a": windows(2).astype(np.float32), "b": SCORE})
 
 
 @given(

@@ -25,7 +25,7 @@ def make(rows: list[tuple[int, int, float, float]], unit_ns: int = 1_000_000_000
         device=np.array([row[0] for row in rows], np.int32),
         event_ns=np.array([START_NS + row[1] * unit_ns for row in rows], np.int64),
         channels=CHANNELS,
-        values=np.array([row[2:] for row in rows], np.float32).reshape(-1, 2),
+        values=np.array([row[2:] for row in rows], np.float64).reshape(-1, 2),
     )
 
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_ad.core.batches import Float32Array, Reason
+from stream_ad.core.batches import Reason
 from stream_ad.errors import ContractError
+from stream_ad.io.cell_rule import LARGEST
 from stream_ad.io.transport import Headers, Partition, RawBatch
 from stream_ad.io.wire import Decoded, Decoder, content_type
 from stream_ad.io.wire_encode import (
@@ -427,10 +428,8 @@ def complete(values: Sequence[bytes], devices: str) -> list[tuple[Any, ...]]:
         if found.problem is not None:
             out.append((number, found.problem.reason, found.problem.detail, found.problem.rows))
         if found.chunk is not None:
-            with np.errstate(over="ignore"):
-                matrix: Float32Array = found.chunk.values.astype(np.float32)
-            for event_ns, row in zip(found.chunk.event_ns.tolist(), matrix.tolist(), strict=True):
-                out.append((number, found.chunk.ids[0], event_ns, [v if math.isfinite(v) else None for v in row]))
+            for event_ns, row in zip(found.chunk.event_ns.tolist(), found.chunk.values.tolist(), strict=True):
+                out.append((number, found.chunk.ids[0], event_ns, [v if abs(v) <= LARGEST else None for v in row]))
     return out
 
 
@@ -465,9 +464,8 @@ def test_well_formed_records_mean_what_they_say(docs: list[dict[str, Any]]) -> N
             assert start is not None
             events = [start + round(i * doc["ts"]["step_ms"] * 1e6) for i in range(n)]
         for i, event in enumerate(events):
-            with np.errstate(over="ignore"):
-                row = [float(np.float32(float(columns[c][i]))) if c in columns else math.nan for c in CHANNELS]
-            expected.append((doc["device"], event, tuple(v if math.isfinite(v) else None for v in row)))
+            row = [float(columns[c][i]) if c in columns else math.nan for c in CHANNELS]
+            expected.append((doc["device"], event, tuple(v if abs(v) <= LARGEST else None for v in row)))
 
     found = decode(*[json.dumps(doc).encode() for doc in docs])
     assert [(row[0], row[1], row[4]) for row in rows(found)] == expected

@@ -54,7 +54,7 @@ def train_bundle(folder: Path, kind: str = "pca", folds: int = 2, samples: int =
         event_ns=np.concatenate([np.asarray(part["time"], np.int64) * 1_000_000 for part in columns]),
         channels=tuple(names),
         values=np.concatenate(
-            [np.stack([np.asarray(part[name], np.float32) for name in names], axis=1) for part in columns]
+            [np.stack([np.asarray(part[name], np.float64) for name in names], axis=1) for part in columns]
         ),
     )
     shape = WindowShape(SECOND_NS, samples, STRIDE)

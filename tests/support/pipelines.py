@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_ad.core.batches import Float32Array, ReadingBatch
+from stream_ad.core.batches import Float64Array, ReadingBatch
 from stream_ad.core.deciding import Deciding
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import no_progress
@@ -24,11 +24,11 @@ START = 1_700_000_000 * SECOND
 CHANNELS = ("current", "flow", "pressure")
 
 
-def signal(rows: int, seed: int) -> Float32Array:
-    """Return float32[rows, 3]: three channels that follow one load, plus noise."""
+def signal(rows: int, seed: int) -> Float64Array:
+    """Return float64[rows, 3]: three channels that follow one load, plus noise."""
     rng = np.random.default_rng(seed)
     load = np.sin(np.arange(rows) / 7 + rng.uniform(0, 6))[:, None]
-    values: Float32Array = (10 + load * [3.0, 2.0, -1.0] + 0.1 * rng.standard_normal((rows, 3))).astype(np.float32)
+    values: Float64Array = 10 + load * [3.0, 2.0, -1.0] + 0.1 * rng.standard_normal((rows, 3))
     return values
 
 
@@ -76,7 +76,7 @@ def small_pipeline(
 def fleet_log(seed: int, devices: int = 4, records: int = 120, samples: int = 6) -> ReadingBatch:
     """Return a log of series messages: faults, stuck sensors, gaps, silences, late and disordered readings."""
     rng = np.random.default_rng(seed)
-    rows: list[tuple[int, int, int, Float32Array]] = []
+    rows: list[tuple[int, int, int, Float64Array]] = []
     record_log = []
     clock = [0] * devices
     data = [signal(4_000, seed=100 + d) for d in range(devices)]
