@@ -54,7 +54,7 @@ class StreamSettings(Section):
     """Names the consumer groups, the checkpoints and the output topics."""
     readings_topic: Topic = "sensor.readings.v1"
     devices: str = "*"
-    """Shell pattern; other devices are skipped and counted."""
+    """A device's id or a shell pattern; other devices are skipped and counted."""
     bundle: Path
     """The model's folder, or `pretrained:NAME` for one that ships with the package."""
     channels: dict[str, str] = {}

@@ -6,12 +6,12 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import NS, console, moment_ns, print_json, time_text
+from stream_ad.core.names import matches
 from stream_ad.errors import ConfigError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ def run(args: argparse.Namespace) -> int:
     out = console()
     with contextlib.closing(open_transport(settings)) as transport:
         topic = settings.stream.alerts_topic
+        wanted = device_filter(transport, topic, args.device)
         for published in published_alerts(transport, topic, args.follow):
             alert = published.alert
-            if published.log_ns < since_ns or not fnmatchcase(alert.device, args.device):
+            if published.log_ns < since_ns or not wanted(alert.device):
                 continue
             if alert.stream != settings.stream.name and not args.all_streams:
                 continue
@@ -82,6 +83,13 @@ def run(args: argparse.Namespace) -> int:
             if args.follow:
                 out.file.flush()
     return 0
+
+
+def device_filter(transport: Transport, topic: str, text: str) -> Callable[[str], bool]:
+    """Return what chooses devices: the one of that very name if it has alerts, else those that match as a pattern."""
+    if "[" in text and any(found.alert.device == text for found in published_alerts(transport, topic, False)):
+        return lambda device: device == text
+    return lambda device: matches(device, text)
 
 
 def published_alerts(transport: Transport, topic: str, follow: bool) -> Iterator[Published]:

@@ -6,10 +6,10 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import NS, duration_text, print_json
+from stream_ad.core.names import matches
 from stream_ad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def notes(settings: Settings, recording: Recording) -> Iterator[str]:
     """Yield what a person should know before the recording is sent."""
     yield from recording.notes
     pattern = settings.stream.devices
-    strange = [device for device in recording.devices if not fnmatchcase(device, pattern)]
+    strange = [device for device in recording.devices if not matches(device, pattern)]
     if strange:
         shown = ", ".join(strange[:5]) + (", …" if len(strange) > 5 else "")
         yield f"devices that do not match {pattern!r} will be skipped by the scorer: {shown}"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream_ad.cli.output import NS, console, duration_s, duration_text, print_json
 from stream_ad.cli.send import add_recording, read_recording
+from stream_ad.core.names import listed, matching, paired, shown
 from stream_ad.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
@@ -127,16 +127,16 @@ def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Cha
 
     names = list(recording.channels)
     if args.channels:
-        names = [name for pattern in args.channels.split(",") for name in _matching(pattern, recording.channels)]
-    units = dict(_pair("--unit", text) for text in args.unit)
-    unknown = sorted(units.keys() - set(names))
-    if unknown:
-        raise ConfigError(f"--unit: expected one of {', '.join(names)}, found {unknown[0]}")
+        chosen = listed(args.channels, names)
+        names = [name for pattern in chosen for name in _matching("--channels", pattern, recording.channels)]
+    stated = (paired(text, names) for text in args.unit)
+    units = {_matching("--unit", name, names)[0]: unit for name, unit in stated if _given("--unit", name, unit)}
     units = {**recording.units, **units}
     ages: dict[str, int] = {}
     for text in args.hold:
-        pattern, age = _pair("--hold", text)
-        ages.update(dict.fromkeys(_matching(pattern, names), _duration_ns("--hold", age)))
+        pattern, age = paired(text, names)
+        _given("--hold", pattern, age)
+        ages.update(dict.fromkeys(_matching("--hold", pattern, names), _duration_ns("--hold", age)))
     return tuple(
         Channel(
             name,
@@ -148,17 +148,25 @@ def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Cha
     )
 
 
-def _matching(pattern: str, names: list[str] | tuple[str, ...]) -> list[str]:
-    found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+def _matching(option: str, pattern: str, names: Sequence[str]) -> list[str]:
+    found = matching(pattern, names)
     if not found:
-        raise RecordingError(f"expected a channel like {pattern!r}, found {', '.join(names)}")
+        raise RecordingError(
+            f"{option}: expected the name or a pattern of a channel, found {pattern!r}; there are "
+            f"{shown(names, pattern)}"
+        )
     return found
 
 
+def _given(option: str, name: str, value: str) -> bool:
+    if not name or not value:
+        raise ConfigError(f"{option}: expected NAME=VALUE, found {name or '=' + value!r}")
+    return True
+
+
 def _pair(option: str, text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals or not value:
-        raise ConfigError(f"{option}: expected NAME=VALUE, found {text!r}")
+    key, _, value = text.partition("=")
+    _given(option, key, value)
     return key, value
 
 

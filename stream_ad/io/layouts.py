@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from stream_ad.core.names import listed
 from stream_ad.errors import RecordingError
 
 TIME_NAMES = ("time", "timestamp", "ts", "datetime", "date_time", "event_time", "date", "time_stamp", "_time")
@@ -25,6 +27,7 @@ VALUE_NAMES = ("value", "reading", "measurement", "val", "_value")
 LABEL_NAMES = ("anomaly", "changepoint", "label", "is_anomaly", "anomalous")
 SKAB_COLUMNS = {"datetime", "Accelerometer1RMS", "Accelerometer2RMS"}
 NAB_COLUMNS = ["timestamp", "value"]
+KEYS = ("time", "device", "channel", "value", "labels", "quality")
 NAMED = ("wide", "long", "skab", "nab")
 
 
@@ -38,7 +41,8 @@ class Layout:
         device: the device column; without one, a file is a device.
         channel: long only, the column that names the channel.
         value: long only, the column of values.
-        labels: columns that are labels (1 is anomalous), not channels.
+        labels: columns that are labels (1 is anomalous), not channels; an entry may be several, joined by +.
+        quality: the column that says how good a row's value or values are.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Layout:
     channel: str = ""
     value: str = ""
     labels: tuple[str, ...] = ()
+    quality: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in NAMED:
@@ -59,14 +64,16 @@ class Layout:
         Raises:
             RecordingError: an unknown name or key.
         """
-        name, *pairs = text.split(",")
+        name, _, rest = text.partition(",")
+        # A column's name may hold commas: a part begins where a key does.
+        pairs = re.split(r",(?=(?:time|device|channel|value|labels|quality)=)", rest) if rest else []
         fields: dict[str, str] = {}
         for pair in pairs:
             key, _, value = pair.partition("=")
-            if key not in ("time", "device", "channel", "value", "labels") or not value:
-                raise RecordingError(f"layout: expected time, device, channel, value or labels =COLUMN, found {pair!r}")
+            if key not in KEYS or not value:
+                raise RecordingError(f"layout: expected {', '.join(KEYS[:-1])} or {KEYS[-1]} =COLUMN, found {pair!r}")
             fields[key] = value
-        labels = tuple(fields.pop("labels", "").split("+")) if "labels" in fields else ()
+        labels = (fields.pop("labels"),) if "labels" in fields else ()
         return cls(name, labels=labels, **fields)
 
     @property
@@ -110,7 +117,7 @@ def resolve(columns: Sequence[str], times: Sequence[str], stated: Layout | None,
         device=layout.device or _pick(columns, DEVICE_NAMES),
         channel=layout.channel or (_pick(columns, CHANNEL_NAMES) if layout.is_long else ""),
         value=layout.value or (_pick(columns, VALUE_NAMES) if layout.is_long else ""),
-        labels=tuple(name for name in layout.labels if name in columns)
+        labels=tuple(name for text in layout.labels for name in listed(text, columns, "+") if name in columns)
         or tuple(name for name in columns if name.lower() in LABEL_NAMES and not layout.is_long),
     )
     needed = {"time": layout.time} | ({"channel": layout.channel, "value": layout.value} if layout.is_long else {})

@@ -39,7 +39,7 @@ class Decoder:
 
     Args:
         channels: the bundle's channels: sorted, distinct, at least one; the columns of `values`.
-        devices: shell pattern of the stream's device ids, case-sensitive.
+        devices: the id of the stream's one device, or a shell pattern of its devices' ids, case-sensitive.
         max_bytes: larger records are refused, whatever they hold.
 
     Raises:
@@ -52,6 +52,7 @@ class Decoder:
         self._channels = tuple(channels)
         self._names = frozenset(channels)
         self._max_bytes = max_bytes
+        self._devices = devices
         self._matches: Callable[[str], object] = re.compile(fnmatch.translate(devices)).match
         self._known: dict[str, bool] = {}
         self._parser = simdjson.Parser()
@@ -223,7 +224,7 @@ class Decoder:
         if known is None:
             if len(self._known) >= MAX_CACHED_DEVICES:
                 self._known.clear()
-            known = self._known[device] = self._matches(device) is not None
+            known = self._known[device] = device == self._devices or self._matches(device) is not None
         return known
 
 
