@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out or args.config
     if out.exists() and not args.force:
         raise ConfigError(f"{out}: is there already; --force replaces it, --out names another")
-    recording = read_for_a_look(args)
-    found = describe(recording)
     name = args.name or stream_name(args.recording)
+    recording = read_for_a_look(args, name)
+    found = describe(recording)
     text = settings_text(name, args.recording, found)
     parse(tomllib.loads(text), "init")
     try:
@@ -104,14 +104,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_for_a_look(args: argparse.Namespace) -> Recording:
+def read_for_a_look(args: argparse.Namespace, name: str) -> Recording:
     """Read the recording; naive times are taken as UTC here, since the zone matters only from `train` on."""
     try:
-        return read_recording(args)
+        return read_recording(args, stream=name)
     except RecordingError:
         if args.zone:
             raise
-    return read_recording(args, zone="UTC")
+    return read_recording(args, zone="UTC", stream=name)
 
 
 def stream_name(recording: str) -> str:

@@ -68,8 +68,13 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help="name of the device, or the one device to take of several")
 
 
-def read_recording(args: argparse.Namespace, zone: str | None = None) -> Recording:
+def read_recording(args: argparse.Namespace, zone: str | None = None, stream: str = "") -> Recording:
     """Read the recording that the arguments name; `zone` where they state none.
+
+    Args:
+        args: with those of `add_recording`.
+        zone: of times without one, where the arguments state none.
+        stream: the stream's name, which a device has whose files are named by date alone.
 
     Raises:
         RecordingError: it cannot be read.
@@ -78,7 +83,7 @@ def read_recording(args: argparse.Namespace, zone: str | None = None) -> Recordi
     from stream_ad.io.recordings import read
 
     layout = Layout.parse(args.layout) if args.layout else None
-    return read(args.recording, layout, args.zone or zone, args.device)
+    return read(args.recording, layout, args.zone or zone, args.device, stream=stream)
 
 
 def read_speed(text: str) -> float | None:
@@ -114,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     if args.samples < 1 or args.partitions < 1:
         raise ConfigError("--samples and --partitions: expected at least 1")
     settings = load(args.config)
-    recording = read_recording(args)
+    recording = read_recording(args, stream=settings.stream.name)
     for line in notes(settings, recording):
         print(f"note: {line}", file=sys.stderr)
     transport = open_transport(settings)

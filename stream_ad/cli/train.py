@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.out or load(args.config).stream.bundle
     if folder.exists() and not args.replace:
         raise ConfigError(f"{folder}: is there already; --replace takes its place, --out names another")
-    recording = read_recording(args)
+    recording = read_recording(args, stream=stream_of(args))
     plan = TrainingPlan(
         name=args.name or folder.name,
         kind=args.detector,
@@ -99,6 +99,19 @@ def run(args: argparse.Namespace) -> int:
         tell(plan.shape, trained.card)
         print(f"Wrote {folder} ({args.detector}, {model_id[:16]}, {duration_text(time.monotonic() - begun)})")
     return 0
+
+
+def stream_of(args: argparse.Namespace) -> str:
+    """Return the name of the stream: as the settings have it, else as `init` would call it."""
+    from stream_ad.cli.init import stream_name
+    from stream_ad.config import load
+
+    try:
+        return load(args.config).stream.name
+    except ConfigError:
+        if args.out is None:
+            raise
+        return stream_name(args.recording)
 
 
 def check(args: argparse.Namespace) -> None:

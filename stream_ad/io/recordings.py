@@ -15,8 +15,9 @@ from stream_ad.core.batches import Float32Array, Float64Array, Int32Array, Int64
 from stream_ad.errors import RecordingError
 from stream_ad.io.blocks import REMARKS, Block
 from stream_ad.io.cells import to_float
+from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices, span_of
 from stream_ad.io.layouts import Layout, resolve, stated_columns
-from stream_ad.io.tables import find_files, name_of, read_blocks
+from stream_ad.io.tables import find_files, read_blocks
 from stream_ad.io.times import read_times
 
 MAX_CHANNELS = 10_000
@@ -153,8 +154,10 @@ class _Reader:
         self.remarks: Counter[str] = Counter()
         self.units: dict[str, str] = {}
         self.unnamed: set[str] = set()
+        self.by_file: list[tuple[FileDevice, Path, int, int]] = []  # of files without a device column, with their times
 
-    def read(self, path: Path, device: str) -> None:
+    def read(self, path: Path, device: FileDevice) -> None:
+        before = len(self.event_ns)
         layout: Layout | None = None
         for block in read_blocks(path, stated_columns(self.stated)):
             self.remarks.update(block.remarks)
@@ -167,7 +170,9 @@ class _Reader:
                 if layout.is_long != self.layout.is_long:
                     raise RecordingError(f"{path}: is {layout.name}, but the files before it are {self.layout.name}")
             if len(block):
-                self._add(block, layout, device)
+                self._add(block, layout, device.name)
+        if layout is not None and not layout.device and len(self.event_ns) > before:
+            self.by_file.append((device, path, *span_of(self.event_ns[before:])))
 
     def _add(self, block: Block, layout: Layout, device: str) -> None:
         missing = [name for name in (layout.time, layout.device) if name and name not in block.columns]
@@ -200,6 +205,7 @@ def read(
     zone: str | None = None,
     device: str | None = None,
     channels: Sequence[str] | None = None,
+    stream: str = "",
 ) -> Recording:
     """Read a recording.
 
@@ -211,18 +217,22 @@ def read(
         layout: what the columns are; guessed if None.
         zone: the zone of naive times ("UTC", "Europe/Berlin", "+02:00").
         device: where there is a device column, the one device to keep; else the name of the only device.
-            If None, each file without a device column is a device named like it.
+            If None, each file without a device column is a device named like it; see `file_devices`.
         channels: only these, which must be there; if None, all columns that hold numbers.
+        stream: the device of files whose names are nothing but dates.
 
     Raises:
         RecordingError: with file and line where that is known.
     """
     files = find_files(path)
     reader = _Reader(layout, zone)
-    for file, name in zip(files, _device_names(files, device), strict=True):
-        reader.read(file, name)
+    named = [FileDevice(device, False)] * len(files) if device is not None else None
+    for file, owner in zip(files, named or file_devices(files, Path(path).expanduser(), stream), strict=True):
+        reader.read(file, owner)
     if reader.layout is None or not reader.event_ns:
         raise RecordingError(f"{path}: expected rows, found none")
+    if named is None:
+        check_apart([(owner.name, file, start, end) for owner, file, start, end in reader.by_file])
     codes = np.concatenate(reader.device)
     event_ns = np.concatenate(reader.event_ns)
     if reader.layout.is_long:
@@ -249,6 +259,7 @@ def read(
     )
     kept, notes = _choose_channels(whole, channels, str(path))
     bad = reader.bad.get(reader.layout.value, 0) if reader.layout.is_long else sum(reader.bad.get(n, 0) for n in kept)
+    notes += dated_notes([owner for owner, *_ in reader.by_file])
     notes += [REMARKS[name].format(n=f"{count:,}") for name, count in reader.remarks.items()]
     if bad:
         notes.append(f"{bad:,} cells hold no finite number and count as missing")
@@ -320,15 +331,6 @@ def pivot(
     values = np.full((int(rows.sum()), len(names)), np.nan)
     values[first_row[np.cumsum(new_time) - 1] + repeat, rank_of_name[channel]] = value
     return np.repeat(device[starts], rows), np.repeat(event_ns[starts], rows), tuple(sorted(names)), values
-
-
-def _device_names(files: Sequence[Path], device: str | None) -> list[str]:
-    if device is not None:
-        return [device] * len(files)
-    names = [name_of(file) for file in files]
-    if len(set(names)) < len(names):
-        names = [f"{file.parent.name}-{name}" for file, name in zip(files, names, strict=True)]
-    return names
 
 
 def _stack(columns: _Columns, names: Sequence[str]) -> Float64Array:
