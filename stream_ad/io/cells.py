@@ -1,4 +1,4 @@
-"""Cells of a recording's columns as numbers."""
+"""Columns of Arrow -> numbers, by the rule for cells (`io.cell_rule`): of recordings and of Arrow records."""
 
 from __future__ import annotations
 
@@ -7,52 +7,64 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream_ad.core.batches import Float64Array
-from stream_ad.io.cell_rule import LARGEST
-from stream_ad.io.tables import EMPTY_WORDS
+from stream_ad.io.cell_rule import BAD, BLANKS, LARGEST, NUMBER, WORDS
 
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_FLOATS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
-def to_float(column: pa.Array, decimal_comma: bool = False) -> tuple[Float64Array, int]:
-    """Read a column of numbers.
+def to_float(column: pa.Array, decimal_comma: bool = False) -> Float64Array:
+    """Read a column of any type.
 
     Args:
-        column: n values of any plain type.
-        decimal_comma: take "1,5" as a number.
+        column: n cells.
+        decimal_comma: take the text "1,5" as a number.
 
     Returns:
-        float64[n], NaN where there is no finite number, and how many cells hold something else than
-        nothing, a number or a word for nothing.
+        float64[n], writable: finite numbers, NaN where a cell is missing, infinite where it is bad.
     """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_boolean(column.type):
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return to_float(column.cast(kind.value_type), decimal_comma)
+    if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return _text_to_float(column, decimal_comma)
-    if pa.types.is_null(column.type):
-        return np.full(len(column), np.nan), 0
-    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
-    if not numeric:
-        return np.full(len(column), np.nan), len(column) - column.null_count
-    return _narrow(column.cast(pa.float64(), safe=False))
+    elif any(is_text(kind) for is_text in _TEXTS):
+        return _of_text(column.cast(pa.large_string()), decimal_comma)
+    elif not any(is_number(kind) for is_number in _FLOATS):
+        return np.where(_absent(column), np.nan, BAD)
+    return _of_numbers(column)
 
 
-def _text_to_float(column: pa.Array, decimal_comma: bool) -> tuple[Float64Array, int]:
-    text = pc.utf8_trim_whitespace(column)
-    text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(EMPTY_WORDS, text.type)), None, text)
+def _of_numbers(column: pa.Array) -> Float64Array:
+    absent = _absent(column)
+    values = np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+    with np.errstate(invalid="ignore"):
+        values[~(np.abs(values) <= LARGEST)] = BAD
+    values[absent] = np.nan
+    return values
+
+
+def _of_text(column: pa.Array, decimal_comma: bool) -> Float64Array:
+    text = pc.utf8_trim(column, BLANKS)
     try:
-        return _narrow(text.cast(pa.float64()))
-    except pa.ArrowInvalid:
-        if decimal_comma:
-            text = pc.replace_substring_regex(text, r"^([+-]?\d+),(\d+([eE][+-]?\d+)?)$", r"\1.\2")
-        number = pc.if_else(pc.match_substring_regex(text, NUMBER), text, None)
-        values, bad = _narrow(number.cast(pa.float64()))
-        return values, bad + number.null_count - text.null_count
+        values = _of_numbers(text.cast(pa.float64()))
+        if not np.isinf(values).any():
+            return values
+    except pa.ArrowInvalid:  # some cell is no number
+        pass
+    if decimal_comma:
+        text = pc.replace_substring_regex(text, r"^([+-]?[0-9]+),([0-9]+([eE][+-]?[0-9]+)?)$", r"\1.\2")
+    is_number = pc.fill_null(pc.match_substring_regex(text, f"^(?:{NUMBER})$"), False)
+    values = _of_numbers(pc.if_else(is_number, text, None).cast(pa.float64()))
+    others = np.flatnonzero(~is_number.to_numpy(zero_copy_only=False) & ~_absent(text))
+    if len(others):
+        coded = pc.ascii_lower(text.take(pa.array(others))).dictionary_encode()
+        meaning = np.array([WORDS.get(word, BAD) for word in coded.dictionary.to_pylist()])
+        values[others] = meaning[coded.indices.to_numpy(zero_copy_only=False)]
+    return values
 
 
-def _narrow(column: pa.Array) -> tuple[Float64Array, int]:
-    values = column.to_numpy(False).astype(np.float64, copy=True)
-    bad = np.abs(values) > LARGEST
-    values[bad] = np.nan
-    return values, int(np.count_nonzero(bad))
+def _absent(column: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return np.asarray(column.is_null(), np.bool_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from stream_ad.io.wire_encode import (
 )
 
 MS = 1_000_000
+BAD_TEXT = "NaN"
+"""What a device would have sent where the recording has a bad cell."""
 
 
 class Form(StrEnum):
@@ -92,29 +94,35 @@ def _cut(recording: Recording, samples: int) -> tuple[Int64Array, Int64Array]:
 def _encode(recording: Recording, device: str, rows: Int64Array, form: Form, shift_ns: int) -> bytes:
     event_ns = recording.event_ns[rows] + shift_ns
     values = _values(recording, rows)
-    if form is Form.JSON:
-        ts_ms = _milliseconds(event_ns).tolist()[0]
-        return encode_reading(device, ts_ms, {name: _or_none(float(cells[0])) for name, cells in values.items()})
     if form is Form.ARROW:
         return encode_arrow([device] * len(rows), _milliseconds(event_ns), values)
+    cells = {name: _cells(column) for name, column in values.items()}
+    if form is Form.JSON:
+        ts_ms = _milliseconds(event_ns).tolist()[0]
+        return encode_reading(device, ts_ms, {name: column[0] for name, column in cells.items()})
     steps = np.diff(event_ns)
     if len(steps) and steps[0] > 0 and (steps == steps[0]).all():
         start, step = _milliseconds(event_ns[:1]).tolist()[0], _milliseconds(steps[:1]).tolist()[0]
-        return encode_series(device, start, step, values)
-    return encode_series_at(device, _milliseconds(event_ns), values)
+        return encode_series(device, start, step, cells)
+    return encode_series_at(device, _milliseconds(event_ns), cells)
 
 
 def _values(recording: Recording, rows: Int64Array) -> Mapping[str, npt.NDArray[np.float64]]:
-    """Return the channels with any value in the rows; all of them where no channel has one."""
+    """Return the channels with any cell in the rows, bad ones infinite; all of them where no channel has one."""
     block = recording.values[rows]
+    if recording.bad is not None:
+        block[recording.bad[rows]] = np.inf
     present = np.flatnonzero((~np.isnan(block)).any(axis=0)).tolist() or range(len(recording.channels))
     return {recording.channels[number]: np.ascontiguousarray(block[:, number]) for number in present}
+
+
+def _cells(column: npt.NDArray[np.float64]) -> Sequence[float | str | None]:
+    """Return a column as JSON takes it; a bad cell as text, which is bad on the wire as well, a missing one as null."""
+    if np.isfinite(column).all():
+        return list(column.tolist())
+    return [None if cell != cell else BAD_TEXT if cell == np.inf else cell for cell in column.tolist()]
 
 
 def _milliseconds(time_ns: Int64Array) -> npt.NDArray[Any]:
     """Return whole milliseconds as integers where all are whole, else fractions."""
     return time_ns // MS if not (time_ns % MS).any() else time_ns / MS
-
-
-def _or_none(value: float) -> float | None:
-    return None if value != value else value

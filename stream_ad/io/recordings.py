@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream_ad.core.batches import Float32Array, Float64Array, Int32Array, Int64Array, expect
+from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, expect
 from stream_ad.errors import RecordingError
 from stream_ad.io.blocks import REMARKS, Block
 from stream_ad.io.cells import to_float
@@ -35,7 +35,8 @@ class Recording:
         values: float64[n, c]; NaN where there is no value.
         labels: per label column float32[n]; 1 is anomalous, NaN unknown. No channel.
         layout: what the columns were taken for, the first file's where they differ.
-        bad_cells: cells that hold something but no finite number; NaN in `values`.
+        bad_cells: how many cells are bad by `io.cell_rule`; NaN in `values`.
+        bad: bool[n, c], which ones; None if there is none.
         time_basis: what the times rest on, for a person.
         naive: the times had no zone of their own.
         notes: what a person should know of the reading, a line each.
@@ -54,6 +55,7 @@ class Recording:
     naive: bool = False
     notes: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
+    bad: BoolArray | None = None
 
     def __post_init__(self) -> None:
         expect("device", self.device, np.int32, (None,))
@@ -61,6 +63,8 @@ class Recording:
         expect("values", self.values, np.float64, (len(self.device), len(self.channels)))
         for name, label in self.labels.items():
             expect(name, label, np.float32, self.device.shape)
+        if self.bad is not None:
+            expect("bad", self.bad, np.bool_, self.values.shape)
 
     def __len__(self) -> int:
         return len(self.device)
@@ -148,7 +152,6 @@ class _Reader:
         self.tags = _Names()
         self.tag: list[Int32Array] = []  # long only: the channel of each value
         self.value: list[Float64Array] = []
-        self.bad: dict[str, int] = {}
         self.bases: dict[str, bool] = {}  # basis of times -> naive
         self.folded = 0
         self.remarks: Counter[str] = Counter()
@@ -194,9 +197,8 @@ class _Reader:
         self.columns.add(len(block), {n: self._numbers(block, n) for n in layout.channels(tuple(block.columns))})
 
     def _numbers(self, block: Block, name: str) -> Float64Array:
-        values, bad = to_float(block.columns[name], block.decimal_comma)
-        self.bad[name] = self.bad.get(name, 0) + bad
-        return values
+        """Return float64[n]: NaN missing, infinite bad, which `_finish` takes apart."""
+        return to_float(block.columns[name], block.decimal_comma)
 
 
 def read(
@@ -243,7 +245,7 @@ def read(
     else:
         names = tuple(sorted(reader.columns.parts))
         values = _stack(reader.columns, names)
-        labels = {name: reader.labels.column(name).astype(np.float32) for name in reader.labels.parts}
+        labels = {name: _label(reader.labels.column(name)) for name in reader.labels.parts}
     whole = Recording(
         devices=tuple(reader.devices.number),
         device=codes,
@@ -252,22 +254,18 @@ def read(
         values=values,
         labels=labels,
         layout=reader.layout,
-        bad_cells=0,
         time_basis=", ".join(reader.bases),
         naive=any(reader.bases.values()),
         units=reader.units,
     )
     kept, notes = _choose_channels(whole, channels, str(path))
-    bad = reader.bad.get(reader.layout.value, 0) if reader.layout.is_long else sum(reader.bad.get(n, 0) for n in kept)
     notes += dated_notes([owner for owner, *_ in reader.by_file])
     notes += [REMARKS[name].format(n=f"{count:,}") for name, count in reader.remarks.items()]
-    if bad:
-        notes.append(f"{bad:,} cells hold no finite number and count as missing")
     if reader.folded:
         notes.append(
             f"{reader.folded:,} times lie in an hour that a change of clocks repeats or skips: the first taken"
         )
-    return _finish(whole, kept, device if reader.layout.device else None, bad, notes, str(path))
+    return _finish(whole, kept, device if reader.layout.device else None, notes, str(path))
 
 
 def describe(recording: Recording) -> Description:
@@ -355,10 +353,14 @@ def _choose_channels(whole: Recording, wanted: Sequence[str] | None, origin: str
     return kept, [f"columns without a number are left out: {', '.join(dropped)}"] if dropped else []
 
 
+def _label(column: Float64Array) -> Float32Array:
+    return np.where(np.isfinite(column), column, np.nan).astype(np.float32)
+
+
 def _finish(
-    whole: Recording, channels: tuple[str, ...], device: str | None, bad: int, notes: list[str], origin: str
+    whole: Recording, channels: tuple[str, ...], device: str | None, notes: list[str], origin: str
 ) -> Recording:
-    """Keep what was asked for, in order of time."""
+    """Keep what was asked for, in order of time; bad cells, infinite until here, become NaN."""
     rows = np.arange(len(whole))
     devices, codes = whole.devices, whole.device
     if device is not None:
@@ -373,15 +375,22 @@ def _finish(
         notes.append(f"{behind:,} rows were older than the one before: sorted")
     rows = rows[np.argsort(whole.event_ns[rows], kind="stable")]
     columns = [whole.channels.index(name) for name in channels]
+    values = np.ascontiguousarray(whole.values[rows][:, columns])
+    bad = np.isinf(values)
+    bad_cells = int(np.count_nonzero(bad))
+    if bad_cells:
+        notes.append(f"{bad_cells:,} cells hold no finite number and count as missing")
+        values[bad] = np.nan
     return Recording(
         devices=devices,
         device=codes[rows],
         event_ns=whole.event_ns[rows],
         channels=channels,
-        values=np.ascontiguousarray(whole.values[rows][:, columns]),
+        values=values,
         labels={name: label[rows] for name, label in whole.labels.items()},
         layout=whole.layout,
-        bad_cells=bad,
+        bad_cells=bad_cells,
+        bad=bad if bad_cells else None,
         time_basis=whole.time_basis,
         naive=whole.naive,
         notes=tuple(notes),

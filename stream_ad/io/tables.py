@@ -21,9 +21,10 @@ import pyarrow.parquet
 from stream_ad.errors import RecordingError
 from stream_ad.io.blocks import Block
 from stream_ad.io.csv_text import read_csv
+from stream_ad.io.json_text import mended, parse
 from stream_ad.io.text_files import open_bytes
 
-__all__ = ["EMPTY_WORDS", "KINDS", "Block", "find_files", "kind_of", "name_of", "read_blocks"]
+__all__ = ["KINDS", "Block", "find_files", "kind_of", "name_of", "read_blocks"]
 
 KINDS = {
     ".csv": "csv",
@@ -33,12 +34,9 @@ KINDS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
-EMPTY_WORDS = ["", "nan", "null", "none", "na", "n/a", "#n/a", "nil", "-", "--", "?"]
-"""Words, in lower case, that stand for a missing value."""
 BLOCK_BYTES = 4 << 20
 BLOCK_ROWS = 50_000
 PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+(_level_\d+)?")
-LITERAL = re.compile(rb"\b(NaN|Infinity)\b")
 
 
 def find_files(path: str | Path) -> list[Path]:
@@ -143,8 +141,13 @@ def _read_line(text: bytes, path: Path, number: int) -> dict[str, Any]:
     text = text.removeprefix(codecs.BOM_UTF8)
     try:
         row = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        row = _read_loosely(text, path, number, error)
+    except orjson.JSONDecodeError:
+        text = mended(text)
+        try:
+            row = parse(text)
+        except ValueError as error:
+            advice = "; write one object per line" if text.strip() in (b"[", b"{") else ""
+            raise RecordingError(f"{path}: line {number}: not JSON: {str(error)[:200]}{advice}") from error
     if not isinstance(row, dict):
         raise RecordingError(f"{path}: line {number}: expected a JSON object, found {text[:80]!r}")
     # A name that stands twice leaves more quotes in the text than in what was read.
@@ -154,17 +157,6 @@ def _read_line(text: bytes, path: Path, number: int) -> dict[str, Any]:
     if isinstance(values, dict):
         return {name: value for name, value in row.items() if name != "values"} | values
     return row
-
-
-def _read_loosely(text: bytes, path: Path, number: int, problem: ValueError) -> Any:
-    """Read a line in which NaN or Infinity stand for numbers, as many writers put them; they stay text."""
-    try:
-        if not LITERAL.search(text):
-            raise problem
-        return json.loads(text, parse_constant=str)
-    except (ValueError, RecursionError) as error:
-        advice = "; write one object per line" if text.strip() in (b"[", b"{") else ""
-        raise RecordingError(f"{path}: line {number}: not JSON: {str(error)[:200]}{advice}") from error
 
 
 def _refuse_repeats(text: bytes, path: Path, number: int) -> None:
@@ -189,4 +181,8 @@ def _to_array(cells: list[Any]) -> pa.Array:
             return array
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         pass  # mixed types: as text, so that each cell is judged by itself
-    return pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
+    return pa.array([None if cell is None else _text(cell) for cell in cells], pa.string())
+
+
+def _text(cell: object) -> str:
+    return str(cell).encode(errors="replace").decode()

@@ -19,9 +19,10 @@ import simdjson
 
 from stream_ad.core.batches import Reason
 from stream_ad.errors import ContractError
+from stream_ad.io.cell_rule import numbers_of
 from stream_ad.io.transport import Headers, RawBatch
 from stream_ad.io.wire_encode import ARROW, CONTENT_TYPE, JSON
-from stream_ad.io.wire_json import NUMBERS, Problem, Unreadable, decode_document, shown
+from stream_ad.io.wire_json import Problem, Unreadable, decode_document, shown
 from stream_ad.io.wire_rows import Decoded, Gathered, Series, assemble, joined
 from stream_ad.io.wire_singles import is_id, take_singles
 from stream_ad.io.wire_times import MAX_MS, MIN_MS, grid_fits, time_ns
@@ -61,7 +62,7 @@ class Decoder:
         """Decode all records of a batch.
 
         A record is refused wholly where its structure is wrong; rows of a series or table with a bad
-        time or a value that is neither number nor null are refused, the others go on. Channels that
+        time are refused, the others go on. What a cell is, `io.cell_rule` says. Channels that
         a record does not have are missing; a record without any known channel still gives readings,
         of missing values. Integer and RFC 3339 times are exact; sample i of an even series is at its
         start plus i * step_ms in float64, rounded to nanoseconds.
@@ -87,7 +88,7 @@ class Decoder:
                 records, documents = [], []
         self._singles(found, raw, records, documents)
         self._check_times(found, raw)
-        return assemble(found, raw, len(self._channels))
+        return assemble(found, raw, self._channels)
 
     def _unusual(self, found: Gathered, record: int, value: bytes, headers: Headers) -> bool:
         """Take a record that is too large or not JSON."""
@@ -117,7 +118,7 @@ class Decoder:
             if (len(document) != 3 and _repeats(document)) or not is_id(device):
                 return False
             if not self._accepts(device):
-                found.unknown_devices += 1
+                found.skip_device(device)
                 return True
             times, start_ns, step_ms = _series_times(ts)
             columns, brackets, unknown = self._columns(values)
@@ -130,7 +131,7 @@ class Decoder:
             try:
                 buffers = [missing if column is None else column.as_buffer(of_type="d") for column in columns]
             except TypeError:
-                buffers = self._with_nulls(raw, samples, missing)
+                buffers = self._with_others(raw, samples, missing)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
             return False
         if start_ns is not None and not grid_fits(start_ns, samples, step_ms):
@@ -139,21 +140,21 @@ class Decoder:
         brackets += times is not None
         if len(raw) - len(raw.replace(b"[", b"")) != brackets:
             return False
-        found.unknown_channels += unknown
+        found.skip_channels(unknown)
         if samples:
             series = Series(record, found.slot(device), start_ns or 0, float(step_ms), times, b"".join(buffers))
             found.series.setdefault((samples, times is not None), []).append(series)
         return True
 
-    def _columns(self, values: Any) -> tuple[list[Any], int, int]:
-        """Return the array of each channel or None, the number of arrays in all, and of unknown channels.
+    def _columns(self, values: Any) -> tuple[list[Any], int, list[str]]:
+        """Return the array of each channel or None, the number of arrays in all, and the unknown channels.
 
         Raises:
             ValueError: a channel occurs twice: this parser takes the first, the other the last.
         """
         if len(values) == len(self._channels):
             try:
-                return [values[channel] for channel in self._channels], len(values), 0
+                return [values[channel] for channel in self._channels], len(values), []
             except KeyError:
                 pass
         names = list(values.keys())
@@ -162,20 +163,20 @@ class Decoder:
         others = [name for name in names if name not in self._names]
         arrays = sum(type(values[name]) is simdjson.Array for name in others)
         columns = [values.get(channel) for channel in self._channels]
-        return columns, arrays + len(names) - len(others), len(others)
+        return columns, arrays + len(names) - len(others), others
 
-    def _with_nulls(self, raw: bytes, samples: int, missing: bytes) -> list[bytes]:
-        """Return the samples of each channel as bytes of float64, null as NaN.
+    def _with_others(self, raw: bytes, samples: int, missing: bytes) -> list[bytes]:
+        """Return the samples of each channel as bytes of float64 where some are no numbers.
 
         Raises:
-            TypeError: a sample is neither number nor null.
+            ValueError: a column has another number of samples.
         """
         values = orjson.loads(raw)["values"]
         buffers = []
         for column in map(values.get, self._channels):
-            if column is not None and not {*map(type, column)} <= NUMBERS:
-                raise TypeError("neither number nor null")
-            buffers.append(missing if column is None else np.fromiter(column, np.float64, samples).tobytes())
+            if column is not None and len(column) != samples:
+                raise ValueError("nested arrays")
+            buffers.append(missing if column is None else numbers_of(column).tobytes())
         return buffers
 
     def _complete(self, found: Gathered, record: int, value: bytes, kind: str) -> None:
@@ -197,6 +198,8 @@ class Decoder:
             return
         found.unknown_devices += result.unknown_devices
         found.unknown_channels += result.unknown_channels
+        found.unknown_device = found.unknown_device or result.unknown_device
+        found.unknown_channel = found.unknown_channel or result.unknown_channel
         if result.problem is not None:
             found.problems.append((record, result.problem))
         if result.chunk is not None and len(result.chunk.event_ns):

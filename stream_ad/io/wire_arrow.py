@@ -1,4 +1,4 @@
-"""One Arrow IPC stream -> readings: `device`, `ts` and a numeric column per channel, many devices in one record."""
+"""One Arrow IPC stream -> readings: `device`, `ts` and a column per channel, many devices in one record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stream_ad.core.batches import BoolArray, Float64Array, Int32Array, Int64Array, Reason
+from stream_ad.core.batches import BoolArray, Int32Array, Int64Array, Reason
+from stream_ad.io.cell_rule import LARGEST
+from stream_ad.io.cells import to_float
 from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, Chunk, Found, Unreadable, refused_rows, shown
 from stream_ad.io.wire_times import MAX_MS, MIN_MS, milliseconds_ns, time_ns
 
@@ -20,8 +22,8 @@ _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 def decode_table(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool], max_rows: int) -> Found:
     """Decode one Arrow IPC stream.
 
-    `ts` is a timestamp with a zone, epoch milliseconds (integers or floats) or RFC 3339 text. A null
-    value is missing, a NaN or infinite one is bad.
+    `ts` is a timestamp with a zone, epoch milliseconds (integers or floats) or RFC 3339 text. What a
+    cell of a channel is, whatever the column's type, `io.cell_rule` says.
 
     Args:
         raw: the payload.
@@ -49,12 +51,14 @@ def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]
     event_ns, bad_time = _times(_column(schema, batches, "ts"))
     known = [channel for channel in channels if channel in names]
     values = np.full((len(codes), len(channels)), np.nan)
+    columns: dict[int, Any] = {}
     for number, channel in enumerate(channels):
         count = names.count(channel)
         if count > 1:
             raise Unreadable(Reason.WRONG_TYPE, f"{shown(channel)}: expected one column, found {count}")
         if count:
-            values[:, number] = _channel(channel, _column(schema, batches, channel))
+            columns[number] = _column(schema, batches, channel)
+            values[:, number] = to_float(columns[number])
 
     mine = np.array([is_known(name) for name in ids] + [False], np.bool_)
     no_device = codes < 0
@@ -62,9 +66,19 @@ def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]
     bad_time, no_device = bad_time & wanted, no_device & wanted
     good = wanted & ~bad_time & ~no_device
     problem = refused_rows(event_ns, bad_time, no_device) if (bad_time | no_device).any() else None
-    chunk = Chunk(ids, codes[good], event_ns[good], values[good])
-    unknown = len(set(names) - {"device", "ts"}) - len(known)
-    return Found(chunk, problem, len(ids) - int(mine.sum()), unknown)
+    bad = np.argwhere((np.abs(values) > LARGEST) & good[:, None])
+    bad_cell = shown(columns[int(bad[0, 1])][int(bad[0, 0])].as_py()) if len(bad) else ""
+    chunk = Chunk(ids, codes[good], event_ns[good], values[good], bad_cell)
+    foreign = [name for name, is_mine in zip(ids, mine[:-1].tolist(), strict=True) if not is_mine]
+    unknown = sorted(set(names) - {"device", "ts"} - set(known))
+    return Found(
+        chunk,
+        problem,
+        len(foreign),
+        len(unknown),
+        foreign[0] if foreign else None,
+        unknown[0] if unknown else None,
+    )
 
 
 def _read(raw: bytes, max_rows: int) -> tuple[Any, list[Any]]:
@@ -121,19 +135,6 @@ def _times(column: Any) -> tuple[Int64Array, BoolArray]:
     raise Unreadable(
         Reason.BAD_TIME, f"ts: expected milliseconds, text or a timestamp with a zone, found {shown(str(kind))[1:-1]}"
     )
-
-
-def _channel(channel: str, column: Any) -> Float64Array:
-    """Return float64[n]: null is NaN, NaN is infinite."""
-    kind = column.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
-        raise Unreadable(
-            Reason.WRONG_TYPE, f"{shown(channel)}: expected a numeric column, found {shown(str(kind))[1:-1]}"
-        )
-    values, absent = _numbers(column, np.float64)
-    values = np.where(np.isnan(values), np.inf, values)
-    values[absent] = np.nan
-    return values
 
 
 def _numbers(column: Any, dtype: type, fill: int = 0) -> tuple[Any, BoolArray]:

@@ -1,13 +1,13 @@
 """Readings -> bytes, for the simulators, `send` and the tests: the inverse of `io.wire`.
 
-NaN and infinities become `null`: missing. The content type names the format of a record; a record
+In JSON, NaN and infinities become `null`: missing. The content type names the format of a record; a record
 without one is JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,24 +19,23 @@ from stream_ad.io.transport import Headers
 CONTENT_TYPE = "content-type"
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
+Samples: TypeAlias = Sequence[float | str | None] | npt.NDArray[Any]
 JSON_HEADERS: Headers = ((CONTENT_TYPE, JSON.encode()),)
 ARROW_HEADERS: Headers = ((CONTENT_TYPE, ARROW.encode()),)
 
 
-def encode_reading(device: str, ts_ms: float | str, values: Mapping[str, float | None]) -> bytes:
+def encode_reading(device: str, ts_ms: float | str, values: Mapping[str, float | str | None]) -> bytes:
     """Return the JSON of one reading.
 
     Args:
         device: the device's id.
         ts_ms: epoch milliseconds, or RFC 3339 text with an offset.
-        values: per channel a number, or None where it is missing.
+        values: per channel a number, None where it is missing, or text, which the rule for cells judges.
     """
     return orjson.dumps({"device": device, "ts": ts_ms, "values": values}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def encode_series(
-    device: str, start_ms: float, step_ms: float, values: Mapping[str, Sequence[float | None] | npt.NDArray[Any]]
-) -> bytes:
+def encode_series(device: str, start_ms: float, step_ms: float, values: Mapping[str, Samples]) -> bytes:
     """Return the JSON of a windowed series on an even grid: sample i is at `start_ms + i * step_ms`.
 
     Args:
@@ -51,7 +50,7 @@ def encode_series(
 def encode_series_at(
     device: str,
     ts_ms: Sequence[float | str] | npt.NDArray[Any],
-    values: Mapping[str, Sequence[float | None] | npt.NDArray[Any]],
+    values: Mapping[str, Samples],
 ) -> bytes:
     """Return the JSON of a windowed series whose samples each carry their time.
 
@@ -69,7 +68,7 @@ def encode_arrow(device: Sequence[str], ts_ms: Sequence[float] | npt.NDArray[Any
     Args:
         device: the device of each row.
         ts_ms: epoch milliseconds of each row, integers or floats.
-        values: per channel a float column; NaN becomes null.
+        values: per channel a float column; NaN becomes null, infinity stays and is a bad value.
 
     Raises:
         ContractError: the columns differ in length or are no numbers.
@@ -89,7 +88,7 @@ def encode_arrow(device: Sequence[str], ts_ms: Sequence[float] | npt.NDArray[Any
     return bytes(sink.getvalue())
 
 
-def _series(device: str, ts: object, values: Mapping[str, Sequence[float | None] | npt.NDArray[Any]]) -> bytes:
+def _series(device: str, ts: object, values: Mapping[str, Samples]) -> bytes:
     columns = {
         channel: np.ascontiguousarray(column) if isinstance(column, np.ndarray) else column
         for channel, column in values.items()

@@ -1,26 +1,23 @@
 """One JSON record -> readings, whatever is in it: the complete way, and the meaning of the fast ones.
 
-`io.wire` reads well-formed records along two shorter ways and comes here with all others. A value
-that is no finite number is handed on as infinity (bad), null as NaN (missing).
+`io.wire` reads well-formed records along two shorter ways and comes here with all others. What a cell
+is, `io.cell_rule` says; a bad one is handed on as infinity, a missing one as NaN.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import orjson
 
 from stream_ad.core.batches import BoolArray, Float64Array, Int32Array, Int64Array, Reason
+from stream_ad.io import json_text
+from stream_ad.io.cell_rule import BAD, LARGEST, numbers_of
 from stream_ad.io.wire_times import EXPECTED, MAX_MS, MIN_MS, grid_fits, grid_ns, milliseconds_ns, time_ns
 
-NUMBERS = frozenset({int, float, type(None)})
 MAX_DEVICE_LENGTH = 256
-MAX_LENIENT_BRACKETS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +46,15 @@ class Chunk:
         ids: text of the devices.
         device: int32[n], index into `ids`.
         event_ns: int64[n].
-        values: float64[n, c]; NaN missing, infinite bad.
+        values: float64[n, c]; NaN missing, bad beyond LARGEST.
+        bad: its first bad cell as it was, for a person; "" without one.
     """
 
     ids: Sequence[str]
     device: Int32Array
     event_ns: Int64Array
     values: Float64Array
+    bad: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,8 @@ class Found:
     problem: Problem | None = None
     unknown_devices: int = 0
     unknown_channels: int = 0
+    unknown_device: str | None = None
+    unknown_channel: str | None = None
 
 
 def shown(value: Any, length: int = 60) -> str:
@@ -77,29 +78,16 @@ def shown(value: Any, length: int = 60) -> str:
 
 
 def parse(raw: bytes) -> Any:
-    """Return the document.
-
-    Beyond the standard, `NaN`, `Infinity` and numbers beyond a double are read, as infinity: many
-    producers write them, and one bad value must not cost the record.
+    """Return a document, read as `io.json_text` says.
 
     Raises:
         Unreadable: not UTF-8, or not JSON.
     """
     try:
-        return orjson.loads(raw)
+        return json_text.parse(raw)
     except ValueError as error:
-        first = error
-    # The brackets bound the depth, so that the parser's recursion limit never decides about a record.
-    if raw.count(b"[") + raw.count(b"{") <= MAX_LENIENT_BRACKETS:
-        try:
-            return json.loads(raw.decode(), parse_constant=lambda _: math.inf, parse_int=_integer)
-        except (ValueError, RecursionError):
-            pass
-    raise Unreadable(Reason.UNDECODABLE, f"expected JSON, found: {shown(str(first), 200)[1:-1]}") from first
-
-
-def _integer(text: str) -> float:
-    return int(text) if len(text) < 20 else float(text)
+        detail = f"expected JSON, found: {shown(str(error), 200)[1:-1]}"
+        raise Unreadable(Reason.UNDECODABLE, detail) from error
 
 
 def device_of(value: Any) -> str:
@@ -138,7 +126,7 @@ def decode_document(raw: bytes, channels: Sequence[str], is_known: Callable[[str
             raise Unreadable(Reason.MISSING_FIELD, f"{name}: expected this field, found none")
     device, ts, values = device_of(document["device"]), document["ts"], document["values"]
     if not is_known(device):
-        return Found(unknown_devices=1)
+        return Found(unknown_devices=1, unknown_device=device)
     if type(values) is not dict:
         raise Unreadable(Reason.WRONG_TYPE, f"values: expected an object, found {shown(values)}")
     known = [channel for channel in channels if channel in values]
@@ -148,27 +136,41 @@ def decode_document(raw: bytes, channels: Sequence[str], is_known: Callable[[str
     else:
         samples, values = 1, {channel: [values[channel]] for channel in values}
         event_ns, bad_time = _times([ts], 1)
-    matrix, bad_type = _matrix(values, channels, samples)
-    chunk, problem = _keep(device, event_ns, matrix, bad_time, bad_type)
-    if problem is not None:
-        problem = _explain(problem, ts, values, known, bad_time, bad_type)
-    return Found(chunk, problem, 0, len(values) - len(known))
+    matrix = _matrix(values, channels, samples)
+    good = ~bad_time
+    chunk = Chunk((device,), np.zeros(int(good.sum()), np.int32), event_ns[good], matrix[good])
+    problem = None
+    if not good.all():
+        problem = _explain(refused_rows(event_ns, bad_time, np.zeros_like(bad_time)), ts, bad_time)
+    bad = np.argwhere((np.abs(matrix) > LARGEST) & good[:, None])
+    if len(bad):
+        column = values[channels[bad[0, 1]]]
+        chunk = replace(chunk, bad=shown(column[bad[0, 0]] if type(column) is list else column))
+    unknown = [name for name in values if name not in known] if len(values) > len(known) else []
+    return Found(chunk, problem, 0, len(unknown), None, unknown[0] if unknown else None)
 
 
 def _length(ts: Any, values: dict[str, Any], known: Sequence[str]) -> int:
-    expected = len(ts) if type(ts) is list else None
-    for channel in known:
-        column = values[channel]
-        if column is None:
-            continue
-        if type(column) is not list:
-            raise Unreadable(Reason.WRONG_TYPE, f"values.{shown(channel)}: expected an array, found {shown(column)}")
-        expected = len(column) if expected is None else expected
-        if len(column) != expected:
-            raise Unreadable(
-                Reason.WRONG_TYPE, f"values.{shown(channel)}: expected {expected} samples, found {len(column)}"
-            )
-    return expected or 0
+    """Return the samples of a series: as many as times, or on a grid as all of its arrays have.
+
+    A column that is no array has bad cells, and so has one of another length than the times where others fit.
+
+    Raises:
+        Unreadable: nothing tells how many samples there are.
+    """
+    given = [channel for channel in known if values[channel] is not None]
+    lengths = {channel: len(values[channel]) for channel in given if type(values[channel]) is list}
+    if type(ts) is list and (not lengths or len(ts) in lengths.values()):
+        return len(ts)
+    if given and not lengths:
+        detail = f"values.{shown(given[0])}: expected an array, found {shown(values[given[0]])}"
+        raise Unreadable(Reason.WRONG_TYPE, detail)
+    expected = len(ts) if type(ts) is list else next(iter(lengths.values()), 0)
+    for channel, length in lengths.items():
+        if length != expected:
+            detail = f"values.{shown(channel)}: expected {expected} samples, found {length}"
+            raise Unreadable(Reason.WRONG_TYPE, detail)
+    return expected
 
 
 def _times(ts: Any, samples: int) -> tuple[Int64Array, BoolArray]:
@@ -201,36 +203,23 @@ def _grid(ts: dict[str, Any], samples: int) -> Int64Array:
     return start_ns + grid_ns(samples, float(step_ms))
 
 
-def _matrix(values: dict[str, Any], channels: Sequence[str], samples: int) -> tuple[Float64Array, BoolArray]:
-    """Return float64[n, c] and bool[n], True where a value is neither number nor null."""
+def _matrix(values: dict[str, Any], channels: Sequence[str], samples: int) -> Float64Array:
+    """Return float64[n, c]: NaN missing, bad beyond LARGEST."""
     matrix = np.full((samples, len(channels)), np.nan)
-    bad = np.zeros(samples, np.bool_)
     for number, channel in enumerate(channels):
         column = values.get(channel)
         if column is None:
             continue
-        if not {*map(type, column)} <= NUMBERS:
-            odd = np.array([type(value) not in NUMBERS for value in column], np.bool_)
-            bad |= odd
-            column = [None if is_odd else value for value, is_odd in zip(column, odd, strict=True)]
-        matrix[:, number] = np.array(column, np.float64)
-    return matrix, bad
+        if type(column) is list and len(column) == samples:
+            matrix[:, number] = numbers_of(column)
+        else:
+            matrix[:, number] = BAD
+    return matrix
 
 
-def _keep(
-    device: str, event_ns: Int64Array, matrix: Float64Array, bad_time: BoolArray, bad_type: BoolArray
-) -> tuple[Chunk, Problem | None]:
-    bad = bad_time | bad_type
-    if not bad.any():
-        return Chunk((device,), np.zeros(len(event_ns), np.int32), event_ns, matrix), None
-    good = ~bad
-    chunk = Chunk((device,), np.zeros(int(good.sum()), np.int32), event_ns[good], matrix[good])
-    return chunk, refused_rows(event_ns, bad_time, bad_type)
-
-
-def refused_rows(event_ns: Int64Array, bad_time: BoolArray, bad_type: BoolArray) -> Problem:
+def refused_rows(event_ns: Int64Array, bad_time: BoolArray, no_device: BoolArray) -> Problem:
     """Name the refused rows of a record, of which there is at least one."""
-    bad = bad_time | bad_type
+    bad = bad_time | no_device
     rows = np.flatnonzero(bad)
     first = int(rows[0])
     named = ", ".join(str(row) for row in rows[:20]) + (", ..." if len(rows) > 20 else "")
@@ -242,20 +231,8 @@ def refused_rows(event_ns: Int64Array, bad_time: BoolArray, bad_type: BoolArray)
     )
 
 
-def _explain(
-    problem: Problem,
-    ts: Any,
-    values: dict[str, Any],
-    known: Sequence[str],
-    bad_time: BoolArray,
-    bad_type: BoolArray,
-) -> Problem:
+def _explain(problem: Problem, ts: Any, bad_time: BoolArray) -> Problem:
     """Add what was expected and found in the first refused row."""
-    first = int(np.flatnonzero(bad_time | bad_type)[0])
-    if bad_time[first]:
-        what = f"ts: {EXPECTED}, found {shown(ts[first] if type(ts) is list else ts)}"
-    else:
-        columns = [name for name in known if values[name] is not None]
-        channel = next(name for name in columns if type(values[name][first]) not in NUMBERS)
-        what = f"values.{shown(channel)}: expected a number or null, found {shown(values[channel][first])}"
+    first = int(np.flatnonzero(bad_time)[0])
+    what = f"ts: {EXPECTED}, found {shown(ts[first] if type(ts) is list else ts)}"
     return Problem(problem.reason, f"{problem.detail}: {what}", problem.rows, problem.first_event_ns)

@@ -9,14 +9,29 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from stream_ad.core.batches import BoolArray, Float64Array, Int64Array, ReadingBatch, Refused
 from stream_ad.io.cell_rule import LARGEST
 from stream_ad.io.transport import RawBatch
-from stream_ad.io.wire_json import Chunk, Problem
+from stream_ad.io.wire_json import Chunk, Problem, shown
 from stream_ad.io.wire_times import grid_ns, milliseconds_ns
 
 BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BadCell:
+    """One bad cell, for a person.
+
+    Attributes:
+        device, channel: whose.
+        shown: what was found, as one short line of ASCII.
+    """
+
+    device: str
+    channel: str
+    shown: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +43,21 @@ class Decoded:
         refused: one entry a record refused wholly or in part, by offset.
         unknown_devices: devices outside the stream's pattern, counted once a record and skipped.
         unknown_channels: channels that the bundle does not have, counted once a record and skipped.
-        bad_values: values that are no finite number in single precision; now NaN.
+        bad_cells: cells that are bad by `io.cell_rule`; now NaN.
         bad_value_rows: bool[n], True where a reading had one; None if there is none.
+        bad_example: the first bad cell, None if there is none.
+        unknown_device, unknown_channel: one of those counted, None if there is none.
     """
 
     readings: ReadingBatch
     refused: tuple[Refused, ...]
     unknown_devices: int
     unknown_channels: int
-    bad_values: int
+    bad_cells: int
     bad_value_rows: BoolArray | None
+    bad_example: BadCell | None = None
+    unknown_device: str | None = None
+    unknown_channel: str | None = None
 
 
 class Series(NamedTuple):
@@ -71,6 +91,19 @@ class Gathered:
     problems: list[tuple[int, Problem]] = field(default_factory=list)
     unknown_devices: int = 0
     unknown_channels: int = 0
+    unknown_device: str | None = None
+    unknown_channel: str | None = None
+
+    def skip_device(self, device: str, records: int = 1) -> None:
+        """Count a device outside of the stream."""
+        self.unknown_devices += records
+        self.unknown_device = self.unknown_device or device
+
+    def skip_channels(self, names: Sequence[str]) -> None:
+        """Count channels that the bundle does not have."""
+        self.unknown_channels += len(names)
+        if names:
+            self.unknown_channel = self.unknown_channel or names[0]
 
     def slot(self, device: str) -> int:
         """Return the number of a device in this batch."""
@@ -92,14 +125,15 @@ class _Part(NamedTuple):
     values: Float64Array
 
 
-def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
+def assemble(found: Gathered, raw: RawBatch, channels: Sequence[str]) -> Decoded:
     """Put all readings into log order.
 
     Args:
         found: what the records held; no record occurs in two of its lists of readings.
         raw: the batch it came from.
-        width: number of channels.
+        channels: the columns.
     """
+    width = len(channels)
     parts = list(_parts(found, width))
     counts = np.zeros(len(raw), np.int64)
     for part in parts:
@@ -117,9 +151,18 @@ def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
     ids = tuple(found.slots)
     if found.problems or found.chunks or (found.singles and found.series):
         ids, slot = _by_first_row(ids, slot)
+    bad_rows: BoolArray | None = None
+    example = None
     bad = np.abs(values) > LARGEST
-    bad_values = int(np.count_nonzero(bad))
-    if bad_values:
+    bad_cells = int(np.count_nonzero(bad))
+    if bad_cells:
+        bad_rows = np.any(bad, axis=1)
+        row = int(np.argmax(bad_rows))
+        column = int(np.argmax(bad[row]))
+        stops = np.cumsum(counts)
+        record = int(np.searchsorted(stops, row, side="right"))
+        shown_cell = _as_it_was(found, raw, record, row - int(stops[record] - counts[record]), channels[column])
+        example = BadCell(ids[slot[row]], channels[column], shown_cell)
         values[bad] = np.nan
     readings = ReadingBatch(
         ids=ids,
@@ -135,8 +178,26 @@ def assemble(found: Gathered, raw: RawBatch, width: int) -> Decoded:
         Refused(int(raw.offset[record]), problem.reason, problem.detail, problem.rows, problem.first_event_ns)
         for record, problem in sorted(found.problems, key=itemgetter(0))
     )
-    bad_rows: BoolArray | None = np.any(bad, axis=1) if bad_values else None
-    return Decoded(readings, refused, found.unknown_devices, found.unknown_channels, bad_values, bad_rows)
+    return Decoded(
+        readings,
+        refused,
+        found.unknown_devices,
+        found.unknown_channels,
+        bad_cells,
+        bad_rows,
+        example,
+        found.unknown_device,
+        found.unknown_channel,
+    )
+
+
+def _as_it_was(found: Gathered, raw: RawBatch, record: int, sample: int, channel: str) -> str:
+    """Return a bad cell as its record has it: kept by the complete way, read once more on the short ones."""
+    for number, chunk in found.chunks:
+        if number == record:
+            return chunk.bad
+    cell = orjson.loads(raw.values[record])["values"][channel]
+    return shown(cell[sample] if isinstance(cell, list) and sample < len(cell) else cell)
 
 
 def _parts(found: Gathered, width: int) -> Iterator[_Part]:

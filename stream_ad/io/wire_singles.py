@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from stream_ad.core.batches import Float64Array, Int64Array
-from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, NUMBERS
+from stream_ad.io.cell_rule import numbers_of
+from stream_ad.io.wire_json import MAX_DEVICE_LENGTH
 from stream_ad.io.wire_rows import Gathered, Singles
 from stream_ad.io.wire_times import MAX_MS, MIN_MS, time_ns
 
@@ -40,7 +41,7 @@ def take_singles(
     """
     if _take(found, records, documents, channels, accepts):
         return []
-    plain = [place for place, document in enumerate(documents) if _is_plain(document, channels)]
+    plain = [place for place, document in enumerate(documents) if _is_plain(document)]
     kept = [records[place] for place in plain]
     if not _take(found, kept, [documents[place] for place in plain], channels, accepts):
         return list(records)
@@ -52,14 +53,13 @@ def is_id(device: Any) -> bool:
     return type(device) is str and 1 <= len(device) <= MAX_DEVICE_LENGTH
 
 
-def _is_plain(document: Any, channels: Sequence[str]) -> bool:
+def _is_plain(document: Any) -> bool:
     """Tell of one document what `_take` asks of all."""
     try:
         device, ts, values = _FIELDS(document)
-        kinds = {type(values.get(channel)) for channel in channels}
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError):
         return False
-    return is_id(device) and time_ns(ts) is not None and kinds <= NUMBERS
+    return is_id(device) and time_ns(ts) is not None and type(values) is dict
 
 
 def _take(
@@ -85,14 +85,15 @@ def _take(
         ours = [documents[place] for place in mine]
         if not _take(found, [records[place] for place in mine], ours, channels, accepts):
             return False
-        found.unknown_devices += len(documents) - len(mine)
+        found.skip_device(min(foreign), len(documents) - len(mine))
         return True
-    event_ns, matrix = _times(times), _matrix(values, channels)
-    if event_ns is None or matrix is None:
+    event_ns = _times(times)
+    if event_ns is None:
         return False
+    matrix = _matrix(values, channels)
     if np.isnan(matrix).any() or sum(map(len, values)) != matrix.size:
         names = frozenset(channels)
-        found.unknown_channels += sum(len(row.keys() - names) for row in values)
+        found.skip_channels([name for row in values for name in row if name not in names])
     for device in distinct:
         found.slot(device)
     slot = np.fromiter(map(found.slots.__getitem__, devices), np.int64, len(devices))
@@ -100,17 +101,15 @@ def _take(
     return True
 
 
-def _matrix(values: Sequence[dict[str, Any]], channels: Sequence[str]) -> Float64Array | None:
-    """Return float64[n, c], NaN where null or absent; None where a value is neither number nor null."""
+def _matrix(values: Sequence[dict[str, Any]], channels: Sequence[str]) -> Float64Array:
+    """Return float64[n, c]: NaN missing, bad beyond LARGEST."""
     matrix = np.empty((len(values), len(channels)))
     for number, channel in enumerate(channels):
         try:
             column = list(map(itemgetter(channel), values))
         except KeyError:
             column = [row.get(channel) for row in values]
-        if not {*map(type, column)} <= NUMBERS:
-            return None
-        matrix[:, number] = np.fromiter(column, np.float64, len(column))
+        matrix[:, number] = numbers_of(column)
     return matrix
 
 

@@ -95,6 +95,7 @@ def rows_of(recording: Recording, start: int, stop: int) -> Recording:
         device=recording.device[rows],
         event_ns=recording.event_ns[rows],
         values=np.ascontiguousarray(recording.values[rows]),
+        bad=None if recording.bad is None else np.ascontiguousarray(recording.bad[rows]),
         labels={name: label[rows] for name, label in recording.labels.items()},
     )
 
@@ -117,5 +118,6 @@ def to_send(run: Run, context_rows: int) -> Recording:
         device=np.append(part.device, np.int32(0)),
         event_ns=np.append(part.event_ns, part.event_ns[-1] + run.period_ns),
         values=np.concatenate([part.values, np.full((1, width), np.nan)]),
+        bad=None if part.bad is None else np.concatenate([part.bad, np.zeros((1, width), np.bool_)]),
         labels={},
     )

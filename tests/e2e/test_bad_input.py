@@ -67,7 +67,6 @@ REFUSED: dict[str, tuple[bytes, Headers, Reason, str]] = {
     "no values": (reading(values=None), (), Reason.MISSING_FIELD, "values"),
     "a device that is a number": (reading(device=7), (), Reason.WRONG_TYPE, "device"),
     "values that are text": (reading(values="12"), (), Reason.WRONG_TYPE, "values"),
-    "a value that is text": (reading(values={NAMES[0]: "12"}), (), Reason.WRONG_TYPE, NAMES[0]),
     "arrays of two lengths": (
         encode_series(OTHER, START_MS, 1_000, {NAMES[0]: [1.0, 2.0], NAMES[1]: [1.0]}),
         (),

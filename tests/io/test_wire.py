@@ -86,7 +86,7 @@ def test_a_single_reading() -> None:
     found = decode(encode_reading("p1", T0, {"temp": 1.5, "flow": 2, "speed": None}))
 
     assert rows(found) == [("p1", T0 * 1_000_000, 100_000_000, 300, (2.0, None, 1.5), False)]
-    assert (found.refused, found.unknown_devices, found.unknown_channels, found.bad_values) == ((), 0, 0, 0)
+    assert (found.refused, found.unknown_devices, found.unknown_channels, found.bad_cells) == ((), 0, 0, 0)
 
 
 def test_a_series_on_a_grid_of_fractional_steps() -> None:
@@ -138,8 +138,9 @@ def test_unknown_devices_channels_and_fields_are_skipped_and_counted() -> None:
         devices="p*",
     )
     assert (found.unknown_devices, found.unknown_channels) == (2, 3)
-    assert [row[4][0] for row in rows(found)] == [1.0, 3.0]
-    assert [r.reason for r in found.refused] == [Reason.WRONG_TYPE]  # an array of values for one time
+    assert [row[4][0] for row in rows(found)] == [1.0, 3.0, None]  # an array is no value for one time
+    assert (found.unknown_device, found.unknown_channel) == ("motor", "humidity")
+    assert found.refused == ()
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e39", "1e999", "9" * 400])
@@ -148,7 +149,7 @@ def test_values_that_are_no_finite_numbers_are_bad_and_nothing_else(text: str) -
     window = b'{"device":"p1","ts":[%d,%d],"values":{"flow":[2,%s]}}' % (T0, T0 + 1, text.encode())
     for found, bad in ((decode(single), [True]), (decode(window), [False, True])):
         assert found.refused == ()
-        assert found.bad_values == 1
+        assert found.bad_cells == 1
         assert [row[5] for row in rows(found)] == bad
         assert rows(found)[-1][4][0] is None
 
@@ -201,21 +202,58 @@ def test_records_with_a_wrong_structure_are_refused_wholly(value: bytes, reason:
     assert detail in only_refusal(found)[1]
 
 
-@pytest.mark.parametrize("value", ['"1.5"', "true", "{}", "[]", "[[1]]"])
-def test_a_value_of_another_type_costs_its_reading_only(value: str) -> None:
-    single = b'{"device":"p1","ts":%d,"values":{"flow":%s,"x":1}}' % (T0, value.encode())
-    window = b'{"device":"p1","ts":[%d,%d],"values":{"flow":[2,%s]}}' % (T0, T0 + 1, value.encode())
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [
+        *(
+            ('"1.5"', 1.5),
+            ("true", 1.0),
+            ('" -3e2 "', -300.0),
+            ('"False"', 0.0),
+            ("+5", 5.0),
+            (".5", 0.5),
+            ("007", 7.0),
+        ),
+        *((text, None) for text in ("{}", "[]", "[[1]]", '"Bad Input"', '"nan"', '"1e999"', '"0x1F"', '"1_000"')),
+        *((text, None) for text in ("nan", "-nan", "-nan(ind)", "NaN", "-Infinity", "inf", "1.#QNAN", "None", "1e999")),
+    ],
+)
+def test_a_cell_is_a_number_or_costs_itself_only(value: str, means: float | None) -> None:
+    single = b'{"device":"p1","ts":%d,"values":{"flow":%s,"speed":1,"x":1}}' % (T0, value.encode())
+    window = b'{"device":"p1","ts":[%d,%d],"values":{"flow":[2,%s],"speed":[1,2]}}' % (T0, T0 + 1, value.encode())
 
-    found = decode(single)
-    assert rows(found) == []
-    assert found.unknown_channels == 1
-    assert only_refusal(found)[0] is Reason.WRONG_TYPE
-    assert only_refusal(found)[2:] == (1, T0 * 1_000_000)
-    found = decode(window)
-    assert [row[4][0] for row in rows(found)] == [2.0]
-    assert only_refusal(found)[0] is Reason.WRONG_TYPE
-    assert only_refusal(found)[2:] == (1, (T0 + 1) * 1_000_000)
-    assert "rows 1: values.'flow'" in only_refusal(found)[1]
+    for found, flows in ((decode(single), [means]), (decode(window), [2.0, means])):
+        assert found.refused == ()
+        assert [row[4][0] for row in rows(found)] == flows
+        assert [row[4][1] for row in rows(found)] == [1.0, 2.0][: len(flows)]
+        assert [row[5] for row in rows(found)] == [flow is None for flow in flows]
+        assert found.bad_cells == flows.count(None)
+        if means is None:
+            assert found.bad_example is not None
+            assert (found.bad_example.device, found.bad_example.channel) == ("p1", "flow")
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [('"Bad Input"', "'Bad Input'"), ("1e39", "1e+39"), ("[1]", "an array"), ("nan", "'nan'"), ("1e999", "'1e999'")],
+)
+def test_the_first_bad_cell_is_shown_as_it_was(cell: str, shown: str) -> None:
+    good = encode_reading("p1", T0, {"flow": 1.0})
+    single = b'{"device":"p1","ts":%d,"values":{"flow":1,"temp":%s}}' % (T0, cell.encode())
+    window = b'{"device":"p1","ts":[5,%d],"values":{"flow":[1,2],"temp":[1,%s]}}' % (T0 + 1, cell.encode())
+
+    for value in (single, window):
+        example = decode(good, value, value).bad_example
+        assert example is not None
+        assert (example.device, example.channel, example.shown) == ("p1", "temp", shown)
+
+
+def test_in_a_series_a_column_that_is_no_array_is_bad_throughout() -> None:
+    found = decode(series(flow=[1, 2], temp="Bad Input"), series([T0, T0 + 1], flow=[1, 2], temp=[3]))
+
+    assert found.refused == ()
+    assert [row[4] for row in rows(found)] == [(1, None, None), (2, None, None)] * 2
+    assert found.bad_cells == 4
 
 
 @pytest.mark.parametrize("ts", ["2026-01-01T00:00:00", "now", None, True, 5, -1, 1e30, 10**25, "1700000000000", ""])
@@ -249,8 +287,8 @@ def test_equal_keys_mean_the_last_on_every_way() -> None:
 
 def test_nested_arrays_are_not_flattened() -> None:
     found = decode(series(flow=[[1], [2]]), series(flow=[[1, 2]], humidity=3), series(flow=[1], humidity=[[3]]))
-    assert [row[4][0] for row in rows(found)] == [1.0]
-    assert [r.reason for r in found.refused] == [Reason.WRONG_TYPE] * 2
+    assert [row[4][0] for row in rows(found)] == [None, None, None, 1.0]
+    assert found.bad_cells == 3
 
 
 def test_the_content_type_names_the_format() -> None:
@@ -354,8 +392,6 @@ def test_arrow_times_of_every_kind(ts: pa.Array) -> None:
         (arrow(device=["a"], ts=[math.nan], flow=[1.0]), Reason.BAD_TIME),
         (arrow(device=["a"], ts=pa.array([2**62], pa.timestamp("s", "UTC")), flow=[1.0]), Reason.BAD_TIME),
         (arrow(device=[1], ts=[T0], flow=[1.0]), Reason.WRONG_TYPE),
-        (arrow(device=["a"], ts=[T0], flow=["x"]), Reason.WRONG_TYPE),
-        (arrow(device=["a"], ts=[T0], flow=[True]), Reason.WRONG_TYPE),
         (arrow(ts=[T0], flow=[1.0]), Reason.MISSING_FIELD),
         (arrow(device=pa.nulls(100_000, pa.string()), ts=pa.nulls(100_000)), Reason.TOO_LARGE),
         (b"ARROW1", Reason.UNDECODABLE),
@@ -366,6 +402,32 @@ def test_arrow_refusals(value: bytes, reason: Reason) -> None:
     found = decode(value, headers=ARROW_HEADERS, max_bytes=200_000)
     assert rows(found) == []
     assert only_refusal(found)[0] is reason
+
+
+@pytest.mark.parametrize(
+    ("column", "means", "bad"),
+    [
+        (pa.array(["1.5", "true", "Bad Input", None, " "]), [1.5, 1.0, None, None, None], [2]),
+        (pa.array(["x", "2", "x", None, "x"]).dictionary_encode(), [None, 2.0, None, None, None], [0, 2, 4]),
+        (pa.array([True, False, None, True, True]), [1.0, 0.0, None, 1.0, 1.0], []),
+        (pa.array([1, 2, 3, None, 5], pa.decimal128(9, 2)), [1.0, 2.0, 3.0, None, 5.0], []),
+        (pa.array([1, 2, 3, None, 5], pa.uint64()), [1.0, 2.0, 3.0, None, 5.0], []),
+        (pa.array(np.array([1, 2, 3, 4, 5], np.float16)), [1.0, 2.0, 3.0, 4.0, 5.0], []),
+        (pa.array([1.0, math.nan, math.inf, None, 1e39]), [1.0, None, None, None, None], [1, 2, 4]),
+        (pa.array([[1.0], [], None, [2.0], [3.0]]), [None] * 5, [0, 1, 3, 4]),
+        (pa.array([0, 1, 2, None, 3], pa.timestamp("s")), [None] * 5, [0, 1, 2, 4]),
+        (pa.array([b"1", b"2", b"3", None, b"4"]), [None] * 5, [0, 1, 2, 4]),
+        (pa.nulls(5), [None] * 5, []),
+    ],
+)
+def test_cells_of_an_arrow_column_of_any_type(column: pa.Array, means: list[float | None], bad: list[int]) -> None:
+    value = arrow(device=["a"] * 5, ts=[T0 + n for n in range(5)], flow=column, speed=[1.0] * 5)
+    found = decode(value, headers=ARROW_HEADERS)
+
+    assert found.refused == ()
+    assert [row[4][0] for row in rows(found)] == means
+    assert [number for number, row in enumerate(rows(found)) if row[5]] == bad
+    assert found.bad_cells == len(bad)
 
 
 def test_an_empty_arrow_table_is_nothing() -> None:
@@ -484,7 +546,7 @@ def test_where_a_batch_is_cut_changes_nothing(docs: list[dict[str, Any]], cut: i
     assert whole.refused == tuple(r for part in parts for r in part.refused)
     assert whole.unknown_channels == sum(part.unknown_channels for part in parts)
     assert whole.unknown_devices == sum(part.unknown_devices for part in parts)
-    assert whole.bad_values == sum(part.bad_values for part in parts)
+    assert whole.bad_cells == sum(part.bad_cells for part in parts)
 
 
 def test_large_batches_of_all_kinds_give_what_their_records_give_alone() -> None:
