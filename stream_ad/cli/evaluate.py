@@ -101,7 +101,7 @@ def live_pipe(args: argparse.Namespace) -> Iterator[LivePipe]:
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """Tell on stderr which run is in work: a bar on a terminal, else a line a configuration."""
-    from stream_ad.cli.train import progress_bar
+    from stream_ad.cli.train_progress import progress_bar
 
     if sys.stderr.isatty():
         with progress_bar() as bar:

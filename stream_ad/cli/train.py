@@ -6,21 +6,21 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream_ad.cli.output import NS, console, duration_s, duration_text, print_json
 from stream_ad.cli.send import add_recording, read_recording
+from stream_ad.cli.train_advice import advice
+from stream_ad.cli.train_progress import progress_bar, tell_cost
 from stream_ad.core.names import listed, matching, paired, shown
-from stream_ad.errors import ConfigError, RecordingError
+from stream_ad.errors import ConfigError, RecordingError, TrainingError
 
 if TYPE_CHECKING:
     from stream_ad.core.model import Channel, WindowShape
     from stream_ad.io.recordings import Recording
 
-SAMPLES = 64
 DETECTOR = "pca"
 
 
@@ -47,8 +47,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="a channel (or pattern) that reports on change: its last value counts for AGE (90s, 1h)",
     )
     parser.add_argument("--period", metavar="TIME", help="step of the grid (the recording's median: 250ms, 1s)")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"samples a window ({SAMPLES})")
-    parser.add_argument("--stride", type=int, help="samples between two windows (a quarter of a window)")
+    parser.add_argument("--samples", type=int, help="samples per window (64, fewer for a short recording)")
+    parser.add_argument("--stride", type=int, help="samples between two windows (a quarter of a window, or fewer)")
     parser.add_argument("--smoothing", type=float, default=0.3, help="weight of the newest log score, 1 for none (0.3)")
     parser.add_argument("--folds", type=int, default=5, help="blocks of the calibration (5)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed and data give the same bundle (0)")
@@ -57,7 +57,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--name", help="the bundle's name (the folder's)")
     parser.add_argument("--replace", action="store_true", help="take the place of a bundle that is there")
     parser.add_argument("--json", action="store_true", help="print the training card as JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, actions=parser._actions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,8 +70,12 @@ def run(args: argparse.Namespace) -> int:
         BundleError: the target is taken.
     """
     from stream_ad.config import load
+    from stream_ad.core.model import WindowShape
     from stream_ad.io import bundles
+    from stream_ad.lab.shaping import Obstacle, choose
     from stream_ad.lab.training import TrainingPlan, train
+
+    check(args)
 
     folder: Path = args.out or load(args.config).stream.bundle
     if folder.exists() and not args.replace:
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     plan = TrainingPlan(
         name=args.name or folder.name,
         kind=args.detector,
-        shape=window_shape(args, recording),
+        shape=WindowShape(period_ns(args, recording), 1, 1),
         channels=choose_channels(args, recording),
         settings=dict(map(read_setting, args.settings)),
         smoothing=args.smoothing,
@@ -88,10 +92,16 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         baseline="" if args.no_baseline else "pca",
     )
-    check(args)
     begun = time.monotonic()
+    choice = choose(recording, plan, args.samples, args.stride)
+    if isinstance(choice, Obstacle):
+        raise TrainingError(advice(args, choice))
+    for note in choice.notes:
+        print(f"note: {note}", file=sys.stderr)
+    plan = choice.plan
+    tell_cost(recording, choice)
     with progress_bar() as progress:
-        trained = train(recording, plan, progress)
+        trained = train(recording, plan, progress, choice.windows)
     model_id = bundles.save(trained.model, folder, trained.probe, replace=args.replace)
     if args.json:
         print_json({"bundle": str(folder), "model_id": model_id, **trained.card})
@@ -116,7 +126,7 @@ def stream_of(args: argparse.Namespace) -> str:
 
 def check(args: argparse.Namespace) -> None:
     """Refuse numbers that cannot be meant."""
-    if args.samples < 1 or (args.stride is not None and args.stride < 1):
+    if any(number is not None and number < 1 for number in (args.samples, args.stride)):
         raise ConfigError("--samples and --stride: expected at least 1")
     if not 0 < args.smoothing <= 1:
         raise ConfigError(f"--smoothing: expected more than 0 and at most 1, found {args.smoothing}")
@@ -124,14 +134,11 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--folds: expected at least 2, found {args.folds}")
 
 
-def window_shape(args: argparse.Namespace, recording: Recording) -> WindowShape:
-    """Return the grid: as stated, else the recording's period, 64 samples, a quarter of it as stride."""
-    from stream_ad.core.model import WindowShape
+def period_ns(args: argparse.Namespace, recording: Recording) -> int:
+    """Return the step of the grid: as stated, else the recording's median."""
     from stream_ad.io.recordings import describe
 
-    check(args)
-    period_ns = _duration_ns("--period", args.period) if args.period else describe(recording).period_ns
-    return WindowShape(period_ns, args.samples, args.stride or max(1, args.samples // 4))
+    return _duration_ns("--period", args.period) if args.period else describe(recording).period_ns
 
 
 def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Channel, ...]:
@@ -197,18 +204,6 @@ def read_setting(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except json.JSONDecodeError:
         return key, value
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what training does, on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 def tell(shape: WindowShape, card: dict[str, Any]) -> None:

@@ -23,11 +23,9 @@ from stream_ad.core.thresholds.fixed import Fixed
 from stream_ad.errors import TrainingError
 from stream_ad.io.recordings import Recording
 from stream_ad.lab.sensitivity import sensitivity
-from stream_ad.lab.windows import Windows, cut_windows
+from stream_ad.lab.windows import MIN_CALIBRATION, Windows, blocks, cut_windows, independent, usable
 
-MIN_CALIBRATION = 50
 MAX_CALIBRATION = 20_000
-MAX_TRAINING_BYTES = 2 << 30
 PROBE_WINDOWS = 16
 REPORT_QUANTILE = 0.99
 STILL = 1e-12
@@ -80,11 +78,19 @@ class Trained:
     card: dict[str, Any]
 
 
-def train(recording: Recording, plan: TrainingPlan, progress: Progress = no_progress) -> Trained:
+def train(
+    recording: Recording, plan: TrainingPlan, progress: Progress = no_progress, windows: Windows | None = None
+) -> Trained:
     """Make a model from a recording of normal running.
 
     Scores that calibrate the thresholds come from models that have not seen the window: the
     recording is cut into contiguous blocks, each scored by a model fitted on the others.
+
+    Args:
+        recording: of normal running.
+        plan: what to train.
+        progress: called during long work.
+        windows: the recording's usable windows for this plan, where they are cut already.
 
     Raises:
         ConfigError: unknown detector or setting.
@@ -92,7 +98,14 @@ def train(recording: Recording, plan: TrainingPlan, progress: Progress = no_prog
         TrainingError: too few usable windows.
     """
     channels = sorted(plan.channels, key=lambda channel: channel.name)
-    windows = _usable(cut_windows(recording, channels, plan.shape), plan)
+    if windows is None:
+        windows = usable(cut_windows(recording, channels, plan.shape), plan.min_coverage)
+    if len(windows) < MIN_CALIBRATION or not blocks(windows, plan.shape, plan.folds):
+        raise TrainingError(
+            f"expected at least {MIN_CALIBRATION} windows of {plan.shape.samples} samples with enough data, and half "
+            f"of that outside of each of {plan.folds} blocks of time, found {len(windows)}: record longer, or take a "
+            "shorter window or stride"
+        )
     model, held_out = _fit(windows, channels, plan, progress)
     report = {plan.kind: _report(model, windows, held_out)}
     if plan.baseline and plan.baseline != plan.kind:
@@ -103,7 +116,10 @@ def train(recording: Recording, plan: TrainingPlan, progress: Progress = no_prog
         "detector": plan.kind,
         "seed": plan.seed,
         "folds": plan.folds,
-        "recording": _describe(recording, windows, channels),
+        "recording": {
+            **_describe(recording, windows, channels),
+            "independent_windows": independent(windows, plan.shape),
+        },
         "held_out": report,
         "held_out_note": "leave-block-out on the training recording; a limit at a quantile of these scores",
         "versions": {"stream_ad": __version__, "numpy": version("numpy"), "python": platform.python_version()},
@@ -111,20 +127,6 @@ def train(recording: Recording, plan: TrainingPlan, progress: Progress = no_prog
     }
     probe = windows.values[np.linspace(0, len(windows) - 1, min(PROBE_WINDOWS, len(windows))).astype(int)]
     return Trained(replace(model, card=card), np.ascontiguousarray(probe), card)
-
-
-def _usable(windows: Windows, plan: TrainingPlan) -> Windows:
-    """Keep windows with enough samples, evenly thinned to what fits into memory."""
-    windows = windows.take(np.flatnonzero((windows.coverage >= plan.min_coverage).all(axis=1)))
-    if len(windows) < MIN_CALIBRATION:
-        raise TrainingError(
-            f"expected at least {MIN_CALIBRATION} windows of {plan.shape.samples} samples with enough data, "
-            f"found {len(windows)}: record longer, or take a shorter window or stride"
-        )
-    most = max(MAX_TRAINING_BYTES // max(windows.values[0].nbytes, 1), MIN_CALIBRATION)
-    if len(windows) > most:
-        windows = windows.take(np.linspace(0, len(windows) - 1, most).astype(np.int64))
-    return windows
 
 
 def _fit(
@@ -159,7 +161,7 @@ def _fit(
         )
 
     held_out = np.full(len(windows), np.nan)
-    for fold, (inside, outside) in enumerate(blocks(windows, plan)):
+    for fold, (inside, outside) in enumerate(blocks(windows, plan.shape, plan.folds)):
         held_out[inside] = smoothed_scores(fitted(outside, fold + 1), windows.take(inside))
     model = fitted(np.arange(len(windows)), plan.folds + 1)
     sample = held_out[np.linspace(0, len(held_out) - 1, min(len(held_out), MAX_CALIBRATION)).astype(np.int64)]
@@ -188,20 +190,6 @@ def smoothed_scores(model: Model, windows: Windows) -> Float64Array:
         model_id="",
     )
     return deciding.decide(batch, lambda slot: str(slot))[0].smoothed
-
-
-def blocks(windows: Windows, plan: TrainingPlan) -> list[tuple[Int64Array, Int64Array]]:
-    """Return the rows inside each contiguous block, and those outside that share no sample with it."""
-    found = []
-    length_ns = plan.shape.samples * plan.shape.period_ns
-    for inside in np.array_split(np.arange(len(windows)), plan.folds):
-        first, last = windows.end_ns[inside[0]], windows.end_ns[inside[-1]]
-        apart = (windows.end_ns <= first - length_ns) | (windows.end_ns >= last + length_ns)
-        outside = np.flatnonzero(apart)
-        if len(outside) < MIN_CALIBRATION // 2:
-            raise TrainingError(f"too few windows outside of a calibration block: {len(outside)}; record longer")
-        found.append((inside, outside))
-    return found
 
 
 def fit_normaliser(values: Float64Array, clip: float) -> Normaliser:

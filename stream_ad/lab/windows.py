@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_ad.core.batches import Float32Array, Float64Array, Int32Array, Int64Array, ReadingBatch
+from stream_ad.core.batches import Float32Array, Float64Array, Int32Array, Int64Array, ReadingBatch, WindowBatch
 from stream_ad.core.model import Channel, WindowShape
 from stream_ad.core.windowing import TimeRules, Windowing
 from stream_ad.errors import RecordingError
@@ -15,6 +15,9 @@ from stream_ad.io.recordings import Recording
 
 BATCH_ROWS = 262_144
 FOREVER_NS = 2**60
+MIN_CALIBRATION = 50
+"""Windows that a fit and its calibration need."""
+MAX_TRAINING_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,14 @@ class Windows:
         return Windows(self.values[rows], self.device[rows], self.end_ns[rows], self.coverage[rows])
 
 
-def cut_windows(recording: Recording, channels: Sequence[Channel], shape: WindowShape) -> Windows:
+def cut_windows(recording: Recording, channels: Sequence[Channel], shape: WindowShape, every: int = 1) -> Windows:
     """Cut a recording into windows on the live grid.
 
     Args:
         recording: rows in order of time; all of `channels` are there.
         channels: the model's channels, sorted by name.
         shape: the grid.
+        every: keep one of so many windows of each device, in its order of time.
 
     Raises:
         RecordingError: a channel is missing.
@@ -73,8 +77,8 @@ def cut_windows(recording: Recording, channels: Sequence[Channel], shape: Window
             record_offset=np.array([start], np.int64),
             record_log_ns=event[:1],
         )
-        found.append(windowing.add(batch.device, batch)[0])
-    found.append(windowing.close_idle(int(recording.event_ns[-1]) + FOREVER_NS, len(recording)))
+        found.append(_some(windowing.add(batch.device, batch)[0], every))
+    found.append(_some(windowing.close_idle(int(recording.event_ns[-1]) + FOREVER_NS, len(recording)), every))
     joined = Windows(
         np.concatenate([windows.values for windows in found]),
         np.concatenate([windows.keys.device for windows in found]),
@@ -82,3 +86,40 @@ def cut_windows(recording: Recording, channels: Sequence[Channel], shape: Window
         np.concatenate([windows.coverage for windows in found]),
     )
     return joined.take(np.lexsort((joined.device, joined.end_ns)))
+
+
+def usable(windows: Windows, min_coverage: float) -> Windows:
+    """Keep windows with enough samples in every channel, evenly thinned to what fits into memory."""
+    windows = windows.take(np.flatnonzero((windows.coverage >= min_coverage).all(axis=1)))
+    most = max(MAX_TRAINING_BYTES // max(windows.values[:1].nbytes, 1), MIN_CALIBRATION)
+    if len(windows) > most:
+        windows = windows.take(np.linspace(0, len(windows) - 1, most).astype(np.int64))
+    return windows
+
+
+def blocks(windows: Windows, shape: WindowShape, folds: int) -> list[tuple[Int64Array, Int64Array]]:
+    """Return the rows inside each contiguous block of time, and those outside that share no sample with it.
+
+    An empty list where a block would leave fewer than half of `MIN_CALIBRATION` windows outside.
+    """
+    found = []
+    length_ns = shape.samples * shape.period_ns
+    for inside in np.array_split(np.arange(len(windows)), folds):
+        if not len(inside):
+            return []
+        first, last = windows.end_ns[inside[0]], windows.end_ns[inside[-1]]
+        apart = (windows.end_ns <= first - length_ns) | (windows.end_ns >= last + length_ns)
+        outside = np.flatnonzero(apart)
+        if len(outside) < MIN_CALIBRATION // 2:
+            return []
+        found.append((inside, outside))
+    return found
+
+
+def independent(windows: Windows, shape: WindowShape) -> int:
+    """Return about how many windows there are without a common sample."""
+    return max(len(windows) * min(shape.stride, shape.samples) // shape.samples, 1)
+
+
+def _some(windows: WindowBatch, every: int) -> WindowBatch:
+    return windows if every == 1 else windows.take(np.flatnonzero(windows.keys.sequence % every == 0))

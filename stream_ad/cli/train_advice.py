@@ -1,0 +1,44 @@
+"""What to type where `train` cannot go on: the command as it was given, with the options that work."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stream_ad.lab.shaping import Obstacle
+
+
+def advice(args: argparse.Namespace, obstacle: Obstacle) -> str:
+    """Return why a recording cannot be trained on as asked, and the command that works."""
+    if not obstacle.options:
+        return obstacle.reason
+    return f"{obstacle.reason}. This works on this recording:\n  {command(args, obstacle.options)}"
+
+
+def command(args: argparse.Namespace, changes: Sequence[tuple[str, str | None]]) -> str:
+    """Return the command line of these arguments with some options changed.
+
+    Args:
+        args: of this verb.
+        changes: name and value of an option; one that may be repeated is added, a value of None leaves it out.
+    """
+    words = ["stream-ad", "train"]
+    if str(args.config) != "stream.toml":
+        words += ["-c", str(args.config)]
+    for action in args.actions:
+        if action.dest == "config":
+            continue
+        value: Any = getattr(args, action.dest, None)
+        repeats = isinstance(action.default, list)
+        for name, changed in changes:
+            if name == action.dest:
+                value = [*(value or []), changed] if repeats else changed
+        if not action.option_strings:
+            words.append(str(value))
+        elif value is not None and value != action.default:
+            for one in value if repeats else [value]:
+                words += action.option_strings[-1:] if one is True else [action.option_strings[-1], str(one)]
+    return shlex.join(words)
