@@ -192,9 +192,9 @@ def command(args: argparse.Namespace, out: Path, verb: str, zone: list[str] | No
     words = ["stream-ad", verb]
     if zone is not None:
         words += [args.recording, *zone]
-        for option in ("zone", "layout", "device"):
+        for option in ("zone", "time_format", "start", "layout", "device"):
             if getattr(args, option):
-                words += [f"--{option}", getattr(args, option)]
+                words += [f"--{option.replace('_', '-')}", getattr(args, option)]
     if out != Path("stream.toml"):
         words += ["-c", str(out)]
     return shlex.join(words)

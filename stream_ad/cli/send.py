@@ -65,6 +65,14 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout", metavar="NAME[,KEY=COLUMN]", help="wide, long, skab or nab; for example long,time=stamp,channel=tag"
     )
+    parser.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help="how times are written, where the rows alone do not tell: a strptime pattern such as "
+        "'%%d/%%m/%%Y %%H:%%M:%%S', or day_first, month_first, excel, filetime, ticks, labview, matlab, compact, "
+        "epoch_ms, elapsed_s, …",
+    )
+    parser.add_argument("--start", metavar="TIME", help="start of a recording with elapsed times: 2026-03-02T08:00:00Z")
     parser.add_argument("--device", metavar="NAME", help="name of the device, or the one device to take of several")
 
 
@@ -83,7 +91,15 @@ def read_recording(args: argparse.Namespace, zone: str | None = None, stream: st
     from stream_ad.io.recordings import read
 
     layout = Layout.parse(args.layout) if args.layout else None
-    return read(args.recording, layout, args.zone or zone, args.device, stream=stream)
+    return read(
+        args.recording,
+        layout,
+        args.zone or zone,
+        args.device,
+        stream=stream,
+        time_format=args.time_format,
+        start=args.start,
+    )
 
 
 def read_speed(text: str) -> float | None:

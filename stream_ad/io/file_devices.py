@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stream_ad.core.batches import Int64Array
 from stream_ad.core.names import shown
 from stream_ad.errors import RecordingError
 from stream_ad.io.tables import name_of
@@ -127,12 +126,6 @@ def check_apart(spans: Sequence[tuple[str, Path, int, int]]) -> None:
             )
         if before is None or end > before[2]:
             last[device] = (path, start, end)
-
-
-def span_of(event_ns: Sequence[Int64Array]) -> tuple[int, int]:
-    """Return the first and last of some arrays of times, of which one at least is not empty."""
-    full = [times for times in event_ns if len(times)]
-    return min(int(times.min()) for times in full), max(int(times.max()) for times in full)
 
 
 def _root(asked: Path) -> Path:

@@ -37,7 +37,8 @@ class Layout:
 
     Attributes:
         name: "wide" (a column a channel), "long" (a row a value), "skab" or "nab".
-        time: the time column.
+        time: the time column, or the first of several.
+        clock: further columns of the time, where date and time of day are apart.
         device: the device column; without one, a file is a device.
         channel: long only, the column that names the channel.
         value: long only, the column of values.
@@ -52,6 +53,7 @@ class Layout:
     value: str = ""
     labels: tuple[str, ...] = ()
     quality: str = ""
+    clock: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in NAMED:
@@ -74,7 +76,8 @@ class Layout:
                 raise RecordingError(f"layout: expected {', '.join(KEYS[:-1])} or {KEYS[-1]} =COLUMN, found {pair!r}")
             fields[key] = value
         labels = (fields.pop("labels"),) if "labels" in fields else ()
-        return cls(name, labels=labels, **fields)
+        time, device, channel, value, _, quality = (fields.get(key, "") for key in KEYS)
+        return cls(name, time, device, channel, value, labels, quality)
 
     @property
     def is_long(self) -> bool:
@@ -83,18 +86,21 @@ class Layout:
 
     def channels(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Return the columns that are neither time, device nor label (for wide layouts)."""
-        return tuple(name for name in columns if name not in {self.time, self.device, *self.labels})
+        return tuple(name for name in columns if name not in {self.time, self.device, *self.labels, *self.clock})
 
 
 def stated_columns(stated: Layout | None) -> tuple[str, ...]:
     """Return the columns that a layout names."""
     if stated is None:
         return ()
-    named = (stated.time, stated.device, stated.channel, stated.value)
+    pieces = stated.time.split("+") if "+" in stated.time else []
+    named = (stated.time, *pieces, stated.device, stated.channel, stated.value)
     return tuple(name for name in named if name)
 
 
-def resolve(columns: Sequence[str], times: Sequence[str], stated: Layout | None, origin: str) -> Layout:
+def resolve(
+    columns: Sequence[str], times: Sequence[str], stated: Layout | None, origin: str, parts: Sequence[str] = ()
+) -> Layout:
     """Name every column that a layout needs.
 
     Args:
@@ -102,11 +108,19 @@ def resolve(columns: Sequence[str], times: Sequence[str], stated: Layout | None,
         times: those that hold times by their type (Parquet).
         stated: what the user said, or None to guess all.
         origin: the file, for errors.
+        parts: columns that look as if they were the time together.
 
     Raises:
         RecordingError: a column is missing or cannot be guessed.
     """
     layout = stated or Layout(_guess_name(columns))
+    pieces = listed(layout.time, columns, "+")
+    if len(pieces) > 1 and set(pieces) <= set(columns):
+        parts = pieces
+    elif layout.time:
+        parts = ()
+    if parts:
+        layout = replace(layout, time=parts[0], clock=tuple(parts[1:]))
     if layout.name == "skab":
         layout = replace(layout, time=layout.time or "datetime", labels=layout.labels or LABEL_NAMES[:2])
     if layout.name == "nab":

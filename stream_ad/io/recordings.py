@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 
 from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, expect
 from stream_ad.errors import RecordingError
+from stream_ad.io import time_columns
 from stream_ad.io.blocks import REMARKS, Block
 from stream_ad.io.cells import to_float
-from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices, span_of
+from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices
 from stream_ad.io.layouts import Layout, resolve, stated_columns
 from stream_ad.io.tables import find_files, read_blocks
-from stream_ad.io.times import read_times
+from stream_ad.io.times import TimeColumn
 
 MAX_CHANNELS = 10_000
 
@@ -140,27 +141,25 @@ class _Names:
 class _Reader:
     """What is gathered while files are read."""
 
-    def __init__(self, stated: Layout | None, zone: str | None) -> None:
+    def __init__(self, stated: Layout | None, times: TimeColumn) -> None:
         self.stated = stated
-        self.zone = zone
+        self.times = times
         self.layout: Layout | None = None
         self.devices = _Names()
         self.device: list[Int32Array] = []
-        self.event_ns: list[Int64Array] = []
         self.columns = _Columns()
         self.labels = _Columns()
         self.tags = _Names()
         self.tag: list[Int32Array] = []  # long only: the channel of each value
         self.value: list[Float64Array] = []
-        self.bases: dict[str, bool] = {}  # basis of times -> naive
-        self.folded = 0
         self.remarks: Counter[str] = Counter()
         self.units: dict[str, str] = {}
         self.unnamed: set[str] = set()
-        self.by_file: list[tuple[FileDevice, Path, int, int]] = []  # of files without a device column, with their times
+        self.rows = 0
+        self.by_file: list[tuple[FileDevice, Path, slice]] = []  # of files without a device column, with their rows
 
     def read(self, path: Path, device: FileDevice) -> None:
-        before = len(self.event_ns)
+        before = self.rows
         layout: Layout | None = None
         for block in read_blocks(path, stated_columns(self.stated)):
             self.remarks.update(block.remarks)
@@ -168,23 +167,25 @@ class _Reader:
             self.unnamed.update(block.unnamed)
             if layout is None:
                 times = [name for name, column in block.columns.items() if pa.types.is_temporal(column.type)]
-                layout = resolve(tuple(block.columns), times, self.stated, str(path))
+                parts = time_columns.guess(block.columns)
+                layout = resolve(tuple(block.columns), times, self.stated, str(path), parts)
                 self.layout = self.layout or layout
                 if layout.is_long != self.layout.is_long:
                     raise RecordingError(f"{path}: is {layout.name}, but the files before it are {self.layout.name}")
             if len(block):
                 self._add(block, layout, device.name)
-        if layout is not None and not layout.device and len(self.event_ns) > before:
-            self.by_file.append((device, path, *span_of(self.event_ns[before:])))
+        if layout is not None and not layout.device and self.rows > before:
+            self.by_file.append((device, path, slice(before, self.rows)))
 
     def _add(self, block: Block, layout: Layout, device: str) -> None:
-        missing = [name for name in (layout.time, layout.device) if name and name not in block.columns]
+        missing = [name for name in (layout.time, *layout.clock, layout.device) if name and name not in block.columns]
         if missing:
             raise RecordingError(f"{block.where(0)}: there is no column {missing[0]!r} any more")
-        times = read_times(block.columns[layout.time], self.zone, block.where)
-        self.bases[times.basis] = times.naive
-        self.folded += times.folded
-        self.event_ns.append(times.event_ns)
+        time = block.columns[layout.time]
+        if layout.clock:
+            time = time_columns.joined(block.columns, (layout.time, *layout.clock))
+        self.times.add(time, block.where, str(block.path), layout.time)
+        self.rows += len(block)
         if layout.device:
             self.device.append(self.devices.encode(block.columns[layout.device], "device", block))
         else:
@@ -208,6 +209,8 @@ def read(
     device: str | None = None,
     channels: Sequence[str] | None = None,
     stream: str = "",
+    time_format: str | None = None,
+    start: str | None = None,
 ) -> Recording:
     """Read a recording.
 
@@ -222,21 +225,28 @@ def read(
             If None, each file without a device column is a device named like it; see `file_devices`.
         channels: only these, which must be there; if None, all columns that hold numbers.
         stream: the device of files whose names are nothing but dates.
+        time_format: a strptime pattern or a name (`times.FORMAT_NAMES`); if None, found from the whole column.
+        start: ISO 8601 time from which elapsed times count.
 
     Raises:
         RecordingError: with file and line where that is known.
     """
     files = find_files(path)
-    reader = _Reader(layout, zone)
+    reader = _Reader(layout, TimeColumn(zone, time_format, start))
     named = [FileDevice(device, False)] * len(files) if device is not None else None
     for file, owner in zip(files, named or file_devices(files, Path(path).expanduser(), stream), strict=True):
         reader.read(file, owner)
-    if reader.layout is None or not reader.event_ns:
+    if reader.layout is None or not reader.device:
         raise RecordingError(f"{path}: expected rows, found none")
-    if named is None:
-        check_apart([(owner.name, file, start, end) for owner, file, start, end in reader.by_file])
     codes = np.concatenate(reader.device)
-    event_ns = np.concatenate(reader.event_ns)
+    clocks = codes
+    if reader.tag:  # a tag's rows are in order, also where one tag follows another
+        clocks = codes * len(reader.tags.number) + np.concatenate(reader.tag)
+    times = reader.times.finish(clocks)
+    event_ns = times.event_ns
+    if named is None:
+        spans = [(owner.name, file, event_ns[rows]) for owner, file, rows in reader.by_file]
+        check_apart([(name, file, int(span.min()), int(span.max())) for name, file, span in spans])
     if reader.layout.is_long:
         codes, event_ns, names, values = pivot(
             codes, event_ns, np.concatenate(reader.tag), np.concatenate(reader.value), tuple(reader.tags.number)
@@ -254,17 +264,16 @@ def read(
         values=values,
         labels=labels,
         layout=reader.layout,
-        time_basis=", ".join(reader.bases),
-        naive=any(reader.bases.values()),
+        time_basis=times.basis,
+        naive=times.naive,
         units=reader.units,
     )
     kept, notes = _choose_channels(whole, channels, str(path))
     notes += dated_notes([owner for owner, *_ in reader.by_file])
     notes += [REMARKS[name].format(n=f"{count:,}") for name, count in reader.remarks.items()]
-    if reader.folded:
-        notes.append(
-            f"{reader.folded:,} times lie in an hour that a change of clocks repeats or skips: the first taken"
-        )
+    if reader.layout.clock:
+        notes.insert(0, f"the time is read from the columns {', '.join((reader.layout.time, *reader.layout.clock))}")
+    notes += times.notes
     return _finish(whole, kept, device if reader.layout.device else None, notes, str(path))
 
 
