@@ -27,7 +27,7 @@ from stream_ad.core.thresholds.catalog import make_threshold
 
 SECOND_NS = 1_000_000_000
 CALIBRATION_ROWS = 2_000
-RULES = IncidentRules(close_after_ns=5 * SECOND_NS, exit_ratio=0.5, relearn_after_ns=500 * SECOND_NS)
+RULES = IncidentRules(close_after_ns=5 * SECOND_NS, exit_ratio=0.5)
 Maker = Callable[[np.random.Generator, int, int], Float64Array]
 
 

@@ -238,6 +238,7 @@ def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
         update_factor=incident.update_factor,
         relearn_after_ns=nanoseconds(incident.relearn_after_s),
         sensor_windows=incident.sensor_windows,
+        stride_ns=model.window.stride * model.window.period_ns,
     )
     return PartitionPipeline(
         windowing=Windowing(model.window, model.channels, time_rules(settings)),

@@ -238,8 +238,9 @@ class IncidentSettings(Section):
     the limit but far below the peak."""
     update_factor: Annotated[float, Field(gt=1)] = 2.0
     """An update is sent when the peak has grown by this factor since the last message."""
-    relearn_after_s: PositiveFloat = 3_600.0
-    """An incident older than this is the new normal: the threshold learns again."""
+    relearn_after_s: Annotated[float, Field(ge=0)] = 0.0
+    """The threshold learns the level of an incident that was judged for so long; 0: of none, since a fault that
+    lasts would be learned. The incident stays open until the score is under its limit at opening."""
     sensor_windows: PositiveInt = 3
     """Windows in a row with a stuck or missing channel that open a sensor incident."""
 

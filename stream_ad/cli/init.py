@@ -49,7 +49,6 @@ quantile = 0.999                         # about one quiet window in a thousand 
 
 [incident]
 close_after_s = {close_after}            # an incident ends after this long under the exit level
-relearn_after_s = {relearn}              # an incident older than this is the new normal
 
 [store]
 scores = "data/scores"                   # the score log: Parquet files, for DuckDB, pandas, Polars
@@ -136,7 +135,6 @@ def settings_text(name: str, origin: str, found: Description) -> str:
         idle_close=_number(idle_close_s),
         evict=_number(max(86_400.0, 10 * idle_close_s)),
         close_after=_number(max(30.0, 30 * period_s)),
-        relearn=_number(max(3_600.0, 500 * period_s)),
     )
     return re.sub(r"^(\w.*?) +# ", lambda match: f"{match[1]:<40} # ", text, flags=re.MULTILINE)
 

@@ -73,6 +73,10 @@ class Facts:
         score: smoothed score, NaN if unscored.
         limit: limit in force.
         peak: highest smoothed score of the incident, NaN if none.
+        opening_limit: limit at its opening.
+        age_ns: event time since its opening.
+        judged_ns: for how much of it windows were judged.
+        is_learned: its level is learned.
         quality: the row's flags.
         channels: the channels behind it.
     """
@@ -82,6 +86,10 @@ class Facts:
     score: float
     limit: float
     peak: float
+    opening_limit: float
+    age_ns: int
+    judged_ns: int
+    is_learned: bool
     quality: Quality
     channels: ChannelShares
 
@@ -91,8 +99,7 @@ def reason_of(facts: Facts, rules: IncidentRules) -> str:
     if facts.event is Event.RESOLVED:
         return _end(facts, rules)
     if facts.event is Event.REGIME:
-        lasted = f"has lasted {_duration(rules.relearn_after_ns)}: its level is learned as the new normal"
-        return f"{'sensor fault' if facts.kind is Open.SENSOR else 'incident'} {lasted}; {_level(facts)}"
+        return f"{_learned(facts)}; {_level(facts)}"
     names = ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in facts.channels)
     if facts.event is Event.OPENED and facts.kind is Open.SENSOR:
         said = f"{_fault(facts.quality)} in {_windows(rules.sensor_windows)} in a row"
@@ -106,8 +113,24 @@ def reason_of(facts: Facts, rules: IncidentRules) -> str:
 def _end(facts: Facts, rules: IncidentRules) -> str:
     if facts.kind is Open.SENSOR:
         return f"all channels moving and present for {_duration(rules.close_after_ns)}"
-    highest = f"the peak {facts.peak:.3g} was {facts.peak / facts.limit:.1f} times its limit {facts.limit:.3g}"
-    return f"below its exit level for {_duration(rules.close_after_ns)}; {highest}"
+    limit, below = facts.limit, "its exit level"
+    if facts.is_learned:
+        limit = facts.opening_limit
+        below = f"{limit:.3g}, its limit at opening,"
+    highest = f"the peak {facts.peak:.3g} was {facts.peak / limit:.1f} times its limit {limit:.3g}"
+    return f"below {below} for {_duration(rules.close_after_ns)}; {highest}"
+
+
+def _learned(facts: Facts) -> str:
+    what = "sensor fault" if facts.kind is Open.SENSOR else "incident"
+    age, judged = _duration(facts.age_ns), _duration(facts.judged_ns)
+    open_for = f"open for {age}" if age == judged else f"open for {age}, {judged} of it judged"
+    ends = (
+        "all channels move and are present again"
+        if facts.kind is Open.SENSOR
+        else f"the score is below {facts.opening_limit:.3g}, its limit at opening"
+    )
+    return f"{what} {open_for}: its level is learned from now on, and it stays open until {ends}"
 
 
 def _level(facts: Facts) -> str:

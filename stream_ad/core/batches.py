@@ -311,7 +311,7 @@ class AlertKind(StrEnum):
     SILENCE = "silence"
     """The device sends nothing."""
     REGIME = "regime"
-    """The incident outlasted the time after which its level is learned as the new normal."""
+    """The incident outlasted the time after which its level is learned, where one is set; it stays open."""
 
 
 class AlertPhase(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,8 +67,9 @@ class Deciding:
         self._channels = tuple(channels)
         self._smoothing = smoothing
         self._threshold = threshold
-        self._rules = rules
-        self._incidents = Incidents(rules)
+        # Where nothing is learned, no message may say so, and no exit level need change.
+        self._rules = rules if threshold.learns else replace(rules, relearn_after_ns=0)
+        self._incidents = Incidents(self._rules)
         self._state = SlotState({"level": np.array(np.nan), "opened_offset": np.array(-1, np.int64)})
 
     @staticmethod
@@ -195,7 +196,7 @@ class Deciding:
 
         Args:
             smoothing: as in the constructor.
-            threshold: new; owned by this object from now on.
+            threshold: new, of the same kind; owned by this object from now on.
         """
         self._check_smoothing(smoothing)
         self._smoothing = smoothing
@@ -268,6 +269,10 @@ class Deciding:
             score=float(verdicts.smoothed[row]),
             limit=float(verdicts.limit[row]),
             peak=float(step.peak[at]),
+            opening_limit=float(step.opening_limit[at]),
+            age_ns=int(keys.end_ns[row] - step.opened_ns[at]),
+            judged_ns=int(step.judged_ns[at]),
+            is_learned=bool(step.is_learned[at]),
             quality=Quality(int(scores.quality[row])),
             channels=self._shares(scores, row, kind),
         )
@@ -310,6 +315,9 @@ def _take(step: Step, which: BoolArray) -> Step:
         event=step.event[which],
         version=step.version[which],
         peak=step.peak[which],
+        opening_limit=step.opening_limit[which],
+        judged_ns=step.judged_ns[which],
+        is_learned=step.is_learned[which],
         phase=step.phase[which],
     )
 

@@ -29,7 +29,7 @@ class Event(IntEnum):
     UPDATED = 2
     """The peak has grown by `update_factor` since the last message."""
     REGIME = 3
-    """The incident has lasted `relearn_after_ns`: its level is learned from now on."""
+    """The incident was judged for `relearn_after_ns`: its level is learned from now on; it stays open."""
     RESOLVED = 4
 
 
@@ -42,8 +42,9 @@ class IncidentRules:
         close_after_ns: event time under the exit level that ends an incident, >= 0.
         exit_ratio: the exit level is max(limit, this share of the incident's peak), 0 <= r < 1.
         update_factor: growth of the peak since the last message that sends another, > 1.
-        relearn_after_ns: age in event time from which an incident's rows are learned, > 0.
+        relearn_after_ns: judged time (event time) after which an incident's rows are learned; 0: never.
         sensor_windows: windows in a row with a sensor fault that open a sensor incident, >= 1.
+        stride_ns: event time between two windows, > 0; no judged window counts for more.
 
     Raises:
         ConfigError: a value is out of range.
@@ -53,14 +54,17 @@ class IncidentRules:
     close_after_ns: int = 30_000_000_000
     exit_ratio: float = 0.5
     update_factor: float = 2.0
-    relearn_after_ns: int = 3_600_000_000_000
+    relearn_after_ns: int = 0
     sensor_windows: int = 3
+    stride_ns: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         if self.open_after_windows < 1 or self.sensor_windows < 1:
             raise ConfigError(f"incidents: expected at least one window, found {self}")
-        if self.close_after_ns < 0 or self.relearn_after_ns < 1:
-            raise ConfigError(f"incidents: expected close_after_ns >= 0 and relearn_after_ns > 0, found {self}")
+        if self.close_after_ns < 0 or self.relearn_after_ns < 0 or self.stride_ns < 1:
+            raise ConfigError(
+                f"incidents: expected close_after_ns and relearn_after_ns >= 0 and stride_ns > 0, found {self}"
+            )
         if not 0 <= self.exit_ratio < 1 or not self.update_factor > 1:
             raise ConfigError(f"incidents: expected 0 <= exit_ratio < 1 and update_factor > 1, found {self}")
 
@@ -77,6 +81,10 @@ class Step:
         event: uint8[m], values of `Event`.
         version: int64[m], number of the message for the event, from 0; undefined without an event.
         peak: float64[m], highest smoothed score of the incident; NaN without one, or if none was scored.
+        opening_limit: float64[m], limit at the incident's opening, or of the one before if the score has not been
+            below that since; NaN without one.
+        judged_ns: int64[m], event time for which the incident was judged so far; 0 without one.
+        is_learned: bool[m], the incident's level is learned.
         phase: uint8[m], `Phase` for the threshold.
     """
 
@@ -86,6 +94,9 @@ class Step:
     event: UInt8Array
     version: Int64Array
     peak: Float64Array
+    opening_limit: Float64Array
+    judged_ns: Int64Array
+    is_learned: BoolArray
     phase: UInt8Array
 
 
@@ -99,6 +110,7 @@ class _Row:
     smoothed: Float64Array
     limit: Float64Array
     is_fault: BoolArray
+    is_settled: BoolArray
 
 
 SEED: Arrays = {
@@ -107,6 +119,9 @@ SEED: Arrays = {
     "opened_ns": np.array(0, np.int64),
     "trouble_ns": np.array(0, np.int64),
     "seen_ns": np.array(0, np.int64),
+    "opening_limit": np.array(np.nan),
+    "judged_ns": np.array(0, np.int64),
+    "judged_end_ns": np.array(0, np.int64),
     "peak": np.array(np.nan),
     "told": np.array(np.nan),
     "version": np.array(0, np.int64),
@@ -126,8 +141,15 @@ class Incidents:
     fault. An unscored row without a fault says nothing: it changes no run and ends nothing, and
     the time up to it does not count towards the end.
 
-    From `relearn_after_ns` on, rows of the incident are learned as quiet ones, and the exit level
-    is the limit alone, because the level that is learned lies near the peak.
+    Rows of an incident are not learned, however long it lasts, unless `relearn_after_ns` is set:
+    once the incident was judged for so long, they are learned as quiet ones. The limit then follows
+    the trouble, so the exit level of a process incident is from there on the limit at its opening.
+    Each scored row counts as judged time for the time since the one before, at most `stride_ns`:
+    neither silence nor windows without a score make an incident older.
+
+    An incident may end far below its peak and over the limit at its opening. What follows, also if it
+    opens another, is not learned until the score was below that limit once. Nor is the opening row of
+    a sensor's fault, which is no false alarm of the limit.
 
     Args:
         rules: when incidents open and end.
@@ -180,10 +202,19 @@ class Incidents:
         was_open = state["kind"][device] != NONE
         opens_sensor = fault_run >= rules.sensor_windows
         is_due = is_fault & opens_sensor | is_over & (over_run >= rules.open_after_windows)
+        is_settled = self._settle(device, smoothed, was_open)
         active = np.flatnonzero(was_open | is_due)
         step = _idle_step(len(device))
+        step.phase[~is_settled] = Phase.IN_INCIDENT
         if len(active):
-            row = _Row(device[active], end_ns[active], smoothed[active], limit[active], is_fault[active])
+            row = _Row(
+                device=device[active],
+                end_ns=end_ns[active],
+                smoothed=smoothed[active],
+                limit=limit[active],
+                is_fault=is_fault[active],
+                is_settled=is_settled[active],
+            )
             opens = np.where(was_open, NONE, np.where(is_fault & opens_sensor, SENSOR, PROCESS))[active]
             self._advance(row, opens, step, active)
         return step
@@ -211,6 +242,9 @@ class Incidents:
             event=np.full(len(device), Event.RESOLVED, np.uint8),
             version=state["version"][device],
             peak=state["peak"][device],
+            opening_limit=state["opening_limit"][device],
+            judged_ns=state["judged_ns"][device],
+            is_learned=state["relearning"][device],
             phase=np.full(len(device), Phase.QUIET, np.uint8),
         )
         state.reset(device)
@@ -230,9 +264,12 @@ class Incidents:
         kind = np.where(is_new, opens, state["kind"][row.device])
         opened_ns = np.where(is_new, row.end_ns, state["opened_ns"][row.device])
         peak = np.where(is_new, row.smoothed, np.fmax(state["peak"][row.device], row.smoothed))
+        opening_limit = np.where(is_new & row.is_settled, row.limit, state["opening_limit"][row.device])
+        judged_ns, judged_end_ns = self._age(row, is_new)
         was_learning = state["relearning"][row.device]
-        is_learning = was_learning | (~is_new & (row.end_ns - opened_ns >= rules.relearn_after_ns))
-        exit_level = np.where(is_learning, row.limit, np.fmax(row.limit, rules.exit_ratio * peak))
+        is_due = ~is_new & (judged_ns >= rules.relearn_after_ns) & (rules.relearn_after_ns > 0)
+        is_learning = was_learning | is_due
+        exit_level = np.where(is_learning, opening_limit, np.fmax(row.limit, rules.exit_ratio * peak))
         trouble_ns, closes = self._judge(row, kind, is_new, exit_level)
 
         told = state["told"][row.device]
@@ -251,19 +288,50 @@ class Incidents:
             "opened_ns": opened_ns,
             "trouble_ns": trouble_ns,
             "seen_ns": row.end_ns,
+            "judged_ns": judged_ns,
+            "judged_end_ns": judged_end_ns,
             "peak": peak,
             "told": np.where(is_told, peak, told),
             "version": version + is_told,
         }
         for name, column in columns.items():
             state[name][row.device] = np.where(closes, SEED[name], column)
+        state["opening_limit"][row.device] = opening_limit
         step.is_open[active] = ~closes
         step.opened_ns[active] = opened_ns
         step.kind[active] = kind
         step.event[active] = event
         step.version[active] = version
         step.peak[active] = peak
-        step.phase[active] = _phase(kind, is_new, is_learning | closes)
+        step.opening_limit[active] = opening_limit
+        step.judged_ns[active] = judged_ns
+        step.is_learned[active] = is_learning
+        is_quiet = closes & ~(row.smoothed > opening_limit)
+        state["opening_limit"][row.device[is_quiet]] = np.nan
+        step.phase[active] = np.select(
+            [is_learning | is_quiet, is_new & (kind == PROCESS) & row.is_settled],
+            [np.uint8(Phase.QUIET), np.uint8(Phase.OPENED)],
+            np.uint8(Phase.IN_INCIDENT),
+        )
+
+    def _settle(self, device: Int32Array, smoothed: Float64Array, was_open: BoolArray) -> BoolArray:
+        """Return bool[m]: since the last incident ended, the score has been below the limit at which that opened."""
+        opening_limit = self._state["opening_limit"]
+        is_settled = was_open | ~(opening_limit[device] < np.inf)
+        if not is_settled.all():
+            is_below = ~is_settled & (smoothed <= opening_limit[device])
+            opening_limit[device[is_below]] = np.nan
+            is_settled |= is_below
+        return is_settled
+
+    def _age(self, row: _Row, is_new: BoolArray) -> tuple[Int64Array, Int64Array]:
+        """Return for how long the incidents were judged, and the end of the last row that counted."""
+        state = self._state
+        before = np.where(is_new, 0, state["judged_ns"][row.device])
+        last_ns = np.where(is_new, row.end_ns, state["judged_end_ns"][row.device])
+        is_scored = ~np.isnan(row.smoothed)
+        gained = np.where(is_scored, np.minimum(row.end_ns - last_ns, self._rules.stride_ns), 0)
+        return before + gained, np.where(is_scored, row.end_ns, last_ns)
 
     def _judge(
         self, row: _Row, kind: UInt8Array, is_new: BoolArray, exit_level: Float64Array
@@ -287,14 +355,11 @@ def _idle_step(rows: int) -> Step:
         event=np.zeros(rows, np.uint8),
         version=np.zeros(rows, np.int64),
         peak=np.full(rows, np.nan),
+        opening_limit=np.full(rows, np.nan),
+        judged_ns=np.zeros(rows, np.int64),
+        is_learned=np.zeros(rows, np.bool_),
         phase=np.zeros(rows, np.uint8),
     )
-
-
-def _phase(kind: UInt8Array, is_new: BoolArray, is_learned: BoolArray) -> UInt8Array:
-    """Return what the threshold does with rows; a sensor's fault is no false alarm of the limit."""
-    opened = np.where(is_new & (kind == PROCESS), np.uint8(Phase.OPENED), np.uint8(Phase.IN_INCIDENT))
-    return np.where(is_learned, np.uint8(Phase.QUIET), opened)
 
 
 def _run(run: Int32Array, is_hit: BoolArray, is_unknown: BoolArray) -> Int32Array:

@@ -60,6 +60,15 @@ def test_the_catalogue_is_covered() -> None:
 
 
 @every
+def test_it_says_whether_it_learns(name: str) -> None:
+    threshold = make(name)
+    before = threshold.limits(slots_of(0)).tolist()
+    teach(threshold, slots_of(0), 50 * noise(300, 1))
+
+    assert threshold.learns == (threshold.limits(slots_of(0)).tolist() != before)
+
+
+@every
 def test_a_restored_snapshot_goes_on_with_the_same_bits(name: str) -> None:
     device, first, then, phase = slots_of(4, 0, 2), noise(300, 3), noise(300, 3, 9), phases(300, 3)
     one = make(name)

@@ -89,6 +89,9 @@ class PlainDevice:
     told: float = nan
     version: int = 0
     is_relearning: bool = False
+    opening_limit: float = nan
+    judged_ns: int = 0
+    judged_end_ns: int = 0
     messages: list[tuple[AlertPhase, AlertKind, int, int, int]] = field(default_factory=list)
 
     def step(self, score: float, end_ns: int, quality: int) -> tuple[float, float, bool, int]:
@@ -102,12 +105,11 @@ class PlainDevice:
         if is_fault or not isnan(smoothed):
             self.fault_run = self.fault_run + 1 if is_fault else 0
         phase = Phase.QUIET
+        self._settle(smoothed)
         if self.kind is None:
             phase = self._maybe_open(smoothed, limit, is_fault, end_ns)
         else:
-            self._go_on(smoothed, limit, is_fault, end_ns)
-            if self.kind is not None and not self.is_relearning:
-                phase = Phase.IN_INCIDENT
+            phase = self._go_on(smoothed, limit, is_fault, end_ns)
         self.seen_ns = end_ns
         if not isnan(smoothed):
             self.threshold.learn(slot, np.array([smoothed]), np.array([phase], np.uint8))
@@ -126,27 +128,51 @@ class PlainDevice:
         elif smoothed > limit and self.over_run >= self.rules.open_after_windows:
             self.kind = AlertKind.PROCESS
         else:
-            return Phase.QUIET
-        self.opened_ns = self.trouble_ns = end_ns
+            return Phase.QUIET if isnan(self.opening_limit) else Phase.IN_INCIDENT
+        self.opened_ns = self.trouble_ns = self.judged_end_ns = end_ns
+        self.judged_ns = 0
         self.peak = smoothed
         self.version = 0
         self._tell(AlertPhase.OPENED, self.kind, end_ns)
-        return Phase.OPENED if self.kind is AlertKind.PROCESS else Phase.IN_INCIDENT
+        is_fresh = self.kind is AlertKind.PROCESS and isnan(self.opening_limit)
+        if isnan(self.opening_limit):
+            self.opening_limit = limit
+        return Phase.OPENED if is_fresh else Phase.IN_INCIDENT
 
-    def _go_on(self, smoothed: float, limit: float, is_fault: bool, end_ns: int) -> None:
+    def _settle(self, smoothed: float) -> None:
+        """Outside an incident, note that the score is below the limit at which the last one opened."""
+        if self.kind is None and smoothed <= self.opening_limit:
+            self.opening_limit = nan
+
+    def _go_on(self, smoothed: float, limit: float, is_fault: bool, end_ns: int) -> Phase:
+        was_relearning = self.is_relearning
+        self._follow(smoothed, limit, is_fault, end_ns)
+        is_learned = was_relearning or self.is_relearning
+        if self.kind is None:
+            self.is_relearning = False
+            self._settle(smoothed)
+            is_learned |= isnan(self.opening_limit)
+        return Phase.QUIET if is_learned else Phase.IN_INCIDENT
+
+    def _follow(self, smoothed: float, limit: float, is_fault: bool, end_ns: int) -> None:
         assert self.kind is not None
         if not isnan(smoothed):
             self.peak = smoothed if isnan(self.peak) else max(self.peak, smoothed)
-        is_due = not self.is_relearning and end_ns - self.opened_ns >= self.rules.relearn_after_ns
+            self.judged_ns += min(end_ns - self.judged_end_ns, self.rules.stride_ns)
+            self.judged_end_ns = end_ns
+        after_ns = self.rules.relearn_after_ns if self.threshold.learns else 0
+        is_due = not self.is_relearning and after_ns > 0 and self.judged_ns >= after_ns
         self.is_relearning |= is_due
-        exit_level = limit if self.is_relearning or isnan(self.peak) else max(limit, self.rules.exit_ratio * self.peak)
+        exit_level = limit if isnan(self.peak) else max(limit, self.rules.exit_ratio * self.peak)
+        if self.is_relearning:
+            exit_level = self.opening_limit
         if is_fault if self.kind is AlertKind.SENSOR else smoothed > exit_level:
             self.trouble_ns = end_ns
         elif isnan(smoothed):
             self.trouble_ns += end_ns - self.seen_ns
         elif end_ns - self.trouble_ns >= self.rules.close_after_ns:
             self._tell(AlertPhase.RESOLVED, self.kind, end_ns)
-            self.kind, self.is_relearning = None, False
+            self.kind = None
             self.peak = self.told = nan
             return
         if is_due:

@@ -70,8 +70,9 @@ rules_sets = st.builds(
     close_after_ns=st.sampled_from([0, 2 * SECOND_NS, 10 * SECOND_NS]),
     exit_ratio=st.sampled_from([0.0, 0.5, 0.9]),
     update_factor=st.sampled_from([1.1, 2.0]),
-    relearn_after_ns=st.sampled_from([5 * SECOND_NS, 1_000 * SECOND_NS]),
+    relearn_after_ns=st.sampled_from([0, 5 * SECOND_NS, 1_000 * SECOND_NS]),
     sensor_windows=st.integers(1, 3),
+    stride_ns=st.sampled_from([SECOND_NS // 2, SECOND_NS, 3 * SECOND_NS]),
 )
 
 
@@ -164,17 +165,55 @@ def test_the_incident_column_names_the_opening_window_while_it_is_open() -> None
     assert (verdicts.incident // SECOND_NS).tolist() == [0, 2, 2, 2, 0, 0]
 
 
-def test_a_level_that_stays_is_learned_after_a_while_and_the_incident_ends() -> None:
-    made = deciding(Quantile(calibration(), 0.999))
+@pytest.mark.parametrize("kind", ["quantile", "spot"])
+def test_a_level_that_stays_is_learned_where_asked_for_and_the_incident_goes_on(kind: str) -> None:
+    made = deciding(THRESHOLDS[kind]())
     scores = 9.0 * np.exp(0.05 * np.random.default_rng(0).standard_normal(600))
+    scores[500:] = 1.0
 
-    _, is_anomaly, alerts = run(made, score_batch([0] * 600, scores))
+    verdicts, alerts = made.decide(score_batch([0] * 600, scores), name_of)
 
-    assert [a.kind for a in alerts[:2]] == [AlertKind.PROCESS, AlertKind.REGIME]
-    assert alerts[1].phase is AlertPhase.UPDATED
-    assert "new normal" in alerts[1].reason
-    assert alerts[1].id == alerts[0].id
-    assert not any(is_anomaly[200:])
+    opened, learned, ended = alerts
+    assert [a.kind for a in alerts] == [AlertKind.PROCESS, AlertKind.REGIME, AlertKind.PROCESS]
+    assert [a.phase for a in alerts] == [AlertPhase.OPENED, AlertPhase.UPDATED, AlertPhase.RESOLVED]
+    assert {a.id for a in alerts} == {opened.id}
+    assert learned.end_ns == 13 * SECOND_NS
+    assert verdicts.limit[400] > 5
+    assert learned.reason.startswith(
+        "incident open for 12 s: its level is learned from now on, and it stays open until the score is "
+        f"below {opened.limit:.3g}, its limit at opening; score "
+    )
+    assert verdicts.is_anomaly[:502].all()
+    assert not verdicts.is_anomaly[502:].any()
+    assert ended.reason.startswith(f"below {opened.limit:.3g}, its limit at opening, for 3 s; the peak ")
+
+
+@pytest.mark.parametrize("kind", THRESHOLDS)
+def test_a_lasting_level_leaves_no_trace_in_the_limit(kind: str) -> None:
+    made = deciding(THRESHOLDS[kind](), IncidentRules(close_after_ns=3 * SECOND_NS))
+    noise = np.exp(0.05 * np.random.default_rng(0).standard_normal(2_100))
+    scores = np.concatenate([[9.0] * 2_000, [1.0] * 100]) * noise
+
+    verdicts, alerts = made.decide(score_batch([0] * 2_100, scores), name_of)
+
+    assert [a.phase for a in alerts] == [AlertPhase.OPENED, AlertPhase.RESOLVED]
+    assert len(set(verdicts.limit[1:2_000].tolist())) == 1
+    assert verdicts.is_anomaly[:2_000].all()
+
+
+def test_a_limit_that_learns_nothing_is_told_of_no_learning() -> None:
+    _, is_anomaly, alerts = run(deciding(), score_batch([0] * 60, [9.0] * 50 + [1.0] * 10))
+
+    assert [a.kind for a in alerts] == [AlertKind.PROCESS] * 2
+    assert all(is_anomaly[:50])
+
+
+def test_time_without_a_score_is_said_apart() -> None:
+    scores = [9.0] * 6 + [np.nan] * 60 + [9.0] * 20
+    _, _, alerts = run(deciding(Quantile(calibration(), 0.999)), score_batch([0] * 86, scores))
+
+    assert alerts[1].kind is AlertKind.REGIME
+    assert alerts[1].reason.startswith("incident open for 72 s, 12 s of it judged: its level is learned")
 
 
 def test_a_stuck_channel_opens_a_sensor_incident_and_names_missing_channels() -> None:

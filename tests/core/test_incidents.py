@@ -65,7 +65,15 @@ def test_unscored_rows_neither_open_nor_end_and_their_time_does_not_count() -> N
     assert walk(rules(), [NAN, 5, NAN, NAN, NAN, NAN, 1, 1, 1, 1])[0] == ".#######.."
 
 
-def test_rows_inside_are_not_learned_until_the_incident_is_old() -> None:
+def test_rows_inside_are_never_learned() -> None:
+    picture, events, phases = walk(rules(relearn_s=0), [1, *[5] * 5_000, 1, 1, 1, 1])
+
+    assert picture == "." + "#" * 5_002 + ".."
+    assert set(events[2:5_001]) == {Event.NONE}
+    assert phases == [0, Phase.OPENED, *[Phase.IN_INCIDENT] * 5_001, 0, 0]
+
+
+def test_rows_inside_are_learned_once_the_incident_is_old_where_that_is_asked_for() -> None:
     picture, events, phases = walk(rules(3, 4), [1, 5, 5, 5, 5, 5, 5, 1, 1, 1, 1])
 
     assert picture == ".########.."
@@ -73,6 +81,60 @@ def test_rows_inside_are_not_learned_until_the_incident_is_old() -> None:
     assert events[5] == Event.REGIME
     assert events[9] == Event.RESOLVED
     assert phases == [0, Phase.OPENED, 2, 2, 2, 0, 0, 0, 0, 0, 0]
+
+
+def test_an_incident_whose_level_is_learned_ends_under_its_limit_at_opening() -> None:
+    incidents = Incidents(rules(1, 3))
+    incidents.grow(1)
+    events = []
+    for at, (smoothed, limit) in enumerate([(5, 2), (5, 2), (5, 2), (5, 2), (5, 9), (3, 9), (3, 9), (1, 9), (1, 9)]):
+        step = incidents.step(
+            np.zeros(1, np.int32),
+            np.array([(at + 1) * SECOND_NS]),
+            np.array([smoothed], np.float64),
+            np.array([limit], np.float64),
+            np.array([False]),
+        )
+        events.append(Event(int(step.event[0])))
+        assert step.opening_limit[0] == 2 or at == 8
+
+    assert events[3] == Event.REGIME
+    assert [at for at, event in enumerate(events) if event == Event.RESOLVED] == [7]
+
+
+def test_only_judged_time_makes_an_incident_old() -> None:
+    _, events, _ = walk(rules(3, 3), [5, 5, NAN, NAN, NAN, 5, 5])
+    assert events.index(Event.REGIME) == 6
+
+    silent = [1, 2, 50, 51]
+    assert Event.REGIME not in walk(rules(3, 4), [5] * 4, ends=[float(end) for end in silent])[1]
+    assert walk(rules(3, 3), [5] * 4, ends=[float(end) for end in silent])[1][3] == Event.REGIME
+    assert walk(rules(3, 1), [5] * 4, ends=[1.0, 1.25, 1.5, 2.0])[1][3] == Event.REGIME
+
+
+def test_what_stays_over_the_limit_after_an_incident_is_not_learned_where_the_next_one_opens() -> None:
+    picture, events, phases = walk(rules(), [10, 4, 4, 4, 4, 1, 1, 1, 1, 5])
+
+    assert picture == "###.###..#"
+    assert events[4] == Event.OPENED
+    assert phases == [Phase.OPENED, 2, 2, Phase.IN_INCIDENT, Phase.IN_INCIDENT, 2, 2, 0, 0, Phase.OPENED]
+
+
+def test_what_lies_between_both_limits_after_an_incident_is_not_learned() -> None:
+    incidents = Incidents(rules(1))
+    incidents.grow(1)
+    phases = []
+    for at, (smoothed, limit) in enumerate([(5, 2), (2.5, 3), (2.5, 3), (2.5, 3), (NAN, 3), (1, 3), (2.5, 3)]):
+        step = incidents.step(
+            np.zeros(1, np.int32),
+            np.array([(at + 1) * SECOND_NS]),
+            np.array([smoothed], np.float64),
+            np.array([limit], np.float64),
+            np.array([False]),
+        )
+        phases.append(int(step.phase[0]))
+
+    assert phases == [Phase.OPENED, 2, 2, 2, 2, Phase.QUIET, Phase.QUIET]
 
 
 def test_updates_come_when_the_peak_has_doubled() -> None:
@@ -111,7 +173,8 @@ def test_wrong_rules_are_refused() -> None:
         {"open_after_windows": 0},
         {"sensor_windows": 0},
         {"close_after_ns": -1},
-        {"relearn_after_ns": 0},
+        {"relearn_after_ns": -1},
+        {"stride_ns": 0},
         {"exit_ratio": 1.0},
         {"update_factor": 1.0},
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -34,9 +34,9 @@ class Phase(IntEnum):
     QUIET = 0
     """Outside any incident."""
     OPENED = 1
-    """The row that opened an incident."""
+    """The row that opened a process incident."""
     IN_INCIDENT = 2
-    """Later rows of an incident: not learned from."""
+    """Other rows of an incident: not learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,12 @@ class Threshold(Protocol):
     """Limits a device; state by slot, at most 1 kB a device.
 
     All methods are called once a round, with each slot at most once.
+
+    Attributes:
+        learns: whether `learn` ever changes a limit.
     """
+
+    learns: ClassVar[bool]
 
     def grow(self, slots: int) -> None:
         """Make room for slots 0..slots-1; new slots start from the calibration seed."""

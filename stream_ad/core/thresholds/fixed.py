@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
@@ -23,6 +25,8 @@ class Fixed:
     Raises:
         ConfigError: an argument is out of range.
     """
+
+    learns: ClassVar[bool] = False
 
     def __init__(
         self, calibration: Calibration, limit: float | None = None, quantile: float = 0.999, factor: float = 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float64Array, Int32Array, Int64Array, UInt8Array, UInt16Array
@@ -54,6 +56,8 @@ class Quantile:
     Raises:
         ConfigError: an argument is out of range.
     """
+
+    learns: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -5,6 +5,8 @@ Siffer, Fouque, Termier, Largouët: Anomaly detection in streams with extreme va
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
@@ -50,6 +52,8 @@ class Spot:
     Raises:
         ConfigError: an argument is out of range.
     """
+
+    learns: ClassVar[bool] = True
 
     def __init__(
         self, calibration: Calibration, risk: float = 1e-4, tail_share: float = 0.02, peaks: int = 100
