@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from stream_ad.core.batches import BoolArray, Int32Array, Int64Array, ReadingBatch, Reason, Refused, UInt8Array
 from stream_ad.core.ring import BAD
 from stream_ad.core.segments import Segments, order_by_slot, runs
+
+Cells: TypeAlias = Callable[[Segments, Int64Array], Int64Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Arrivals:
         record: Int64Array,
         rows: Int64Array | None,
         bad: BoolArray | None,
-        period_ns: int,
+        cells: Cells,
     ) -> Arrivals | None:
         """Sort readings by slot.
 
@@ -51,7 +55,7 @@ class Arrivals:
             record: int64[n], `records_of(batch)`.
             rows: int64[k], the readings to take, or None for all.
             bad: bool[n], readings that held values which are no finite numbers, or None.
-            period_ns: length of a cell; a reading goes to its nearest one.
+            cells: returns the cell of each reading, by the runs of a slot and their times.
 
         Returns:
             the readings, or None where there are none.
@@ -68,7 +72,7 @@ class Arrivals:
             segments=segments,
             number=segments.number(),
             row=row,
-            cell=(batch.event_ns[row] + period_ns // 2) // period_ns,
+            cell=cells(segments, batch.event_ns[row]),
             record=record[row],
             offset=batch.offset[row],
             flags=np.zeros(len(row), np.uint8) if bad is None else np.where(bad[row], BAD, np.uint8(0)),

@@ -1,10 +1,11 @@
 """Event-time windows on a fixed grid, per device: watermark, lateness, gaps, idle close.
 
 Time is counted in cells of the grid, whose origin is the Unix epoch; a reading goes to its nearest
-cell. Per device, `newest` is the youngest cell heard of and `floor` the first cell that is not
-final: `floor = max(newest - lateness, end of the last idle close)`. A reading below the floor is
-late and refused; a window closes when its end is at or below the floor. So the content of a closed
-window is final when it closes, whatever the poll boundaries.
+cell, where some devices' cells lie half a period later (`core.phases`). Per device, `newest` is the
+youngest cell heard of and `floor` the first cell that is not final: `floor = max(newest - lateness,
+end of the last idle close)`. A reading below the floor is late and refused; a window closes when its
+end is at or below the floor. So the content of a closed window is final when it closes, whatever the
+poll boundaries.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from stream_ad.core.batches import (
 from stream_ad.core.closing import Closing
 from stream_ad.core.holding import Holding
 from stream_ad.core.model import Channel, Fill, WindowShape
+from stream_ad.core.phases import Phases
 from stream_ad.core.quality import Quality
 from stream_ad.core.ring import CELL_FLAGS, NEVER, OUT_OF_ORDER, Ring, resized
 from stream_ad.core.rounds import rounds
-from stream_ad.core.segments import running_max
+from stream_ad.core.segments import Segments, running_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Windowing:
         self._floor: Int64Array = np.empty(0, np.int64)
         self._heard: Int64Array = np.empty(0, np.int64)
         self._sequence: Int64Array = np.empty(0, np.int64)
+        self._phases = Phases(shape.period_ns)
         self._ring = Ring(self._span + max(shape.samples, 64), self._channels, math.gcd(shape.samples, shape.stride))
         hold = np.array([channel.fill is Fill.HOLD for channel in channels], np.bool_)
         age = np.array([channel.hold_max_age_ns // shape.period_ns for channel in channels], np.int64)
@@ -100,6 +103,7 @@ class Windowing:
         self._floor = resized(self._floor, room, NEVER)
         self._heard = resized(self._heard, room, NEVER)
         self._sequence = resized(self._sequence, room, 0)
+        self._phases.grow(room)
         self._ring.grow(room)
         if self._holding is not None:
             self._holding.grow(room)
@@ -135,7 +139,7 @@ class Windowing:
         parts: list[WindowBatch] = []
         if len(slot) > len(letters):
             rows = np.flatnonzero(~future) if letters else None
-            work = Arrivals.of(slot, batch, record, rows, bad, self._shape.period_ns)
+            work = Arrivals.of(slot, batch, record, rows, bad, self._cells)
             if work is not None:
                 parts, late = self._add_timely(work, log, batch.record_offset, batch.values)
                 letters += refused(np.sort(late), batch, Reason.LATE)
@@ -143,6 +147,9 @@ class Windowing:
         if idle is not None:
             parts.append(self._windows(idle))
         return self._join(parts), letters
+
+    def _cells(self, segments: Segments, event_ns: Int64Array) -> Int64Array:
+        return self._phases.cells(segments, event_ns, self._newest[segments.slot] == NEVER)
 
     def close_idle(self, log_ns: int, offset: int) -> WindowBatch:
         """Move log time on and close what a silence has ended, as a record without readings would."""
@@ -348,6 +355,7 @@ class Windowing:
             "floor": self._floor[:slots].copy(),
             "heard": self._heard[:slots].copy(),
             "sequence": self._sequence[:slots].copy(),
+            "later_phase": self._phases.snapshot(slots),
             "cells": values,
             "cell_flags": flags,
         }
@@ -366,6 +374,7 @@ class Windowing:
         self._floor[:slots] = arrays["floor"]
         self._heard[:slots] = arrays["heard"]
         self._sequence[:slots] = arrays["sequence"]
+        self._phases.restore(arrays["later_phase"])
         self._ring.paste(self._first_live(slots), arrays["cells"], arrays["cell_flags"])
         if self._holding is not None:
             self._holding.restore(arrays, slots)

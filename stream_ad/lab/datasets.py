@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stream_ad.core.batches import BoolArray, Int64Array
+from stream_ad.core.phases import cells_of, is_between
 from stream_ad.errors import RecordingError
 from stream_ad.io import recordings
 from stream_ad.io.layouts import Layout
@@ -46,7 +47,9 @@ class Run:
     @property
     def judged_end_ns(self) -> Int64Array:
         """int64[n - training_rows], end of the window of stride 1 that closes with each judged row."""
-        cell = (self.recording.event_ns[self.training_rows :] + self.period_ns // 2) // self.period_ns
+        event_ns = self.recording.event_ns
+        is_later = is_between(event_ns[:1], self.period_ns)
+        cell = cells_of(event_ns[self.training_rows :], is_later, self.period_ns)
         return (cell + 1) * self.period_ns
 
 

@@ -40,6 +40,7 @@ class _Device:
     floor: int = 0
     heard: int = 0
     sequence: int = 0
+    is_later: bool = False
 
 
 class NaiveWindowing:
@@ -64,10 +65,14 @@ class NaiveWindowing:
         if reading.event_ns > self.log_ns + self.rules.max_ahead_ns:
             self.refused.append((reading.offset, "future"))
             return
-        cell = (reading.event_ns + self.shape.period_ns // 2) // self.shape.period_ns
+        period = self.shape.period_ns
+        nearest = (reading.event_ns + period // 2) // period
         state = self.devices.get(reading.device)
+        is_between = abs(reading.event_ns - nearest * period) > period / 4
+        is_later = is_between if state is None else state.is_later
+        cell = reading.event_ns // period if is_later else nearest
         if state is None:
-            state = self.devices[reading.device] = _Device(newest=cell, floor=cell - self.late)
+            state = self.devices[reading.device] = _Device(newest=cell, floor=cell - self.late, is_later=is_later)
         state.heard = self.log_ns
         if cell < state.floor:
             self.refused.append((reading.offset, "late"))
