@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 4
 """For topics that are made here: a few, so that scorers can be added later."""
+NO_VALUE = "no value of"
 NEWEST = 200
 """Records whose channels are compared with the bundle's."""
 
@@ -33,6 +34,15 @@ class Finding:
     what: str
     good: bool
     text: str
+    warns: bool = False
+
+    @property
+    def level(self) -> str:
+        """`ok`, `warn` or `fail`; only the last one is a failure of the check."""
+        return "fail" if not self.good else "warn" if self.warns else "ok"
+
+
+STYLES = {"ok": ("ok  ", "green"), "warn": ("WARN", "bold yellow"), "fail": ("FAIL", "bold red")}
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
     for finding in findings(args.config, args.create, args.partitions):
         good = good and finding.good
         if args.json:
-            print_json({"check": finding.what, "ok": finding.good, "text": finding.text})
+            print_json({"check": finding.what, "ok": finding.good, "level": finding.level, "text": finding.text})
             continue
-        mark, style = ("ok  ", "green") if finding.good else ("FAIL", "bold red")
+        mark, style = STYLES[finding.level]
         first, *more = finding.text.splitlines()
         out.print(f"[{style}]{mark}[/]", f"{finding.what:<9}", end=" ")
         out.print(first, markup=False)
@@ -116,6 +126,7 @@ def check_log(settings: Settings, create: bool, partitions: int | None) -> Itera
             yield from check_topics(transport, settings, create, partitions)
             yield from check_rights(transport, settings)
             yield from check_readings(transport, settings)
+            yield from check_intake(transport, settings)
     except StreamAdError as error:
         yield Finding("log", False, f"{where}: {error}")
 
@@ -182,7 +193,26 @@ def check_readings(transport: Transport, settings: Settings) -> Iterator[Finding
         yield Finding("readings", True, "none yet")
         return
     fault, text = describe_readings(settings, [channel.name for channel in manifest.channels], newest)
-    yield Finding("readings", not fault, text)
+    yield Finding("readings", not fault, text, warns=NO_VALUE in text)
+
+
+def check_intake(transport: Transport, settings: Settings) -> Iterator[Finding]:
+    """Say what of the newest input the scorers could not use; nothing where none was scored yet."""
+    from stream_ad.cli.status_intake import FAIL, intake_lines, look_at, split_lines, unscored_lines
+
+    try:
+        found = look_at(settings, transport)
+    except (TopicError, RightsError):
+        return  # another line tells
+    if found.until_ns is None:
+        return
+    shares = list(intake_lines(found))
+    quiet = f"{found.readings:,} readings in the newest {found.minutes} min of log time, nearly all of them usable"
+    text = "\n".join(line for _, line in shares) or quiet
+    yield Finding("intake", not any(share > FAIL for share, _ in shares), text, bool(shares))
+    for what, some in (("unscored", list(unscored_lines(found))), ("split", list(split_lines(found)))):
+        if some:
+            yield Finding(what, True, "\n".join(some), True)
 
 
 def newest_records(transport: Transport, topic: str, count: int) -> list[RawBatch]:
@@ -224,7 +254,7 @@ def describe_readings(settings: Settings, channels: list[str], newest: list[RawB
         found = sorted({name for raw in newest for name in channel_names(raw)})
         return True, f"{start} have no channel of the bundle: expected {', '.join(channels)}, found {', '.join(found)}"
     absent = [name for name, has in zip(channels, seen.tolist(), strict=True) if not has]
-    notes = [f"no value of {', '.join(absent)}"] if absent else ["all channels of the bundle"]
+    notes = [f"{NO_VALUE} {', '.join(absent)}"] if absent else ["all channels of the bundle"]
     notes += [f"{_count(len(refused), 'record')} refused: {refused[-1].detail}"] if refused else []
     notes += [f"{others} of other devices"] if others else []
     return False, f"{start}: {'; '.join(notes)}"

@@ -139,12 +139,13 @@ def as_json(settings: Settings, status: Status | None, lines: list[str]) -> dict
     if status is None:
         return answer | {"time": time_text(time.time_ns(), seconds=False)}
     from stream_ad.cli.status_facts import totals
+    from stream_ad.cli.status_intake import as_plain
 
     return (
         answer
         | {"time": time_text(status.taken_ns, seconds=False), "totals": totals(status)}
         | {"partitions": [asdict(part) for part in status.partitions]}
-        | {"roles": [asdict(role) for role in status.roles]}
+        | {"roles": [asdict(role) for role in status.roles], "intake": as_plain(status.intake)}
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stream_ad import assembly
 from stream_ad.cli.output import time_text
+from stream_ad.cli.status_intake import IntakeStatus, look_at
 from stream_ad.cli.status_roles import RoleStatus, ask
 from stream_ad.config import Settings
 from stream_ad.errors import PositionError, StorageError, TopicError
@@ -153,12 +154,14 @@ class Status:
         taken_ns: when this was looked at.
         partitions: in order of their numbers.
         roles: those of this host that should run, or do.
+        intake: what of the newest input could not be used.
     """
 
     stream: str
     taken_ns: int
     partitions: tuple[PartitionStatus, ...]
     roles: tuple[RoleStatus, ...]
+    intake: IntakeStatus = field(default_factory=IntakeStatus)
 
 
 def take(settings: Settings, transport: Transport) -> Status:
@@ -242,7 +245,8 @@ class Look:
             PartitionStatus(number, self._scoring(number, roles), self._archiving(number))
             for number in range(self._count)
         )
-        return Status(self._settings.stream.name, now_ns, parts, roles)
+        intake = look_at(self._settings, self._transport)
+        return Status(self._settings.stream.name, now_ns, parts, roles, intake)
 
     def _owners(self, role: str, topic: str) -> dict[int, str]:
         found = self._transport.owners(assembly.group(self._settings, role), topic)

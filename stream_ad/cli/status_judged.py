@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stream_ad.cli.output import duration_text
 from stream_ad.cli.status_facts import Archiving, Lag, PartitionStatus, Scoring, Status
+from stream_ad.cli.status_intake import lines
 from stream_ad.config import Settings
 
 LAGGING_S = 10.0
@@ -52,7 +53,7 @@ def warnings(status: Status, before: Status | None, limits: Limits) -> list[str]
         before: an earlier look, to tell whether a lag grows.
         limits: what is too much.
     """
-    return [*_ownerless(status), *_roles(status), *_partitions(status, before, limits)]
+    return [*_ownerless(status), *_roles(status), *_partitions(status, before, limits), *lines(status.intake)]
 
 
 def is_lagging(status: Status, limits: Limits) -> bool:

@@ -99,6 +99,13 @@ def refused(rows: Int64Array, batch: ReadingBatch, reason: Reason) -> list[Refus
     offsets, first, count = np.unique(batch.offset[rows], return_index=True, return_counts=True)
     what = "older than the watermark of its device" if reason is Reason.LATE else "too far ahead of log time"
     return [
-        Refused(offset, reason, f"{n} reading(s) {what}", n, int(batch.event_ns[rows[at]]))
+        Refused(
+            offset,
+            reason,
+            f"{n} reading(s) {what}",
+            n,
+            int(batch.event_ns[rows[at]]),
+            batch.ids[int(batch.device[rows[at]])],
+        )
         for offset, at, n in zip(offsets.tolist(), first.tolist(), count.tolist(), strict=True)
     ]

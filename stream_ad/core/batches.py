@@ -76,6 +76,7 @@ class Refused:
         detail: one line for a person: what was expected, what was found.
         rows: number of readings refused; 0 when the record could not be read at all.
         first_event_ns: event time of the first refused reading, or None.
+        device: id of the first refused reading's device, "" where it is not known.
     """
 
     offset: int
@@ -83,6 +84,7 @@ class Refused:
     detail: str
     rows: int = 0
     first_event_ns: int | None = None
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

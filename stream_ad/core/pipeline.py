@@ -27,6 +27,7 @@ from stream_ad.core.ring import NEVER
 from stream_ad.core.scoring import Scoring
 from stream_ad.core.segments import runs
 from stream_ad.core.thresholds.base import Threshold
+from stream_ad.core.unscored import HOUR_NS, Unscored, UnscoredDevice
 from stream_ad.core.windowing import Windowing
 from stream_ad.errors import ContractError
 
@@ -145,6 +146,7 @@ class PartitionPipeline:
         self._windowing = windowing
         self._scoring = scoring
         self._deciding = deciding
+        self._unscored = Unscored(scoring.model)
         self._evict_after_ns = evict_after_ns
         self._tick_ns = max(evict_after_ns // EVICTION_TICKS, 1)
         self._ids: tuple[str, ...] | None = None
@@ -227,6 +229,19 @@ class PartitionPipeline:
         self._deciding.replace_judge(smoothing, threshold)
         return StepResult((), alerts, ())
 
+    def unscored(self, most: int) -> tuple[int, tuple[UnscoredDevice, ...]]:
+        """Return how many devices sent readings in the last hour of log time and have no score, and some of them.
+
+        Args:
+            most: so many are described, those without a score for longest.
+        """
+        heard = self._windowing.heard()[: self._devices.capacity]
+        newest_ns = self._windowing.newest_ns()[: self._devices.capacity]
+        slots = self._unscored.due(newest_ns, heard >= self.log_ns - HOUR_NS)
+        ids = self._table()
+        shown = slots[:most].tolist()
+        return len(slots), tuple(self._unscored.describe(slot, ids[slot], int(newest_ns[slot])) for slot in shown)
+
     def forget_incidents(self) -> None:
         """Drop all incidents without a word: they are not public, or ended otherwise."""
         self._deciding.forget_incidents()
@@ -240,13 +255,18 @@ class PartitionPipeline:
         device = batch.device
         if len(device) == 0:
             return device
-        found, first = np.unique(device[runs(device)], return_index=True)
-        seen = found[np.argsort(first)]
+        starts = runs(device)
+        found, first = np.unique(device[starts], return_index=True)
+        order = np.argsort(first)
+        seen = found[order]
         slots, fresh = self._devices.slots([batch.ids[k] for k in seen.tolist()])
         if len(fresh):
             self._ids = None
             self._windowing.grow(self._devices.capacity)
             self._deciding.grow(self._devices.capacity)
+            self._unscored.grow(self._devices.capacity)
+            is_fresh = np.isin(slots, fresh)
+            self._unscored.met(slots[is_fresh], batch.event_ns[starts[first[order][is_fresh]]])
         table = np.zeros(len(batch.ids), np.int32)
         table[seen] = slots
         return table[device]
@@ -256,7 +276,9 @@ class PartitionPipeline:
             return
         if self._is_afresh:
             windows.quality[windows.keys.sequence < AFRESH_WINDOWS] |= np.uint32(Quality.AFRESH)
-        verdicts, raised = self._deciding.decide(self._scoring.score(windows), self._table())
+        scores = self._scoring.score(windows)
+        self._unscored.take(windows, scores.quality)
+        verdicts, raised = self._deciding.decide(scores, self._table())
         judged.append(Judged(verdicts, self._table()))
         alerts += raised
 
@@ -281,6 +303,7 @@ class PartitionPipeline:
         alerts += self._deciding.resolve(slots, final_ns, offset, self._table(), self._scoring.model.model_id)
         self._windowing.reset(slots)
         self._deciding.reset(slots)
+        self._unscored.reset(slots)
         self._devices.release(slots)
         self._ids = None
         return len(unheard) + len(slots)
@@ -292,6 +315,7 @@ class PartitionPipeline:
             "devices": self._devices.snapshot(),
             "windowing": self._windowing.snapshot(slots),
             "deciding": self._deciding.snapshot(),
+            "unscored": self._unscored.snapshot(),
         }
         arrays = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
         return arrays | {"pipeline.afresh": np.array([self._is_afresh])}
@@ -302,7 +326,7 @@ class PartitionPipeline:
         Raises:
             ContractError: an array is missing or has another shape.
         """
-        parts: dict[str, Arrays] = {"devices": {}, "windowing": {}, "deciding": {}, "pipeline": {}}
+        parts: dict[str, Arrays] = {"devices": {}, "windowing": {}, "deciding": {}, "unscored": {}, "pipeline": {}}
         for name, array in arrays.items():
             part, _, rest = name.partition(".")
             if part not in parts:
@@ -313,6 +337,7 @@ class PartitionPipeline:
             self._deciding.grow(self._devices.capacity)
             self._windowing.restore(parts["windowing"])
             self._deciding.restore(parts["deciding"])
+            self._unscored.restore(parts["unscored"])
             self._is_afresh = bool(parts["pipeline"]["afresh"][0])
         except (KeyError, ValueError, IndexError) as error:
             raise ContractError(f"snapshot: does not fit this pipeline: {error}") from error

@@ -89,6 +89,10 @@ class Windowing:
         """Return int64[slots], log time at which each slot was last heard of; NEVER if not."""
         return self._heard
 
+    def newest_ns(self) -> Int64Array:
+        """Return int64[slots], event time of each slot's newest reading, to the grid's period; NEVER without one."""
+        return np.where(self._newest == NEVER, NEVER, self._newest * self._shape.period_ns)
+
     def final_ns(self, slots: Int32Array) -> Int64Array:
         """Return int64[k], the event time before which nothing of a slot can change."""
         return self._floor[slots] * self._shape.period_ns

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,7 @@ class Decoder:
             if (len(document) != 3 and _repeats(document)) or not is_id(device):
                 return False
             if not self._accepts(device):
+                found.strangers.add_device(device, _samples(ts, values))
                 found.skip_device(device)
                 return True
             times, start_ns, step_ms = _series_times(ts)
@@ -142,6 +144,7 @@ class Decoder:
             return False
         found.skip_channels(unknown)
         if samples:
+            found.strangers.add_channel(device, unknown[0] if unknown else "", samples)
             series = Series(record, found.slot(device), start_ns or 0, float(step_ms), times, b"".join(buffers))
             found.series.setdefault((samples, times is not None), []).append(series)
         return True
@@ -200,6 +203,10 @@ class Decoder:
         found.unknown_channels += result.unknown_channels
         found.unknown_device = found.unknown_device or result.unknown_device
         found.unknown_channel = found.unknown_channel or result.unknown_channel
+        if result.stranger is not None:
+            found.strangers.add_device(result.stranger.device, result.stranger.readings)
+        if result.newcomer is not None:
+            found.strangers.add_channel(*result.newcomer)
         if result.problem is not None:
             found.problems.append((record, result.problem))
         if result.chunk is not None and len(result.chunk.event_ns):
@@ -218,9 +225,9 @@ class Decoder:
                 found.series[samples, has_times] = [group[place] for place in np.flatnonzero(fits)]
 
     def _again(self, found: Gathered, record: int, raw: RawBatch) -> None:
-        counted = found.unknown_channels  # in the first go
+        counted, strangers = found.unknown_channels, replace(found.strangers)  # in the first go
         self._complete(found, record, raw.values[record], JSON)
-        found.unknown_channels = counted
+        found.unknown_channels, found.strangers = counted, strangers
 
     def _accepts(self, device: str) -> bool:
         known = self._known.get(device)
@@ -251,6 +258,12 @@ def _series_times(ts: Any) -> tuple[bytes | None, int | None, Any]:
     if start_ns is None or (len(ts) != 2 and _repeats(ts)):
         raise ValueError("no start")
     return None, start_ns, step_ms
+
+
+def _samples(ts: Any, values: Any) -> int:
+    """Return how many readings a series of an unknown device seems to hold, at least one."""
+    columns = [ts] if type(ts) is simdjson.Array else [values[name] for name in values.keys()]  # noqa: SIM118
+    return max((len(column) for column in columns if type(column) is simdjson.Array), default=1) or 1
 
 
 def _repeats(document: Any) -> bool:

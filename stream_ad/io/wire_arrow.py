@@ -11,7 +11,7 @@ import pyarrow as pa
 from stream_ad.core.batches import BoolArray, Int32Array, Int64Array, Reason
 from stream_ad.io.cell_rule import LARGEST
 from stream_ad.io.cells import to_float
-from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, Chunk, Found, Unreadable, refused_rows, shown
+from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, Chunk, Found, Stranger, Unreadable, refused_rows, shown
 from stream_ad.io.wire_times import MAX_MS, MIN_MS, milliseconds_ns, time_ns
 
 FLAW = (pa.ArrowException, OSError, ValueError, MemoryError, KeyError, TypeError)
@@ -71,6 +71,12 @@ def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]
     chunk = Chunk(ids, codes[good], event_ns[good], values[good], bad_cell)
     foreign = [name for name, is_mine in zip(ids, mine[:-1].tolist(), strict=True) if not is_mine]
     unknown = sorted(set(names) - {"device", "ts"} - set(known))
+    others = ~mine[codes] & (codes >= 0)
+    stranger = Stranger(ids[int(codes[others][0])], "", int(others.sum())) if others.any() else None
+    newcomer = None
+    if unknown and wanted.any():
+        code = int(codes[wanted][0])
+        newcomer = Stranger(ids[code] if code >= 0 else "", unknown[0], int(wanted.sum()))
     return Found(
         chunk,
         problem,
@@ -78,6 +84,8 @@ def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]
         len(unknown),
         foreign[0] if foreign else None,
         unknown[0] if unknown else None,
+        stranger,
+        newcomer,
     )
 
 

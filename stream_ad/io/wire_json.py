@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,16 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a record held: readings, a problem, both, or neither (skipped)."""
+    """What a record held: readings, a problem, both, or neither (skipped).
+
+    Attributes:
+        chunk: its usable readings.
+        problem: why it was refused, wholly or in part.
+        unknown_devices: devices outside the stream's pattern.
+        unknown_channels: channels that the bundle does not have.
+        stranger: the first of these devices, with the number of readings of all of them.
+        newcomer: the first of these channels, with the number of readings that have any of them.
+    """
 
     chunk: Chunk | None = None
     problem: Problem | None = None
@@ -67,6 +76,22 @@ class Found:
     unknown_channels: int = 0
     unknown_device: str | None = None
     unknown_channel: str | None = None
+    stranger: Stranger | None = None
+    newcomer: Stranger | None = None
+
+
+class Stranger(NamedTuple):
+    """The first unknown device or channel of a record.
+
+    Attributes:
+        device: its id.
+        channel: its name; "" where the device is unknown.
+        readings: how many of the record's readings it concerns.
+    """
+
+    device: str
+    channel: str
+    readings: int
 
 
 def shown(value: Any, length: int = 60) -> str:
@@ -126,7 +151,8 @@ def decode_document(raw: bytes, channels: Sequence[str], is_known: Callable[[str
             raise Unreadable(Reason.MISSING_FIELD, f"{name}: expected this field, found none")
     device, ts, values = device_of(document["device"]), document["ts"], document["values"]
     if not is_known(device):
-        return Found(unknown_devices=1, unknown_device=device)
+        stranger = Stranger(device, "", _readings_in(ts, values))
+        return Found(unknown_devices=1, unknown_device=device, stranger=stranger)
     if type(values) is not dict:
         raise Unreadable(Reason.WRONG_TYPE, f"values: expected an object, found {shown(values)}")
     known = [channel for channel in channels if channel in values]
@@ -147,7 +173,14 @@ def decode_document(raw: bytes, channels: Sequence[str], is_known: Callable[[str
         column = values[channels[bad[0, 1]]]
         chunk = replace(chunk, bad=shown(column[bad[0, 0]] if type(column) is list else column))
     unknown = [name for name in values if name not in known] if len(values) > len(known) else []
-    return Found(chunk, problem, 0, len(unknown), None, unknown[0] if unknown else None)
+    newcomer = Stranger(device, unknown[0], samples) if unknown and samples else None
+    return Found(chunk, problem, 0, len(unknown), None, unknown[0] if unknown else None, newcomer=newcomer)
+
+
+def _readings_in(ts: Any, values: Any) -> int:
+    """Return how many readings a record of an unknown device seems to hold, at least one."""
+    columns = [ts, *values.values()] if type(values) is dict else [ts]
+    return max((len(column) for column in columns if type(column) is list), default=1) or 1
 
 
 def _length(ts: Any, values: dict[str, Any], known: Sequence[str]) -> int:

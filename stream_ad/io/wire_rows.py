@@ -47,6 +47,7 @@ class Decoded:
         bad_value_rows: bool[n], True where a reading had one; None if there is none.
         bad_example: the first bad cell, None if there is none.
         unknown_device, unknown_channel: one of those counted, None if there is none.
+        strangers: readings whose device or a channel is unknown.
     """
 
     readings: ReadingBatch
@@ -58,6 +59,36 @@ class Decoded:
     bad_example: BadCell | None = None
     unknown_device: str | None = None
     unknown_channel: str | None = None
+    strangers: Strangers = field(default_factory=lambda: Strangers())
+
+
+@dataclass(slots=True)
+class Strangers:
+    """Readings that are not judged, or not wholly, because their device or a channel is unknown.
+
+    Attributes:
+        of_devices: readings of devices outside the stream's pattern.
+        with_channels: readings that have a channel which the bundle does not have, in addition or instead.
+        device: id of such a device, the first met; "" without one.
+        channel: device and name of such a channel, the first met; None without one.
+    """
+
+    of_devices: int = 0
+    with_channels: int = 0
+    device: str = ""
+    channel: tuple[str, str] | None = None
+
+    def add_device(self, device: str, readings: int) -> None:
+        """Count readings of a device outside the pattern."""
+        self.of_devices += readings
+        self.device = self.device or device
+
+    def add_channel(self, device: str, channel: str, readings: int) -> None:
+        """Count readings of a device with a channel that the bundle does not have; "" is none."""
+        if not channel:
+            return
+        self.with_channels += readings
+        self.channel = self.channel or (device, channel)
 
 
 class Series(NamedTuple):
@@ -93,6 +124,7 @@ class Gathered:
     unknown_channels: int = 0
     unknown_device: str | None = None
     unknown_channel: str | None = None
+    strangers: Strangers = field(default_factory=Strangers)
 
     def skip_device(self, device: str, records: int = 1) -> None:
         """Count a device outside of the stream."""
@@ -188,6 +220,7 @@ def assemble(found: Gathered, raw: RawBatch, channels: Sequence[str]) -> Decoded
         example,
         found.unknown_device,
         found.unknown_channel,
+        found.strangers,
     )
 
 

@@ -86,6 +86,8 @@ def _take(
         if not _take(found, [records[place] for place in mine], ours, channels, accepts):
             return False
         found.skip_device(min(foreign), len(documents) - len(mine))
+        first = next(device for device in devices if device in foreign)
+        found.strangers.add_device(first, len(documents) - len(mine))
         return True
     event_ns = _times(times)
     if event_ns is None:
@@ -93,7 +95,11 @@ def _take(
     matrix = _matrix(values, channels)
     if np.isnan(matrix).any() or sum(map(len, values)) != matrix.size:
         names = frozenset(channels)
-        found.skip_channels([name for row in values for name in row if name not in names])
+        extra = [[name for name in row if name not in names] for row in values]
+        if any(extra):
+            found.skip_channels([name for some in extra for name in some])
+            first = next(place for place, some in enumerate(extra) if some)
+            found.strangers.add_channel(devices[first], extra[first][0], sum(map(bool, extra)))
     for device in distinct:
         found.slot(device)
     slot = np.fromiter(map(found.slots.__getitem__, devices), np.int64, len(devices))

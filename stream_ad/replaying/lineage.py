@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stream_ad.errors import PositionError
 
 METADATA_VERSION = 1
+METADATA_BYTES = 4_000
+"""What transports take, with some to spare; counts for people are left out where they would exceed it."""
 LOST_KEPT = 20
 """A broker takes 4,096 bytes with an offset."""
 
@@ -78,6 +80,8 @@ class Marker:
         control: offset of the control topic below which commands are taken note of.
         lost: input offsets, the ends exclusive, that were deleted before they were scored and that no score message
             has told of yet; the newest `LOST_KEPT` stretches.
+        intake: what of the newest input could not be used (`replaying.intake.Tally`), for people; empty where the
+            position was written before 0.2.0.
     """
 
     checkpoint: str
@@ -90,10 +94,16 @@ class Marker:
     configured: str
     control: int
     lost: tuple[tuple[int, int], ...] = ()
+    intake: Mapping[str, Any] = field(default_factory=dict)
 
     def to_text(self) -> str:
-        """Return the commit's metadata, at most some 2,000 characters."""
-        return json.dumps({"v": METADATA_VERSION} | {name: getattr(self, name) for name in self.__slots__})
+        """Return the commit's metadata, at most some 2,000 characters and those of `intake`, 4,000 in all."""
+        facts = {"v": METADATA_VERSION} | {name: getattr(self, name) for name in self.__slots__ if name != "intake"}
+        text = json.dumps(facts, separators=(",", ":"))
+        if not self.intake:
+            return text
+        whole = json.dumps(facts | {"intake": self.intake}, separators=(",", ":"))
+        return whole if len(whole) <= METADATA_BYTES else text
 
     @classmethod
     def from_text(cls, text: str) -> Marker:
@@ -111,6 +121,8 @@ class Marker:
                 name: int(data[name]) for name in ("span_end", "span_entries", "entries", "generation", "control")
             }
             lost = tuple((int(start), int(stop)) for start, stop in data.get("lost", ()))
-            return cls(**texts, **numbers, lost=lost)  # type: ignore[arg-type]  # two kinds of value, each under its own names
+            intake = data.get("intake")
+            counted = intake if isinstance(intake, dict) else {}
+            return cls(**texts, **numbers, lost=lost, intake=counted)  # type: ignore[arg-type]  # two kinds of value
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise PositionError(f"committed metadata: expected a scorer's, found {text[:80]!r} ({error})") from error

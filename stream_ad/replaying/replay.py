@@ -14,9 +14,11 @@ from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, Arrays, Refused
 from stream_ad.core.model import Model
 from stream_ad.core.pipeline import StepResult
+from stream_ad.core.unscored import UnscoredDevice
 from stream_ad.errors import ContractError
 from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
 from stream_ad.io.transport import RawBatch
+from stream_ad.replaying.intake import Intake, intake_of
 from stream_ad.replaying.lineage import Lineage
 
 FindModel: TypeAlias = Callable[[str, str], Model]
@@ -35,6 +37,7 @@ class Stepped:
         unknown_devices: devices outside the stream's pattern, counted once a record.
         unknown_channels: channels that the bundle does not have, counted once a record.
         entry: the entry; None for input.
+        intake: what the input held and what of it could not be used; None for an entry, or what is public.
     """
 
     result: StepResult
@@ -44,6 +47,7 @@ class Stepped:
     unknown_devices: int = 0
     unknown_channels: int = 0
     entry: Entry | None = None
+    intake: Intake | None = None
 
     def since(self, offset: int, entries: int) -> Stepped:
         """Drop what is public already.
@@ -55,7 +59,9 @@ class Stepped:
         if self.entry is not None:
             return self if self.entry.number >= entries else replace(self, result=NOTHING, entry=None)
         refused = tuple(letter for letter in self.refused if letter.offset >= offset)
-        return replace(self, result=self.result.since(offset), refused=refused)
+        # Whoever counts cuts the input at the public offset (`intake.pieces`): a step is public wholly or not at all.
+        intake = self.intake if self.intake is not None and self.intake.offset >= offset else None
+        return replace(self, result=self.result.since(offset), refused=refused, intake=intake)
 
 
 NOTHING = StepResult((), (), ())
@@ -117,6 +123,10 @@ class PartitionReplay:
     def silence_ends_ns(self) -> int | None:
         """Return the earliest log time at which silence closes a window or drops a device, None without either."""
         return self._pipeline.silence_ends_ns()
+
+    def unscored(self, most: int) -> tuple[int, tuple[UnscoredDevice, ...]]:
+        """Return how many devices send readings and have had no score for long, and some; see `core.unscored`."""
+        return self._pipeline.unscored(most)
 
     def step(self, raw: RawBatch) -> list[Stepped]:
         """Step over a stretch of input, and over the journal's entries that lie within or right behind it.
@@ -196,7 +206,9 @@ class PartitionReplay:
         self.offset = raw.next_offset
         self.has_values = self.has_values or bool(np.isfinite(decoded.readings.values).any())
         refused = _one_a_record((*decoded.refused, *result.refused))
-        return Stepped(result, self.lineage, self.offset, refused, decoded.unknown_devices, decoded.unknown_channels)
+        unknown = decoded.unknown_devices, decoded.unknown_channels
+        intake = intake_of(raw, self.log_ns, decoded, result) if len(raw) else None
+        return Stepped(result, self.lineage, self.offset, refused, *unknown, intake=intake)
 
 
 def _before(offset: int) -> int:
@@ -237,6 +249,7 @@ def _one_a_record(letters: tuple[Refused, ...]) -> tuple[Refused, ...]:
                 f"{first.detail}; {letter.reason}: {letter.detail}",
                 first.rows + letter.rows,
                 first.first_event_ns if first.first_event_ns is not None else letter.first_event_ns,
+                first.device or letter.device,
             )
         )
     return tuple(joined[offset] for offset in sorted(joined))

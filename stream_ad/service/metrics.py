@@ -7,7 +7,7 @@ by partition are dropped when the partition is handed over: a stale lag pages so
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from prometheus_client import (
@@ -26,6 +26,7 @@ from prometheus_client.exposition import choose_encoder
 from stream_ad import __version__
 from stream_ad.core.batches import AlertKind, AlertPhase, Reason
 from stream_ad.io.transport import CommitOutcome, Partition
+from stream_ad.replaying.intake import BAD_CELL, CAUSES, CELLS
 
 PREFIX = "stream_ad"
 DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -116,6 +117,14 @@ class ScorerMetrics(RoleMetrics):
         self.unscored = self._counter("windows_unscored", "Windows without a score")
         self.anomalous = self._counter("windows_anomalous", "Windows inside an incident")
         self._refused = self._counter("refused", "Records refused, wholly or in part", ("reason",))
+        self.cells = self._counter("cells", "Values that readings had, of channels of the bundle")
+        self.cells_bad = self._counter("cells_bad", "Values that are no finite numbers: they count as missing")
+        self._readings_unused = self._counter(
+            "readings_unused", "Readings refused, or of an unknown device or with an unknown channel", ("reason",)
+        )
+        self._unscored_devices = self._partition_gauge(
+            "unscored_devices", "Devices that send readings and have had no score for long"
+        )
         self._alerts = self._counter("alerts", "Alerts published", ("kind", "phase"))
         self._commits = self._counter("commits", "Commits by outcome", ("outcome",))
         self.step_seconds = self._histogram("step_seconds", "Length of a pipeline step")
@@ -152,6 +161,9 @@ class ScorerMetrics(RoleMetrics):
         """Make every known label set at 0: a rate over a series that appears with its first event misses it."""
         for reason in Reason:
             self._refused.labels(reason.value)
+        for cause in CAUSES:
+            if cause != BAD_CELL:
+                self._readings_unused.labels(cause)
         for kind in AlertKind:
             for phase in AlertPhase:
                 self._alerts.labels(kind.value, phase.value)
@@ -161,6 +173,18 @@ class ScorerMetrics(RoleMetrics):
     def refused(self, reason: Reason, records: int = 1) -> None:
         """Count records refused."""
         self._refused.labels(reason.value).inc(records)
+
+    def taken_in(self, counts: Mapping[str, int]) -> None:
+        """Count what readings held and what of it could not be used; see `replaying.intake`."""
+        self.cells.inc(counts.get(CELLS, 0))
+        self.cells_bad.inc(counts.get(BAD_CELL, 0))
+        for cause in CAUSES:
+            if cause != BAD_CELL and (count := counts.get(cause)):
+                self._readings_unused.labels(cause).inc(count)
+
+    def unscored_devices(self, partition: Partition, count: int) -> None:
+        """Set the number of devices that send readings and have had no score for long."""
+        self._unscored_devices.labels(*_labels(partition)).set(count)
 
     def alert(self, kind: AlertKind, phase: AlertPhase) -> None:
         """Count an alert made public."""

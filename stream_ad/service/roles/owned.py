@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from stream_ad.io.journal import Entry, StartEntry
 from stream_ad.io.score_messages import Span
 from stream_ad.io.transport import Partition, RawBatch, Record
 from stream_ad.replaying import LOST_KEPT, Marker, PartitionReplay, Recovery, Stepped
+from stream_ad.replaying.intake import NAMED, Tally, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,13 @@ class Owned:
         pending: results that are not public.
         heard_at: when a record came last, or the partition was taken over; seconds on the monotonic clock.
         look_at: when to look for silence again, seconds on the monotonic clock.
+        tally: what of the newest input could not be used, with what is pending.
+        unscored: how many devices had no score for long, when the last commit was made.
     """
 
-    def __init__(self, partition: Partition, recovery: Recovery, topic_id: str) -> None:
+    def __init__(
+        self, partition: Partition, recovery: Recovery, topic_id: str, intake: Mapping[str, Any] | None = None
+    ) -> None:
         self.partition = partition
         self.replay: PartitionReplay = recovery.replay
         self.public = recovery.public
@@ -74,6 +80,8 @@ class Owned:
         self._span_entries = recovery.span_entries
         self._lost = list(recovery.lost)
         self._topic_id = topic_id
+        self.unscored = 0
+        self.tally = Tally.from_plain(intake or {})
 
     @property
     def catching_up(self) -> bool:
@@ -85,6 +93,12 @@ class Owned:
         """Return whether there is something to commit; a first start by itself is nothing to tell."""
         return self.replay.offset > self.public or any(entry.kind != "start" for entry in self.pending.entries)
 
+    def step(self, raw: RawBatch) -> list[Stepped]:
+        """Step over records, cut where what they held is to be counted apart."""
+        return [
+            stepped for piece in pieces(raw, self.replay.log_ns, self.public) for stepped in self.replay.step(piece)
+        ]
+
     def take(self, stepped: Stepped, raw: RawBatch | None, max_bytes: int) -> Stepped:
         """Keep what is not public yet of a step's results; return that.
 
@@ -95,6 +109,8 @@ class Owned:
         """
         kept = stepped.since(self.public, self.entries)
         pending = self.pending
+        if kept.intake is not None:
+            self.tally.add(kept.intake)
         pending.judged += kept.result.judged
         pending.rows += kept.result.rows
         if kept.entry is not None:
@@ -153,6 +169,7 @@ class Owned:
         """
         lineage = self.replay.lineage
         has_rows = self.pending.rows > 0
+        self.unscored, named = self.replay.unscored(NAMED)
         return Marker(
             checkpoint=checkpoint,
             topic_id=self._topic_id,
@@ -164,6 +181,7 @@ class Owned:
             configured=lineage.configured,
             control=lineage.control,
             lost=() if has_rows else tuple(self._lost[-LOST_KEPT:]),
+            intake=self.tally.to_plain(self.unscored, named),
         )
 
     def landed(self) -> None:

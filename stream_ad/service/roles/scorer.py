@@ -25,8 +25,9 @@ from stream_ad.io.transport import (
     Source,
     Transport,
 )
-from stream_ad.replaying import Stepped, recover
+from stream_ad.replaying import Marker, Stepped, recover
 from stream_ad.service.checkpointer import Checkpointer
+from stream_ad.service.intake_log import IntakeLog
 from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ScorerMetrics
 from stream_ad.service.model_swap import CommandFollower, Wanted
@@ -67,6 +68,7 @@ class Scorer:
         self._rejections = 0
         self._urgent = False
         self._is_fit = False
+        self._intake_log = IntakeLog()
         self._unscored = self._strange = 0
         self._source: Source | None = None
         self._committer: Committer | None = None
@@ -140,7 +142,7 @@ class Scorer:
         if len(raw):
             owned.heard_at = time.monotonic()
         begun = time.monotonic()
-        results = owned.replay.step(raw)
+        results = owned.step(raw)
         self.metrics.step_seconds.observe(time.monotonic() - begun)
         self._context.beat()
         if was_catching_up:
@@ -163,6 +165,9 @@ class Scorer:
             self.metrics.refused(letter.reason)
         self.metrics.readings.inc(result.readings)
         self.metrics.skipped_readings.inc(kept.unknown_devices + kept.unknown_channels)
+        if kept.intake is not None:
+            self.metrics.taken_in(kept.intake.counts)
+            self._intake_log.add(kept.intake)
         for part in result.judged:
             self.metrics.windows.inc(len(part.verdicts))
             quality = part.verdicts.scores.quality
@@ -298,6 +303,7 @@ class Scorer:
         self._rejections = 0
         for owned in moved:
             self._landed(owned)
+        self._intake_log.write(time.monotonic())
         late_ns = time.time_ns() - LATE_NS
         self._urgent = any(owned.has_young_alerts(late_ns) for owned in self._owned.values())
 
@@ -312,6 +318,7 @@ class Scorer:
                 self.metrics.lost_offsets.inc(entry.lost[1] - entry.lost[0])
         owned.landed()
         self.metrics.committed(owned.partition, owned.public)
+        self.metrics.unscored_devices(owned.partition, owned.unscored)
         self._checkpointer.landed(owned.partition, owned.checkpoint)
         if time.monotonic() >= owned.checkpoint_due:
             owned.checkpoint_due = time.monotonic() + self._settings.store.checkpoint_every_s
@@ -342,7 +349,8 @@ class Scorer:
                 "stream?): starting over would repeat rows; restore the group's offsets or use a new stream name"
             )
         recovery = recover(self._settings, self._models, self._transport, partition, position, self._context.beat)
-        owned = self._owned[partition] = Owned(partition, recovery, self._topic_id)
+        counted = None if position is None else Marker.from_text(position.metadata).intake
+        owned = self._owned[partition] = Owned(partition, recovery, self._topic_id, counted)
         for stepped in owned.replay.settle():
             self._take(owned, stepped)
         self.metrics.model(partition, owned.replay.lineage.model_id)

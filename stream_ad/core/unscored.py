@@ -1,0 +1,190 @@
+"""Devices that send readings and get no score: since when, and what they lack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from stream_ad.core.batches import Arrays, BoolArray, Float32Array, Int32Array, Int64Array, UInt32Array, WindowBatch
+from stream_ad.core.model import Model
+from stream_ad.core.quality import Quality
+from stream_ad.core.ring import NEVER
+from stream_ad.core.slot_state import SlotState
+
+HOUR_NS = 3_600_000_000_000
+"""A device whose windows were scored before is reported after so long without a score, event time."""
+FIRST_NS = 600_000_000_000
+"""One that never had a score is reported after so long: it will hardly get one by itself."""
+LEAST_WINDOWS = 3
+"""In any case after so many windows: the first one of a device is seldom whole."""
+TOGETHER = 1.5
+"""Readings are taken to bring their channels together where cells with any value are at most so many times as many
+as cells with a value of the densest channel."""
+
+
+class Lack(StrEnum):
+    """Why the windows of a device cannot be scored."""
+
+    SLOW = "slow"
+    """Its readings come more slowly than the grid's cells."""
+    APART = "apart"
+    """Its channels come one by one, or some of them slowly."""
+    ABSENT = "absent"
+    """It does not send half of the bundle's channels."""
+    NOTHING = "nothing"
+    """None of its readings had a value of any channel of the bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnscoredDevice:
+    """A device without a scored window.
+
+    Attributes:
+        device: its id.
+        since_ns: event time at which the stretch without a score began.
+        newest_ns: event time of its newest reading.
+        lack: what its windows lack.
+        channel: the channel that lacks most (for `APART`, of those that come at all); "" for `SLOW` and `NOTHING`.
+        interval_s: seconds between two readings (`SLOW`) or two values of the channel (`APART`), estimated; else 0.
+    """
+
+    device: str
+    since_ns: int
+    newest_ns: int
+    lack: Lack
+    channel: str = ""
+    interval_s: float = 0.0
+
+
+class Unscored:
+    """What is known of each device's windows since its last score; 4 c + 20 bytes a slot.
+
+    The state depends on the sequence of windows alone, not on how it is cut into batches.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._names = [channel.name for channel in model.channels]
+        self._minimum = model.min_coverage
+        self._period_ns = model.window.period_ns
+        self._least_ns = LEAST_WINDOWS * max(model.window.samples, model.window.stride) * model.window.period_ns
+        self._state = SlotState(
+            {
+                "since": np.array(NEVER, np.int64),
+                "is_new": np.array(True),
+                "any": np.array(0, np.float32),
+                "coverage": np.zeros(len(self._names), np.float32),
+            }
+        )
+
+    def grow(self, slots: int) -> None:
+        """Make room for slots 0..slots-1."""
+        self._state.grow(slots)
+
+    def reset(self, slots: Int32Array) -> None:
+        """Put slots back to a device that was never heard of."""
+        self._state.reset(slots)
+
+    def met(self, slots: Int32Array, event_ns: Int64Array) -> None:
+        """Take note of the first reading of new devices.
+
+        Args:
+            slots: int32[k], distinct.
+            event_ns: int64[k].
+        """
+        self._state["since"][slots] = event_ns
+
+    def take(self, windows: WindowBatch, quality: UInt32Array) -> None:
+        """Take note of windows.
+
+        Args:
+            windows: n windows, in emission order.
+            quality: uint32[n], with the flag of those that were not scored.
+        """
+        slot = windows.keys.device
+        since, is_new = self._state["since"], self._state["is_new"]
+        unscored = (quality & np.uint32(Quality.UNSCORABLE)) != 0
+        scored = slot[~unscored]
+        if not unscored.any():
+            since[scored] = NEVER
+            is_new[scored] = False
+            return
+        last_scored = np.full(len(since), -1, np.int64)
+        last_scored[scored] = np.flatnonzero(~unscored)  # of equal indices the last written stays
+        since[scored], is_new[scored] = NEVER, False
+        rows = np.flatnonzero(unscored)
+        rows = rows[rows > last_scored[slot[rows]]]
+        self._begin(slot[rows], windows.keys.end_ns[rows])
+        values = ~np.isnan(windows.values[rows])
+        np.maximum.at(self._state["any"], slot[rows], values.any(axis=2).mean(axis=1, dtype=np.float32))
+        np.maximum.at(self._state["coverage"], slot[rows], windows.coverage[rows])
+
+    def _begin(self, slot: Int32Array, end_ns: Int64Array) -> None:
+        """Begin a stretch for devices that had a score until now; one that is new has begun with its first reading."""
+        since, is_new = self._state["since"], self._state["is_new"]
+        first, at = np.unique(slot, return_index=True)
+        begins = since[first] == NEVER
+        fresh = first[begins]
+        self._state["any"][fresh] = 0
+        self._state["coverage"][fresh] = 0
+        # A first reading far ahead of its time was refused: the stretch of a new device is not that much later.
+        earlier = begins | (is_new[first] & (since[first] > end_ns[at]))
+        since[first[earlier]] = end_ns[at[earlier]]
+
+    def due(self, newest_ns: Int64Array, is_heard: BoolArray) -> Int64Array:
+        """Return the slots of devices that have had no score for too long, the longest first.
+
+        Args:
+            newest_ns: int64[k], event time of each slot's newest reading, NEVER without one.
+            is_heard: bool[k], whether the slot's device has sent readings lately.
+        """
+        k = len(newest_ns)
+        since, is_new = self._state["since"][:k], self._state["is_new"][:k]
+        limit = np.maximum(np.where(is_new, FIRST_NS, HOUR_NS), self._least_ns)
+        known = is_heard & (since != NEVER) & (newest_ns != NEVER)
+        slots = np.flatnonzero(known & (newest_ns - np.where(known, since, 0) >= limit))
+        return slots[np.lexsort((slots, since[slots]))]
+
+    def describe(self, slot: int, device: str, newest_ns: int) -> UnscoredDevice:
+        """Say what the windows of a device lack."""
+        coverage, filled = self._state["coverage"][slot], float(self._state["any"][slot])
+        lack = lack_of(coverage, filled, self._minimum)
+        channel, interval_s = "", 0.0
+        if lack is Lack.SLOW:
+            interval_s = self._period_ns / 1e9 / filled
+        elif lack is Lack.ABSENT:
+            channel = self._names[int(np.argmin(coverage))]
+        elif lack is Lack.APART:
+            thin = int(np.argmin(np.where(coverage > 0, coverage, 2)))
+            channel, interval_s = self._names[thin], self._period_ns / 1e9 / float(coverage[thin])
+        return UnscoredDevice(device, int(self._state["since"][slot]), newest_ns, lack, channel, interval_s)
+
+    def snapshot(self) -> Arrays:
+        """Return all state as named arrays."""
+        return self._state.snapshot()
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take back a snapshot.
+
+        Raises:
+            ContractError: it is not one of the same channels.
+        """
+        self._state.restore(arrays)
+
+
+def lack_of(coverage: Float32Array, filled: float, minimum: float) -> Lack:
+    """Return why windows cannot be scored.
+
+    Args:
+        coverage: float32[c], the largest share of cells with a value in any of the windows, per channel.
+        filled: the largest share of cells with a value of any channel.
+        minimum: the share a channel needs.
+    """
+    densest = float(coverage.max(initial=0.0))
+    if densest == 0.0:
+        return Lack.NOTHING
+    is_sparse = (coverage > 0) & (coverage < minimum)
+    if densest >= minimum:
+        return Lack.APART if is_sparse.any() else Lack.ABSENT
+    return Lack.APART if filled >= minimum or filled > TOGETHER * densest else Lack.SLOW

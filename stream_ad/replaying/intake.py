@@ -1,0 +1,312 @@
+"""What came in, and what of it could not be used: counts by minute of log time, with an example each.
+
+A scorer commits the counts of the last ten minutes beside its position (`Marker.intake`), so that they are exactly
+those of the input before that position, over crashes and on every host.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import orjson
+
+from stream_ad.core.batches import Reason, Refused
+from stream_ad.core.pipeline import StepResult
+from stream_ad.core.unscored import Lack, UnscoredDevice
+from stream_ad.io.transport import RawBatch
+from stream_ad.io.wire_rows import Decoded
+
+MINUTE_NS = 60_000_000_000
+MINUTES = 10
+"""Minutes of log time that are kept, the newest one included."""
+READINGS, CELLS = "readings", "cells"
+BAD_CELL, UNKNOWN_DEVICE, UNKNOWN_CHANNEL = "bad_value", "unknown_device", "unknown_channel"
+CAUSES: tuple[str, ...] = (BAD_CELL, *(reason.value for reason in Reason), UNKNOWN_DEVICE, UNKNOWN_CHANNEL)
+"""What is counted beside readings and cells: the word of `BAD_CELL` counts cells, all others count readings."""
+REFUSALS = frozenset(reason.value for reason in Reason)
+NAMES = (READINGS, CELLS, *CAUSES)
+SHOWN = 60
+"""Characters of an example."""
+MAX_BYTES = 2_000
+"""Of the text that is committed: a position's metadata holds 4,096, with all else that it tells."""
+NAMED = 3
+"""Devices without a score that are named, per partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One instance of a cause.
+
+    Attributes:
+        device: id of the device, "" where it is not known.
+        value: what was found.
+    """
+
+    device: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a stretch of input within one minute of log time held.
+
+    Attributes:
+        minute: of log time, since the epoch.
+        counts: by the words of `NAMES`; what is 0 may be left out.
+        examples: by cause.
+        offset: input offset of its last record.
+    """
+
+    minute: int
+    counts: Mapping[str, int]
+    examples: Mapping[str, Example] = field(default_factory=dict)
+    offset: int = 0
+
+
+def intake_of(raw: RawBatch, log_ns: int, decoded: Decoded, result: StepResult) -> Intake:
+    """Count what a stretch of input held.
+
+    Args:
+        raw: the records, at least one, all of one minute of log time, or of minutes long gone.
+        log_ns: log time behind them.
+        decoded: what they held.
+        result: what the pipe made of them.
+    """
+    values = decoded.readings.values
+    letters = (*decoded.refused, *result.refused)
+    strangers = decoded.strangers
+    counts = {
+        READINGS: len(values) + sum(max(letter.rows, 1) for letter in decoded.refused) + strangers.of_devices,
+        CELLS: values.size - int(np.count_nonzero(np.isnan(values))) + decoded.bad_cells,
+        BAD_CELL: decoded.bad_cells,
+        UNKNOWN_DEVICE: strangers.of_devices,
+        UNKNOWN_CHANNEL: strangers.with_channels,
+    }
+    examples: dict[str, Example] = {}
+    for letter in letters:
+        word = letter.reason.value
+        counts[word] = counts.get(word, 0) + max(letter.rows, 1)
+        if word not in examples:
+            examples[word] = _example(letter, raw)
+    if decoded.bad_example is not None:
+        cell = decoded.bad_example
+        examples[BAD_CELL] = Example(_short(cell.device), f"{_short(cell.shown)} as {_short(cell.channel)}")
+    if strangers.of_devices:
+        examples[UNKNOWN_DEVICE] = Example(_short(strangers.device), "")
+    if strangers.channel is not None:
+        device, channel = strangers.channel
+        examples[UNKNOWN_CHANNEL] = Example(_short(device), _short(channel))
+    found = {name: count for name, count in counts.items() if count}
+    return Intake(log_ns // MINUTE_NS, found, examples, int(raw.offset[-1]))
+
+
+def _example(letter: Refused, raw: RawBatch) -> Example:
+    """Return the device of a refused record, as far as it can be made out, and what was wrong."""
+    at = int(np.searchsorted(raw.offset, letter.offset))
+    device = letter.device or device_in(raw.values[at], raw.keys[at])
+    if letter.first_event_ns is not None and letter.reason in (Reason.LATE, Reason.FUTURE):
+        moment = np.datetime64(letter.first_event_ns, "ns").astype("datetime64[ms]")
+        return Example(_short(device), f"{moment}Z")
+    # What was found is at the end of the line.
+    detail = letter.detail if len(letter.detail) <= 2 * SHOWN else "…" + letter.detail[-2 * SHOWN + 1 :]
+    return Example(_short(device), _short(detail, 2 * SHOWN))
+
+
+def device_in(value: bytes, key: bytes | None) -> str:
+    """Return the device that a record names, else its key, else ""."""
+    try:
+        document = orjson.loads(value)
+    except ValueError:
+        document = None
+    named = document.get("device") if isinstance(document, dict) else None
+    if isinstance(named, str) and named:
+        return named
+    return (key or b"").decode("utf-8", "replace")
+
+
+def _short(text: str, length: int = SHOWN) -> str:
+    """Return a text cut to some characters, without characters that would break a line or a terminal."""
+    plain = "".join(char if char.isprintable() else "?" for char in text[: length + 1])
+    return plain if len(plain) <= length else plain[: length - 1] + "…"
+
+
+def pieces(raw: RawBatch, log_ns: int, public: int) -> Iterator[RawBatch]:
+    """Cut records where counting needs it: at the public offset, and between the last minutes of log time.
+
+    Args:
+        raw: the records.
+        log_ns: log time before them.
+        public: what the input before this offset caused is public.
+    """
+    if not len(raw):
+        yield raw
+        return
+    minute = np.maximum(np.maximum.accumulate(raw.log_ns), log_ns) // MINUTE_NS
+    edges = {int(np.searchsorted(raw.offset, public))}
+    if minute[0] != minute[-1]:
+        changes = np.flatnonzero(np.diff(minute)) + 1
+        edges |= set(changes[minute[changes] > minute[-1] - MINUTES].tolist())
+    bounds = sorted({0, len(raw)} | {edge for edge in edges if 0 < edge < len(raw)})
+    for start, stop in pairwise(bounds):
+        rows = slice(start, stop)
+        yield RawBatch(
+            raw.partition,
+            raw.offset[rows],
+            raw.log_ns[rows],
+            raw.keys[rows],
+            raw.values[rows],
+            raw.headers[rows],
+            int(raw.offset[stop]) if stop < len(raw) else raw.next_offset,
+        )
+
+
+def share_of(counts: Mapping[str, int], cause: str) -> float:
+    """Return which share a cause has of the readings, or of the cells for `BAD_CELL`; 0 where nothing came in."""
+    whole = counts.get(CELLS if cause == BAD_CELL else READINGS, 0)
+    return counts.get(cause, 0) / whole if whole else 0.0
+
+
+def largest_share(counts: Mapping[str, int]) -> str:
+    """Return the cause with the largest share."""
+    return max(CAUSES, key=lambda cause: share_of(counts, cause))
+
+
+class Tally:
+    """The counts of the last minutes of a partition's log time; what is added is of the newest of them, or newer."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, dict[str, int]] = {}
+        self._examples: dict[str, tuple[int, Example]] = {}
+
+    @property
+    def newest(self) -> int | None:
+        """Newest minute of log time, None where nothing was counted."""
+        return max(self._minutes, default=None)
+
+    def add(self, intake: Intake) -> None:
+        """Count a stretch of input."""
+        counts = self._minutes.setdefault(intake.minute, {})
+        for name, count in intake.counts.items():
+            counts[name] = counts.get(name, 0) + count
+        for name, example in intake.examples.items():
+            self._examples[name] = intake.minute, example
+        self._forget(max(self._minutes))
+
+    def _forget(self, newest: int) -> None:
+        self._minutes = {at: counts for at, counts in self._minutes.items() if at > newest - MINUTES}
+        self._examples = {name: pair for name, pair in self._examples.items() if pair[0] > newest - MINUTES}
+
+    def until(self, newest: int) -> tuple[dict[str, int], dict[str, Example]]:
+        """Return sums and examples of the ten minutes that end with a minute."""
+        sums: dict[str, int] = {}
+        for at, counts in self._minutes.items():
+            if at > newest - MINUTES:
+                for name, count in counts.items():
+                    sums[name] = sums.get(name, 0) + count
+        examples = {name: example for name, (at, example) in self._examples.items() if at > newest - MINUTES}
+        return sums, examples
+
+    def to_plain(self, unscored: int = 0, devices: Sequence[UnscoredDevice] = ()) -> dict[str, Any]:
+        """Return it as plain JSON of at most `MAX_BYTES`, with devices that have no score.
+
+        Args:
+            unscored: how many devices have none.
+            devices: some of them.
+        """
+        newest = self.newest
+        if newest is None:
+            return {}
+        plain: dict[str, Any] = {
+            "at": newest,
+            "counts": {
+                str(newest - at): [counts.get(name, 0) for name in NAMES]
+                if len(counts) > len(NAMES) // 2
+                else {str(NAMES.index(name)): count for name, count in counts.items()}
+                for at, counts in sorted(self._minutes.items())
+            },
+            "examples": {
+                str(NAMES.index(name)): [newest - at, example.device, example.value]
+                for name, (at, example) in self._examples.items()
+            },
+        }
+        if unscored:
+            plain["unscored"] = unscored
+            plain["devices"] = [
+                [
+                    _short(one.device),
+                    (one.newest_ns - one.since_ns) // 1_000_000_000,
+                    one.lack.value,
+                    _short(one.channel),
+                    round(one.interval_s, 3),
+                ]
+                for one in devices
+            ]
+        return _fitted(plain)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Tally:
+        """Read `to_plain`; what is not one is empty: the counts are for people, results do not depend on them."""
+        tally = cls()
+        try:
+            newest = int(plain["at"])
+            for back, counts in plain["counts"].items():
+                pairs = counts.items() if isinstance(counts, dict) else enumerate(counts)
+                tally._minutes[newest - int(back)] = {NAMES[int(at)]: int(count) for at, count in pairs if count}
+            for at, (back, device, value) in plain["examples"].items():
+                tally._examples[NAMES[int(at)]] = newest - int(back), Example(str(device), str(value))
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError):
+            return cls()
+        return tally
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """A device without a score, as committed.
+
+    Attributes:
+        device: its id.
+        partition: where its readings are.
+        seconds: event time without a score.
+        lack, channel, interval_s: see `core.unscored.UnscoredDevice`.
+    """
+
+    device: str
+    partition: int
+    seconds: int
+    lack: Lack
+    channel: str
+    interval_s: float
+
+
+def unjudged_in(plain: Mapping[str, Any], partition: int) -> tuple[int, list[Unjudged]]:
+    """Return how many devices have no score, and those that are named; none where it cannot be read."""
+    try:
+        found = [
+            Unjudged(str(device), partition, int(seconds), Lack(lack), str(channel), float(interval_s))
+            for device, seconds, lack, channel, interval_s in plain.get("devices", [])
+        ]
+        return int(plain.get("unscored", 0)), found
+    except (ValueError, TypeError, AttributeError):
+        return 0, []
+
+
+def _fitted(plain: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a person misses least until the text fits: long values, then examples, then devices."""
+    if _size(plain) <= MAX_BYTES:
+        return plain
+    shorter = {name: [back, device[:20], value[:20]] for name, (back, device, value) in plain["examples"].items()}
+    part: dict[str, Any]
+    for part in ({"examples": shorter}, {"examples": {}}, {"devices": []}):
+        plain = plain | part
+        if _size(plain) <= MAX_BYTES:
+            break
+    return plain
+
+
+def _size(plain: Mapping[str, Any]) -> int:
+    return len(json.dumps(plain))
