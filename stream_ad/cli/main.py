@@ -26,6 +26,7 @@ VERBS = (
     "status",
     "swap",
     "alerts",
+    "dead-letters",
     "scores",
     "verify",
     "audit",
@@ -33,7 +34,7 @@ VERBS = (
     "evaluate",
     "bundle",
 )
-"""Modules of this package. Each has `add(subparsers)`, which names its options, and `run(args)`,
+"""Modules of this package, with `_` for `-`. Each has `add(subparsers)`, which names its options, and `run(args)`,
 which returns the exit code and imports what it needs when called."""
 
 DESCRIPTION = "Anomaly detection for sensor fleets: readings from a log in, alerts and a Parquet score log out."
@@ -53,12 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 when the work failed, 2 when settings or arguments are wrong, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    modules = {name: import_module(f"stream_ad.cli.{name}") for name in _needed(arguments)}
+    modules = {name: module_of(name) for name in _needed(arguments)}
     try:
         args = build_parser(modules).parse_args(arguments)
     except SystemExit as ended:  # argparse has said why
         return ended.code if isinstance(ended.code, int) else WRONG_USAGE
     return _run(modules[args.verb], args)
+
+
+def module_of(verb: str) -> ModuleType:
+    """Return the module of a verb."""
+    return import_module(f"stream_ad.cli.{verb.replace('-', '_')}")
 
 
 def _run(module: ModuleType, args: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ from stream_ad.replaying.intake import (
     unjudged_in,
 )
 
+ROUND = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120)
 LOOK, FAIL = 0.01, 0.20
 """Above the first share something needs a look, above the second `check` fails."""
 
@@ -240,11 +241,12 @@ def _lack(one: Unjudged) -> str:
 
 
 def _option_time(seconds: float) -> str:
-    """Return a duration as the options of `train` take it, rounded up to two digits."""
+    """Return a duration as the options of `train` take it: a round one where it is near, else two digits."""
     for unit, size in (("h", 3_600.0), ("m", 60.0), ("s", 1.0)):
         if seconds >= 2 * size or unit == "s":
             number = seconds / size
-            return f"{number:.2g}{unit}" if number < 100 else f"{number:.0f}{unit}"
+            near = min(ROUND, key=lambda one: abs(number / one - 1))
+            return f"{near if abs(number / near - 1) < 0.1 else number:.3g}{unit}"
     return f"{seconds:g}s"
 
 

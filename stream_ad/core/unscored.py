@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from stream_ad.core.batches import Arrays, BoolArray, Float32Array, Int32Array, Int64Array, UInt32Array, WindowBatch
+from stream_ad.core.batches import Arrays, BoolArray, Float64Array, Int32Array, Int64Array, UInt32Array, WindowBatch
 from stream_ad.core.model import Model
 from stream_ad.core.quality import Quality
 from stream_ad.core.ring import NEVER
@@ -22,6 +22,9 @@ LEAST_WINDOWS = 3
 TOGETHER = 1.5
 """Readings are taken to bring their channels together where cells with any value are at most so many times as many
 as cells with a value of the densest channel."""
+
+SUMS = ("windows", "any", "coverage")
+"""State that is summed up over a stretch without a score."""
 
 
 class Lack(StrEnum):
@@ -59,7 +62,7 @@ class UnscoredDevice:
 
 
 class Unscored:
-    """What is known of each device's windows since its last score; 4 c + 20 bytes a slot.
+    """What is known of each device's windows since its last score; 8 c + 25 bytes per slot.
 
     The state depends on the sequence of windows alone, not on how it is cut into batches.
     """
@@ -73,8 +76,9 @@ class Unscored:
             {
                 "since": np.array(NEVER, np.int64),
                 "is_new": np.array(True),
-                "any": np.array(0, np.float32),
-                "coverage": np.zeros(len(self._names), np.float32),
+                "windows": np.array(0, np.int64),
+                "any": np.array(0, np.float64),
+                "coverage": np.zeros(len(self._names), np.float64),
             }
         )
 
@@ -106,28 +110,28 @@ class Unscored:
         since, is_new = self._state["since"], self._state["is_new"]
         unscored = (quality & np.uint32(Quality.UNSCORABLE)) != 0
         scored = slot[~unscored]
+        ended = scored[since[scored] != NEVER]
+        if len(ended):
+            for name in SUMS:
+                self._state[name][ended] = 0
+            since[ended], is_new[ended] = NEVER, False
         if not unscored.any():
-            since[scored] = NEVER
-            is_new[scored] = False
             return
         last_scored = np.full(len(since), -1, np.int64)
         last_scored[scored] = np.flatnonzero(~unscored)  # of equal indices the last written stays
-        since[scored], is_new[scored] = NEVER, False
         rows = np.flatnonzero(unscored)
         rows = rows[rows > last_scored[slot[rows]]]
         self._begin(slot[rows], windows.keys.end_ns[rows])
-        values = ~np.isnan(windows.values[rows])
-        np.maximum.at(self._state["any"], slot[rows], values.any(axis=2).mean(axis=1, dtype=np.float32))
-        np.maximum.at(self._state["coverage"], slot[rows], windows.coverage[rows])
+        is_filled = ~np.isnan(windows.values[rows])
+        np.add.at(self._state["windows"], slot[rows], 1)
+        np.add.at(self._state["any"], slot[rows], is_filled.any(axis=2).mean(axis=1))
+        np.add.at(self._state["coverage"], slot[rows], windows.coverage[rows].astype(np.float64))
 
     def _begin(self, slot: Int32Array, end_ns: Int64Array) -> None:
         """Begin a stretch for devices that had a score until now; one that is new has begun with its first reading."""
         since, is_new = self._state["since"], self._state["is_new"]
         first, at = np.unique(slot, return_index=True)
         begins = since[first] == NEVER
-        fresh = first[begins]
-        self._state["any"][fresh] = 0
-        self._state["coverage"][fresh] = 0
         # A first reading far ahead of its time was refused: the stretch of a new device is not that much later.
         earlier = begins | (is_new[first] & (since[first] > end_ns[at]))
         since[first[earlier]] = end_ns[at[earlier]]
@@ -148,7 +152,8 @@ class Unscored:
 
     def describe(self, slot: int, device: str, newest_ns: int) -> UnscoredDevice:
         """Say what the windows of a device lack."""
-        coverage, filled = self._state["coverage"][slot], float(self._state["any"][slot])
+        windows = max(int(self._state["windows"][slot]), 1)
+        coverage, filled = self._state["coverage"][slot] / windows, float(self._state["any"][slot]) / windows
         lack = lack_of(coverage, filled, self._minimum)
         channel, interval_s = "", 0.0
         if lack is Lack.SLOW:
@@ -173,12 +178,12 @@ class Unscored:
         self._state.restore(arrays)
 
 
-def lack_of(coverage: Float32Array, filled: float, minimum: float) -> Lack:
+def lack_of(coverage: Float64Array, filled: float, minimum: float) -> Lack:
     """Return why windows cannot be scored.
 
     Args:
-        coverage: float32[c], the largest share of cells with a value in any of the windows, per channel.
-        filled: the largest share of cells with a value of any channel.
+        coverage: float64[c], the mean share of cells with a value, per channel.
+        filled: the mean share of cells with a value of any channel.
         minimum: the share a channel needs.
     """
     densest = float(coverage.max(initial=0.0))

@@ -6,7 +6,10 @@ The headers are those of Kafka Connect's error reporting plus ours, so that its 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import orjson
 
 from stream_ad.core.batches import Reason, Refused
 from stream_ad.errors import ContractError
@@ -14,9 +17,15 @@ from stream_ad.io.transport import Headers, Partition, Record
 
 CONNECT = "__connect.errors."
 PREFIX = "stream-ad-"
+RESENT = PREFIX + "resent"
+"""On a record that was put back into the readings: where it first stood. Its letter, if it is refused again, has it
+too, and is never sent again."""
+RESENT_LETTER = PREFIX + "resent-letter"
+"""On a note among the letters: `partition@offset` of a letter that was sent again."""
 MAX_SIDE_BYTES = 16_384
 """Keys and original headers beyond this are left out: the limit is for the value."""
 MAX_DETAIL_BYTES = 2_000
+MAX_RESENT_BYTES = 300
 OWN_BYTES = 4_096
 """What our own headers take at most, the detail included, names of topics too."""
 
@@ -33,6 +42,7 @@ class DeadLetter:
         size: number of bytes it had.
         digest: BLAKE2b (32 bytes, hex) of all of them.
         headers: its own headers.
+        resent: where the record first stood if it had been sent again, "" if not.
     """
 
     source: Partition
@@ -42,6 +52,7 @@ class DeadLetter:
     size: int
     digest: str
     headers: Headers
+    resent: str = ""
 
     @property
     def is_whole(self) -> bool:
@@ -74,6 +85,7 @@ def encode(
     """
     if max_bytes < 65_536:
         raise ContractError(f"max_bytes: expected at least 65536, found {max_bytes}")
+    resent = dict(headers).get(RESENT)
     kept = tuple(pair for pair in headers if not pair[0].startswith((CONNECT, PREFIX)))
     if _size(kept) > MAX_SIDE_BYTES:
         kept = ()
@@ -94,7 +106,11 @@ def encode(
     }
     if refused.first_event_ns is not None:
         facts[PREFIX + "first-event-ns"] = str(refused.first_event_ns)
-    ours = [(name, text.encode()) for name, text in facts.items()]
+    if refused.device:
+        facts[PREFIX + "device"] = refused.device
+    ours = [(name, text.encode("utf-8", "backslashreplace")) for name, text in facts.items()]
+    if resent is not None:
+        ours.append((RESENT, resent[:MAX_RESENT_BYTES]))
     detail = refused.detail.encode("utf-8", "backslashreplace")[:MAX_DETAIL_BYTES]
     ours.append((CONNECT + "exception.message", detail.decode("utf-8", "ignore").encode()))
     return Record(value=value[:room], key=key, headers=(*kept, *ours))
@@ -117,15 +133,63 @@ def decode(value: bytes, headers: Headers) -> DeadLetter:
                 detail=texts[CONNECT + "exception.message"],
                 rows=int(texts[PREFIX + "rows"]),
                 first_event_ns=None if first is None else int(first),
+                device=texts.get(PREFIX + "device", ""),
             ),
             log_ns=int(texts[PREFIX + "log-ns"]),
             value=value,
             size=int(texts[PREFIX + "bytes"]),
             digest=texts[PREFIX + "blake2b"],
             headers=tuple(pair for pair in headers if not pair[0].startswith((CONNECT, PREFIX))),
+            resent=texts.get(RESENT, ""),
         )
     except (KeyError, ValueError) as error:
         raise ContractError(f"dead letter: expected its headers, found: {type(error).__name__} {error}") from error
+
+
+def again(letter: DeadLetter, key: bytes | None, partitions: int) -> Record:
+    """Return a letter's record as it was, marked as resent.
+
+    It goes to the partition where it first stood, which has the state of its device.
+
+    Args:
+        letter: a whole one that was not sent again before.
+        key: the letter's key.
+        partitions: of the readings topic.
+
+    Raises:
+        ContractError: the letter lacks bytes of the record, or was sent again before.
+    """
+    if not letter.is_whole or letter.resent:
+        found = "a letter of a resent record" if letter.resent else f"{len(letter.value)} of {letter.size} bytes"
+        raise ContractError(f"dead letter: expected a whole one that was never sent again, found {found}")
+    number = letter.source.number if letter.source.number < partitions else None
+    mark = (RESENT, f"{letter.source.topic}/{letter.source.number}@{letter.refused.offset}".encode())
+    return Record(letter.value, key, (*letter.headers, mark), number)
+
+
+def note(place: Partition, offset: int) -> Record:
+    """Return the note, for the same partition of the letters, that a letter was sent again."""
+    return Record(b"", None, ((RESENT_LETTER, f"{place.number}@{offset}".encode()),), place.number)
+
+
+def noted(headers: Headers) -> tuple[int, int] | None:
+    """Return partition and offset of the letter that a note is about, None for any other record."""
+    for name, content in headers:
+        if name == RESENT_LETTER:
+            number, _, offset = content.decode("ascii", "replace").partition("@")
+            return (int(number), int(offset)) if number.isdecimal() and offset.isdecimal() else None
+    return None
+
+
+def device_in(value: bytes, key: bytes | None) -> str:
+    """Return the device that a refused record names, as far as it can be made out, else its key, else ""."""
+    try:
+        document = orjson.loads(value)
+    except ValueError:
+        document = None
+    named: Mapping[str, object] = document if isinstance(document, dict) else {}
+    device = named.get("device")
+    return device if isinstance(device, str) and device else (key or b"").decode("utf-8", "replace")
 
 
 def _size(headers: Headers) -> int:

@@ -13,11 +13,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import orjson
 
 from stream_ad.core.batches import Reason, Refused
 from stream_ad.core.pipeline import StepResult
 from stream_ad.core.unscored import Lack, UnscoredDevice
+from stream_ad.io.dead_letters import device_in
 from stream_ad.io.transport import RawBatch
 from stream_ad.io.wire_rows import Decoded
 
@@ -115,18 +115,6 @@ def _example(letter: Refused, raw: RawBatch) -> Example:
     # What was found is at the end of the line.
     detail = letter.detail if len(letter.detail) <= 2 * SHOWN else "…" + letter.detail[-2 * SHOWN + 1 :]
     return Example(_short(device), _short(detail, 2 * SHOWN))
-
-
-def device_in(value: bytes, key: bytes | None) -> str:
-    """Return the device that a record names, else its key, else ""."""
-    try:
-        document = orjson.loads(value)
-    except ValueError:
-        document = None
-    named = document.get("device") if isinstance(document, dict) else None
-    if isinstance(named, str) and named:
-        return named
-    return (key or b"").decode("utf-8", "replace")
 
 
 def _short(text: str, length: int = SHOWN) -> str:

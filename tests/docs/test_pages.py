@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from stream_ad.cli.main import VERBS, build_parser
+from stream_ad.cli.main import VERBS, build_parser, module_of
 from tests.docs.pages import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -43,7 +42,7 @@ def test_the_tree_of_the_design_is_that_of_the_package() -> None:
 
 
 def test_commands_on_the_pages_are_understood() -> None:
-    parser = build_parser({verb: import_module(f"stream_ad.cli.{verb}") for verb in VERBS})
+    parser = build_parser({verb: module_of(verb) for verb in VERBS})
     blocks = [block for page in PAGES for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S)]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("stream-ad ")]
 

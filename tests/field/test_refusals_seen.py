@@ -58,7 +58,12 @@ def with_values(document: dict[str, Any], **values: Any) -> dict[str, Any]:
     return document | {"values": document["values"] | values}
 
 
-def bad_cells(document: dict[str, Any]) -> str:
+def bad_cells(document: dict[str, Any]) -> dict[str, Any]:
+    """A reading without a number, as an OPC gateway writes it."""
+    return document | {"values": dict.fromkeys(CHANNELS, "Bad Input")}
+
+
+def bad_numbers(document: dict[str, Any]) -> str:
     """A reading without a finite number, as a gateway in C writes it."""
     numbers = ", ".join(f'"{name}": NaN' for name in CHANNELS)
     return f'{{"device": "p1", "ts": {document["ts"]}, "values": {{{numbers}}}}}'
@@ -71,7 +76,7 @@ def renamed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 CASES: dict[str, tuple[Change, str, str]] = {
-    "bad_value": (bad_cells, "p1", ""),
+    "bad_value": (bad_cells, "p1", "'Bad Input' as current"),
     "undecodable": (lambda document: f'{{"device": "p1", "ts": {document["ts"]}, "val', "", "JSON"),
     "missing_field": (lambda document: {"device": "p1", "values": document["values"]}, "p1", "ts"),
     "wrong_type": (lambda document: document | {"device": 7}, "7", "expected text"),
@@ -127,7 +132,7 @@ def test_a_cause_is_named_with_its_share_and_an_example(trained: Plant, cause: s
     assert line in trained("check").out
 
 
-@pytest.mark.parametrize("cause", CASES)
+@pytest.mark.parametrize("cause", ["bad_value", "late", "unknown_channel", "unknown_device"])
 def test_a_fifth_fails_the_check(trained: Plant, cause: str) -> None:
     change, _, _ = CASES[cause]
     if cause == "unknown_device":
@@ -185,6 +190,25 @@ def test_nulls_and_channels_left_out_are_no_bad_cells(trained: Plant) -> None:
 
     assert about(trained) == []
     assert looked_at(trained)["intake"]["cells"] == 2_400 - 180
+
+
+def test_numbers_that_are_not_finite_are_bad_values(trained: Plant) -> None:
+    trained.append(changed(0.05, bad_numbers))
+    trained.drain()
+
+    (line,) = about(trained)
+    assert causes(trained)["bad_value"]["count"] == 120
+    assert "5 % of the values are not finite numbers" in line
+
+
+def test_a_bad_cell_costs_the_reading_nothing_else(trained: Plant) -> None:
+    trained.append(changed(0.5, lambda document: with_values(document, temp="#N/A")))
+    trained.drain()
+
+    found = causes(trained)
+    assert list(found) == ["bad_value"]
+    assert found["bad_value"]["share"] == pytest.approx(0.125)
+    assert found["bad_value"]["example"] == {"device": "p1", "value": "'#N/A' as temp"}
 
 
 def test_a_renamed_channel_is_named(trained: Plant) -> None:

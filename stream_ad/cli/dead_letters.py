@@ -1,0 +1,306 @@
+"""`stream-ad dead-letters`: show refused records with where and why, and send them again once the sender is mended."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from stream_ad.cli.output import NS, console, moment_ns, print_json, time_text
+from stream_ad.errors import ConfigError, ContractError, UnreachableError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stream_ad.config import Settings
+    from stream_ad.io.dead_letters import DeadLetter
+    from stream_ad.io.transport import Transport
+
+POLL_S = 0.2
+PATIENCE_S = 60.0
+"""How long following outlives a log that does not answer."""
+BATCH = 200
+"""Letters sent again before their notes are written: so many may go twice if this process is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A letter and where it stands in the log."""
+
+    log_ns: int
+    partition: int
+    offset: int
+    key: bytes | None
+    letter: DeadLetter
+
+    @property
+    def device(self) -> str:
+        """Id of the device as far as it can be made out, else the record's key."""
+        from stream_ad.io.dead_letters import device_in
+
+        return self.letter.refused.device or device_in(self.letter.value, self.key)
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "dead-letters",
+        help="show refused records, follow new ones, send them again",
+        description="Print the records that were refused, wholly or in part: when, where in the readings topic, of "
+        "which device, and why. Reads the topic of dead letters without a consumer group. With --resend the records "
+        "are put back into the readings topic as they were, marked as resent: each letter once, and never again if the "
+        "record is refused again. Readings that were late would be late again, so these only go with --reason late.",
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="continue as letters come, until Ctrl-C")
+    parser.add_argument(
+        "--since", metavar="TIME", help="refused after a time (2026-03-01T12:00:00Z), in the last 15m or 2h, or now"
+    )
+    parser.add_argument("--device", metavar="PATTERN", default="*", help="only of these devices, for example 'pump-1*'")
+    parser.add_argument(
+        "--reason",
+        action="append",
+        default=[],
+        metavar="REASON",
+        help="only with this reason, such as bad_time; repeatable",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per line, with the payload")
+    parser.add_argument("--resend", action="store_true", help="show which records would be sent again; send with --yes")
+    parser.add_argument("--yes", action="store_true", help="with --resend: send")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print letters, or send their records again; return 0.
+
+    Raises:
+        ConfigError: the settings or options are wrong.
+        TransportError: the log or the topic is not there.
+    """
+    from stream_ad.assembly import open_transport
+    from stream_ad.config import load
+    from stream_ad.core.batches import Reason
+
+    settings = load(args.config)
+    since_ns = _since(args.since)
+    if unknown := sorted(set(args.reason) - {reason.value for reason in Reason}):
+        raise ConfigError(
+            f"--reason: expected one of {', '.join(reason.value for reason in Reason)}, found {unknown[0]}"
+        )
+    if (args.resend and args.follow) or (args.yes and not args.resend):
+        raise ConfigError("expected --resend without --follow, and --yes only with --resend")
+    out = console()
+    with contextlib.closing(open_transport(settings)) as transport:
+        topic = settings.stream.dead_letters_topic
+        wanted = (
+            placed
+            for placed in placed_letters(transport, topic, args.follow)
+            if placed.log_ns >= since_ns
+            and fnmatchcase(placed.device, args.device)
+            and (not args.reason or placed.letter.refused.reason.value in args.reason)
+        )
+        if args.resend:
+            return resend(transport, settings, wanted, "late" in args.reason, args.yes, args.json)
+        for placed in wanted:
+            if args.json:
+                print_json(as_json(placed, topic))
+            else:
+                print_line(out, placed)
+            if args.follow:
+                sys.stdout.flush()
+    return 0
+
+
+def placed_letters(transport: Transport, topic: str, follow: bool) -> Iterator[Placed]:
+    """Yield a topic's letters from the earliest retained on, by log time within a look at the log.
+
+    Args:
+        transport: the log.
+        topic: the topic of dead letters.
+        follow: wait for more instead of ending.
+
+    Raises:
+        TransportError: the log does not answer (with `follow`: for `PATIENCE_S`).
+    """
+    position = {number: transport.bounds(place)[0] for number, place in _places(transport, topic)}
+    answered = time.monotonic()
+    while True:
+        try:
+            found = _read_on(transport, topic, position)
+            answered = time.monotonic()
+        except UnreachableError:
+            if not follow or time.monotonic() - answered > PATIENCE_S:
+                raise
+            found = []
+        yield from sorted(found, key=lambda one: (one.log_ns, one.partition, one.offset))
+        if not follow:
+            return
+        if not found:
+            time.sleep(POLL_S)
+
+
+def _places(transport: Transport, topic: str) -> Iterator[tuple[int, Any]]:
+    from stream_ad.io.transport import Partition
+
+    for number in range(transport.topic(topic).partitions):
+        yield number, Partition(topic, number)
+
+
+def _read_on(transport: Transport, topic: str, position: dict[int, int]) -> list[Placed]:
+    """Return what came since the last look, and move the positions on; notes are passed over."""
+    from stream_ad.io.dead_letters import RESENT_LETTER, decode
+
+    found = []
+    for number, place in _places(transport, topic):
+        start, end = position.get(number, 0), transport.bounds(place)[1]
+        for raw in transport.read(place, start, end) if start < end else ():
+            columns = zip(raw.values, raw.keys, raw.headers, raw.log_ns.tolist(), raw.offset.tolist(), strict=True)
+            for value, key, headers, log_ns, offset in columns:
+                if any(name == RESENT_LETTER for name, _ in headers):
+                    continue
+                try:
+                    found.append(Placed(log_ns, number, offset, key, decode(value, headers)))
+                except ContractError as error:
+                    print(f"stream-ad: skipped {topic}/{number}@{offset}: {error}", file=sys.stderr)
+        position[number] = max(start, end)
+    return found
+
+
+# -- sending again --------------------------------------------------------------------------------
+
+
+def resend(
+    transport: Transport, settings: Settings, wanted: Iterable[Placed], with_late: bool, is_sure: bool, as_lines: bool
+) -> int:
+    """Put the records of letters back into the readings topic, or show which would be; return 0.
+
+    Args:
+        transport: the log.
+        settings: of the stream.
+        wanted: letters; those that cannot or must not go again are counted and left.
+        with_late: also those refused as late.
+        is_sure: send, do not only show.
+        as_lines: print JSON.
+    """
+    readings, letters = settings.stream.readings_topic, settings.stream.dead_letters_topic
+    before = sent_before(transport, letters)
+    chosen: list[Placed] = []
+    left: dict[str, int] = {}
+    for placed in wanted:
+        if why := _held_back(placed, readings, before, with_late):
+            left[why] = left.get(why, 0) + 1
+        else:
+            chosen.append(placed)
+    if is_sure:
+        _send(transport, readings, letters, chosen)
+    out = console()
+    for placed in chosen if not is_sure else ():
+        print_json(as_json(placed, letters)) if as_lines else print_line(out, placed)
+    if as_lines:
+        print_json({"resent": len(chosen) if is_sure else 0, "chosen": len(chosen), "left": left})
+        return 0
+    kept = "".join(f"; {count:,} left: {why}" for why, count in sorted(left.items()))
+    what = f"{len(chosen):,} record{'' if len(chosen) == 1 else 's'}"
+    out.print(f"sent {what} again{kept}" if is_sure else f"{what} to send again{kept}; add --yes to send", markup=False)
+    return 0
+
+
+def _held_back(placed: Placed, readings: str, before: set[tuple[int, int]], with_late: bool) -> str:
+    """Return why a letter's record does not go again, "" if it does."""
+    letter = placed.letter
+    if letter.resent:
+        return "refused again after they had been resent"
+    if (placed.partition, placed.offset) in before:
+        return "resent before"
+    if letter.source.topic != readings:
+        return f"of another topic than {readings}"
+    if not letter.is_whole:
+        return "cut to the size limit"
+    if letter.refused.reason.value == "late" and not with_late:
+        return "late, and would be late again (--reason late sends them)"
+    return ""
+
+
+def sent_before(transport: Transport, topic: str) -> set[tuple[int, int]]:
+    """Return partition and offset of the letters that were sent again, from the notes among them."""
+    from stream_ad.io.dead_letters import noted
+
+    found = set()
+    for _, place in _places(transport, topic):
+        for raw in transport.read(place, *transport.bounds(place)):
+            found |= {about for headers in raw.headers if (about := noted(headers)) is not None}
+    return found
+
+
+def _send(transport: Transport, readings: str, letters: str, chosen: list[Placed]) -> None:
+    from stream_ad.io.dead_letters import again, note
+    from stream_ad.io.transport import Partition
+
+    partitions = transport.topic(readings).partitions
+    for start in range(0, len(chosen), BATCH):
+        some = chosen[start : start + BATCH]
+        transport.append(readings, [again(placed.letter, placed.key, partitions) for placed in some])
+        transport.append(letters, [note(Partition(letters, placed.partition), placed.offset) for placed in some])
+
+
+# -- printing -------------------------------------------------------------------------------------
+
+
+def as_json(placed: Placed, topic: str) -> dict[str, object]:
+    """Return a letter as plain values; the payload as text where it is UTF-8, else in base64."""
+    letter, refused = placed.letter, placed.letter.refused
+    try:
+        payload, encoding = letter.value.decode(), "utf-8"
+    except UnicodeDecodeError:
+        payload, encoding = base64.b64encode(letter.value).decode(), "base64"
+    return {
+        "time": time_text(placed.log_ns, seconds=False),
+        "device": placed.device,
+        "reason": refused.reason.value,
+        "detail": refused.detail,
+        "readings": refused.rows,
+        "first_event": None if refused.first_event_ns is None else time_text(refused.first_event_ns, seconds=False),
+        "source": {
+            "topic": letter.source.topic,
+            "partition": letter.source.number,
+            "offset": refused.offset,
+            "time": time_text(letter.log_ns, seconds=False),
+        },
+        "log": {"topic": topic, "partition": placed.partition, "offset": placed.offset},
+        "resent": letter.resent or None,
+        "key": None if placed.key is None else placed.key.decode("utf-8", "replace"),
+        "headers": {name: content.decode("utf-8", "replace") for name, content in letter.headers},
+        "payload": payload,
+        "encoding": encoding,
+        "bytes": letter.size,
+        "is_whole": letter.is_whole,
+    }
+
+
+def print_line(out: Console, placed: Placed) -> None:
+    """Print a letter for a person."""
+    from rich.text import Text
+
+    letter = placed.letter
+    line = Text()
+    line.append(time_text(placed.log_ns), "dim")
+    line.append(f"  {letter.source.number}@{letter.refused.offset}")
+    line.append(f"  {ascii(placed.device)[1:-1] or '—':<12}", "bold")
+    line.append(f"  {letter.refused.reason.value:<13}", "yellow")
+    line.append(f"  {letter.refused.detail}")
+    if letter.resent:
+        line.append(f"  (was resent; first at {letter.resent})", "dim")
+    out.print(line)
+
+
+def _since(text: str | None) -> int:
+    if text is None:
+        return 0
+    try:
+        return moment_ns(text, round(time.time() * NS))
+    except ValueError as error:
+        raise ConfigError(f"--since: {error}") from error
