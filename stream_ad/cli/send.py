@@ -91,14 +91,18 @@ def read_recording(args: argparse.Namespace, zone: str | None = None, stream: st
     from stream_ad.io.recordings import read
 
     layout = Layout.parse(args.layout) if args.layout else None
+    keep = [*filter(None, [getattr(args, "channels", None)]), *getattr(args, "counter", [])]
     return read(
         args.recording,
         layout,
         args.zone or zone,
         args.device,
         stream=stream,
-        time_format=args.time_format,
-        start=args.start,
+        time_format=getattr(args, "time_format", None),
+        start=getattr(args, "start", None),
+        keep=keep,
+        # Devices send their counters, whatever a model makes of them.
+        counters=getattr(args, "verb", "") != "send",
     )
 
 

@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if folder.exists() and not args.replace:
         raise ConfigError(f"{folder}: is there already; --replace takes its place, --out names another")
     recording = read_recording(args, stream=stream_of(args))
+    for note in recording.notes:
+        print(f"note: {note}", file=sys.stderr)
     plan = TrainingPlan(
         name=args.name or folder.name,
         kind=args.detector,

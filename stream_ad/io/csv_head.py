@@ -217,7 +217,7 @@ class _Look:
             stop, under = early.start, [row for row in under if row.start < early.start]
         cells = header.cells
         if header.is_comment:
-            cells = next(csv.reader([header.text.lstrip().lstrip("#")], delimiter=self.separator))
+            cells = self._uncommented(header)
         names = [re.sub(r"\s+", " ", cell).strip() for cell in cells]
         while len(names) > max(self.width, 1) and not names[-1]:
             names.pop()
@@ -290,10 +290,15 @@ class _Look:
         # A header that is a comment: the last one that has as many cells as a row.
         limit = self.rows[self.first].start if self.first < len(self.rows) else 0
         for row in reversed([row for row in self.all if row.is_comment and row.start < limit]):
-            cells = next(csv.reader([row.text.lstrip().lstrip("#")], delimiter=self.separator))
+            cells = self._uncommented(row)
             if len(cells) == self.width > 1 and not any(map(is_number, cells)):
                 return row
         return None
+
+    def _uncommented(self, row: Row) -> list[str]:
+        """Return the cells of a comment; one that is # alone is a name of row numbers."""
+        cells = next(csv.reader([row.text.lstrip()], delimiter=self.separator))
+        return cells if cells[0].strip() == "#" else [cells[0].lstrip("# "), *cells[1:]]
 
 
 def is_number(cell: str) -> bool:

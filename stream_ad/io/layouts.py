@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from stream_ad.core.names import listed
 from stream_ad.errors import RecordingError
+from stream_ad.io.labels import is_label
 
 TIME_NAMES = ("time", "timestamp", "ts", "datetime", "date_time", "event_time", "date", "time_stamp", "_time")
 DEVICE_NAMES = ("device", "device_id", "deviceid", "asset", "asset_id", "machine", "machine_id", "equipment", "host")
@@ -24,7 +25,7 @@ CHANNEL_NAMES = (
     "_field",
 )
 VALUE_NAMES = ("value", "reading", "measurement", "val", "_value")
-LABEL_NAMES = ("anomaly", "changepoint", "label", "is_anomaly", "anomalous")
+SKAB_LABELS = ("anomaly", "changepoint")
 SKAB_COLUMNS = {"datetime", "Accelerometer1RMS", "Accelerometer2RMS"}
 NAB_COLUMNS = ["timestamp", "value"]
 KEYS = ("time", "device", "channel", "value", "labels", "quality")
@@ -122,7 +123,7 @@ def resolve(
     if parts:
         layout = replace(layout, time=parts[0], clock=tuple(parts[1:]))
     if layout.name == "skab":
-        layout = replace(layout, time=layout.time or "datetime", labels=layout.labels or LABEL_NAMES[:2])
+        layout = replace(layout, time=layout.time or "datetime", labels=layout.labels or SKAB_LABELS)
     if layout.name == "nab":
         layout = replace(layout, time=layout.time or "timestamp")
     layout = replace(
@@ -132,8 +133,10 @@ def resolve(
         channel=layout.channel or (_pick(columns, CHANNEL_NAMES) if layout.is_long else ""),
         value=layout.value or (_pick(columns, VALUE_NAMES) if layout.is_long else ""),
         labels=tuple(name for text in layout.labels for name in listed(text, columns, "+") if name in columns)
-        or tuple(name for name in columns if name.lower() in LABEL_NAMES and not layout.is_long),
+        or tuple(name for name in columns if is_label(name)),
     )
+    taken = {layout.time, layout.device, layout.channel, layout.value}
+    layout = replace(layout, labels=tuple(name for name in layout.labels if name not in taken))
     needed = {"time": layout.time} | ({"channel": layout.channel, "value": layout.value} if layout.is_long else {})
     for what, name in needed.items():
         if name not in columns:

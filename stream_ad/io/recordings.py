@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,12 @@ from stream_ad.errors import RecordingError
 from stream_ad.io import time_columns
 from stream_ad.io.blocks import REMARKS, Block
 from stream_ad.io.cells import to_float
+from stream_ad.io.choosing import Choice, choose_channels, label_notes, left_out_notes
 from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices
+from stream_ad.io.labels import STATES, is_label, marks_faults, plain, read_words, to_marks
 from stream_ad.io.layouts import Layout, resolve, stated_columns
 from stream_ad.io.tables import find_files, read_blocks
 from stream_ad.io.times import TimeColumn
-
-MAX_CHANNELS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Recording:
         event_ns: int64[n], event time, UTC nanoseconds, never falls.
         channels: c names, sorted.
         values: float64[n, c]; NaN where there is no value.
-        labels: per label column float32[n]; 1 is anomalous, NaN unknown. No channel.
+        labels: per label column float32[n]; 1 is anomalous, 0 is not, NaN unknown. No channel.
         layout: what the columns were taken for, the first file's where they differ.
         bad_cells: how many cells are bad by `io.cell_rule`; NaN in `values`.
         bad: bool[n, c], which ones; None if there is none.
@@ -42,6 +42,7 @@ class Recording:
         naive: the times had no zone of their own.
         notes: what a person should know of the reading, a line each.
         units: units that the recording states, by channel.
+        left_out: columns that are no channels, each with what it was taken for.
     """
 
     devices: tuple[str, ...]
@@ -57,6 +58,7 @@ class Recording:
     notes: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     bad: BoolArray | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expect("device", self.device, np.int32, (None,))
@@ -69,6 +71,15 @@ class Recording:
 
     def __len__(self) -> int:
         return len(self.device)
+
+    @property
+    def faults(self) -> BoolArray:
+        """bool[n], a label marks the row as faulty."""
+        marked = np.zeros(len(self), bool)
+        for name, label in self.labels.items():
+            if marks_faults(name):
+                marked |= label == 1
+        return marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,8 @@ class _Reader:
         self.device: list[Int32Array] = []
         self.columns = _Columns()
         self.labels = _Columns()
+        self.states = _Columns()  # columns of words that are labels if all of them are known
+        self.no_states: set[str] = set()
         self.tags = _Names()
         self.tag: list[Int32Array] = []  # long only: the channel of each value
         self.value: list[Float64Array] = []
@@ -190,12 +203,27 @@ class _Reader:
             self.device.append(self.devices.encode(block.columns[layout.device], "device", block))
         else:
             self.device.append(np.full(len(block), self.devices.of(device), np.int32))
+        self.labels.add(len(block), {n: self._words(block, n)[0] for n in layout.labels if n in block.columns})
         if layout.is_long:
             self.tag.append(self.tags.encode(block.columns[layout.channel], "channel", block))
             self.value.append(self._numbers(block, layout.value))
             return
-        self.labels.add(len(block), {n: self._numbers(block, n) for n in layout.labels if n in block.columns})
-        self.columns.add(len(block), {n: self._numbers(block, n) for n in layout.channels(tuple(block.columns))})
+        channels = {n: self._numbers(block, n) for n in layout.channels(tuple(block.columns))}
+        states = {n: self._words(block, n) for n in channels if plain(n) in STATES}
+        self.no_states.update(name for name, (_, are_known) in states.items() if not are_known)
+        self.states.add(len(block), {name: values for name, (values, _) in states.items()})
+        self.columns.add(len(block), channels)
+
+    def _words(self, block: Block, name: str) -> tuple[Float64Array, bool]:
+        """Return the numbers for a label's words or numbers, and whether all are words that are known."""
+        return read_words(block.columns[name], to_float(block.columns[name]))
+
+    def marks(self) -> dict[str, Float32Array]:
+        """Return the labels of the rows that were read."""
+        states = [name for name in self.states.parts if name not in self.no_states]
+        found = {name: self.labels.column(name) for name in self.labels.parts}
+        found |= {name: self.states.column(name) for name in states}
+        return {name: to_marks(values) for name, values in found.items()}
 
     def _numbers(self, block: Block, name: str) -> Float64Array:
         """Return float64[n]: NaN missing, infinite bad, which `_finish` takes apart."""
@@ -211,6 +239,8 @@ def read(
     stream: str = "",
     time_format: str | None = None,
     start: str | None = None,
+    keep: Sequence[str] = (),
+    counters: bool = True,
 ) -> Recording:
     """Read a recording.
 
@@ -227,6 +257,8 @@ def read(
         stream: the device of files whose names are nothing but dates.
         time_format: a strptime pattern or a name (`times.FORMAT_NAMES`); if None, found from the whole column.
         start: ISO 8601 time from which elapsed times count.
+        keep: names (or lists of them, as typed) that are channels even if they look like counters or row numbers.
+        counters: leave out columns that only rise.
 
     Raises:
         RecordingError: with file and line where that is known.
@@ -247,15 +279,21 @@ def read(
     if named is None:
         spans = [(owner.name, file, event_ns[rows]) for owner, file, rows in reader.by_file]
         check_apart([(name, file, int(span.min()), int(span.max())) for name, file, span in spans])
+    labels = reader.marks()
     if reader.layout.is_long:
-        codes, event_ns, names, values = pivot(
-            codes, event_ns, np.concatenate(reader.tag), np.concatenate(reader.value), tuple(reader.tags.number)
-        )
-        labels: dict[str, Float32Array] = {}
+        tags, tag = tuple(reader.tags.number), np.concatenate(reader.tag)
+        rows = codes, event_ns, tag
+        codes, event_ns, names, values = pivot(*rows, np.concatenate(reader.value), tags)
+        # A row is marked if one of its values is.
+        labels = {
+            name: np.fmax.reduce(pivot(*rows, marks.astype(np.float64), tags)[3], axis=1)
+            for name, marks in labels.items()
+        }
+        labels |= {name: to_marks(values[:, place]) for place, name in enumerate(names) if is_label(name)}
+        labels = {name: marks.astype(np.float32) for name, marks in labels.items()}
     else:
         names = tuple(sorted(reader.columns.parts))
         values = _stack(reader.columns, names)
-        labels = {name: _label(reader.labels.column(name)) for name in reader.labels.parts}
     whole = Recording(
         devices=tuple(reader.devices.number),
         device=codes,
@@ -268,12 +306,15 @@ def read(
         naive=times.naive,
         units=reader.units,
     )
-    kept, notes = _choose_channels(whole, channels, str(path))
+    choice = Choice(channels, keep, counters, frozenset(reader.unnamed))
+    kept, left_out = choose_channels(whole, choice, str(path))
+    notes = [*left_out_notes(left_out, frozenset(reader.unnamed)), *label_notes(whole)]
     notes += dated_notes([owner for owner, *_ in reader.by_file])
     notes += [REMARKS[name].format(n=f"{count:,}") for name, count in reader.remarks.items()]
     if reader.layout.clock:
         notes.insert(0, f"the time is read from the columns {', '.join((reader.layout.time, *reader.layout.clock))}")
     notes += times.notes
+    whole = replace(whole, left_out=left_out)
     return _finish(whole, kept, device if reader.layout.device else None, notes, str(path))
 
 
@@ -348,24 +389,6 @@ def _stack(columns: _Columns, names: Sequence[str]) -> Float64Array:
     return values
 
 
-def _choose_channels(whole: Recording, wanted: Sequence[str] | None, origin: str) -> tuple[tuple[str, ...], list[str]]:
-    if wanted is not None:
-        lacking = sorted(set(wanted) - set(whole.channels))
-        if lacking:
-            raise RecordingError(f"{origin}: there is no channel {', '.join(map(repr, lacking))}")
-        return tuple(sorted(set(wanted))), []
-    has_values = np.flatnonzero(np.isfinite(whole.values).any(axis=0))
-    kept = tuple(whole.channels[number] for number in has_values)
-    dropped = [name for name in whole.channels if name not in kept]
-    if not kept or len(kept) > MAX_CHANNELS:
-        raise RecordingError(f"{origin}: expected 1 to {MAX_CHANNELS} columns of numbers, found {len(kept)}")
-    return kept, [f"columns without a number are left out: {', '.join(dropped)}"] if dropped else []
-
-
-def _label(column: Float64Array) -> Float32Array:
-    return np.where(np.isfinite(column), column, np.nan).astype(np.float32)
-
-
 def _finish(
     whole: Recording, channels: tuple[str, ...], device: str | None, notes: list[str], origin: str
 ) -> Recording:
@@ -404,6 +427,7 @@ def _finish(
         naive=whole.naive,
         notes=tuple(notes),
         units={name: unit for name, unit in whole.units.items() if name in channels},
+        left_out=whole.left_out,
     )
 
 

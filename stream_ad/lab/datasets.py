@@ -41,8 +41,8 @@ class Run:
 
     @property
     def training(self) -> Recording:
-        """The rows to train and calibrate on."""
-        return rows_of(self.recording, 0, self.training_rows)
+        """The rows to train and calibrate on: all of them, whatever their labels say, as the protocols have it."""
+        return replace(rows_of(self.recording, 0, self.training_rows), labels={})
 
     @property
     def judged_end_ns(self) -> Int64Array:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_ad.core.batches import Float32Array, Float64Array, Int32Array, Int64Array, ReadingBatch, WindowBatch
+from stream_ad.core.batches import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    ReadingBatch,
+    WindowBatch,
+)
 from stream_ad.core.model import Channel, WindowShape
 from stream_ad.core.windowing import TimeRules, Windowing
 from stream_ad.errors import RecordingError
@@ -45,7 +53,7 @@ class Windows:
 
 
 def cut_windows(recording: Recording, channels: Sequence[Channel], shape: WindowShape, every: int = 1) -> Windows:
-    """Cut a recording into windows on the live grid.
+    """Cut a recording into windows on the live grid; those that touch a row marked as a fault are left out.
 
     Args:
         recording: rows in order of time; all of `channels` are there.
@@ -85,7 +93,12 @@ def cut_windows(recording: Recording, channels: Sequence[Channel], shape: Window
         np.concatenate([windows.keys.end_ns for windows in found]),
         np.concatenate([windows.coverage for windows in found]),
     )
-    return joined.take(np.lexsort((joined.device, joined.end_ns)))
+    joined = joined.take(np.lexsort((joined.device, joined.end_ns)))
+    faults = recording.faults
+    if faults.any():
+        touched = touches(joined, shape, recording.device[faults], recording.event_ns[faults])
+        joined = joined.take(np.flatnonzero(~touched))
+    return joined
 
 
 def usable(windows: Windows, min_coverage: float) -> Windows:
@@ -123,3 +136,25 @@ def independent(windows: Windows, shape: WindowShape) -> int:
 
 def _some(windows: WindowBatch, every: int) -> WindowBatch:
     return windows if every == 1 else windows.take(np.flatnonzero(windows.keys.sequence % every == 0))
+
+
+def touches(windows: Windows, shape: WindowShape, device: Int32Array, event_ns: Int64Array) -> BoolArray:
+    """Return whether windows hold a moment of their device, to half a period.
+
+    Args:
+        windows: n windows.
+        shape: their grid.
+        device: int32[m], of each moment.
+        event_ns: int64[m], rising.
+
+    Returns:
+        bool[n].
+    """
+    found = np.zeros(len(windows), bool)
+    for one in np.unique(device):
+        moments = event_ns[device == one] + shape.period_ns // 2
+        rows = np.flatnonzero(windows.device == one)
+        end = windows.end_ns[rows]
+        start = end - shape.samples * shape.period_ns
+        found[rows] = np.searchsorted(moments, end, "left") > np.searchsorted(moments, start, "left")
+    return found

@@ -1,0 +1,100 @@
+"""Columns that say which rows are faults: numbers or words, from people, data sets and simulators."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream_ad.core.batches import Float32Array, Float64Array
+
+NAMES = frozenset(
+    {
+        "anomaly", "anomalies", "is_anomaly", "isanomaly", "anomalous", "is_anomalous", "anomaly_label", "label",
+        "labels", "is_fault", "isfault", "fault", "faults", "faulty", "is_faulty", "fault_label", "fault_number",
+        "faultnumber", "attack", "is_attack", "isattack", "attack_label", "att_flag", "normal_attack",
+        "attack_lable_1_no_attack_1_attack", "outlier", "is_outlier", "isoutlier", "ground_truth", "groundtruth",
+        "failure", "is_failure", "isfailure", "machine_failure", "abnormal", "is_abnormal", "y_true", "changepoint",
+        "change_point", "is_changepoint",
+    }
+)  # fmt: skip
+"""Of label columns, in lower case, with `_` for what is neither letter nor digit."""
+CHANGES = frozenset({"changepoint", "change_point", "is_changepoint"})
+"""Labels that mark where something changes, not how long it is faulty."""
+STATES = frozenset({"status", "state", "condition", "machine_status", "machine_state", "class", "target", "category"})
+"""Names of columns that are labels if their words are."""
+NORMAL = frozenset(
+    {
+        "normal", "ok", "okay", "good", "healthy", "no", "none", "false", "n", "f", "benign", "inlier", "nominal",
+        "clean", "no attack", "no fault", "no anomaly", "no failure", "not anomalous", "non-anomalous", "running",
+        "fine", "regular",
+    }
+)  # fmt: skip
+FAULTY = frozenset(
+    {
+        "attack", "a ttack", "anomaly", "anomalous", "abnormal", "fault", "faulty", "failure", "failed", "broken",
+        "error", "alarm", "defect", "defective", "outlier", "malicious", "recovering", "bad", "damaged",
+        "unhealthy", "true", "yes", "y", "t",
+    }
+)  # fmt: skip
+UNKNOWN = frozenset({"", "unknown", "unlabeled", "unlabelled", "nan", "null", "na", "n/a", "-", "?", "nil"})
+
+
+def plain(name: str) -> str:
+    """Return a name as `NAMES` has it."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def is_label(name: str) -> bool:
+    """Return whether a column is a label by its name."""
+    return plain(name) in NAMES
+
+
+def marks_faults(name: str) -> bool:
+    """Return whether rows that a label marks are faulty: not so for change points."""
+    return plain(name) not in CHANGES
+
+
+def read_words(column: pa.Array, numbers: Float64Array) -> tuple[Float64Array, bool]:
+    """Put numbers for the words of a label.
+
+    Args:
+        column: n cells.
+        numbers: float64[n], the cells that are numbers, others are not finite.
+
+    Returns:
+        float64[n]: the numbers, 0 for words of normal running, 1 for others, NaN for unknown ones; and whether all
+        cells are words that are known here.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    numbers = np.where(np.isfinite(numbers), numbers, np.nan)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return numbers, False
+    coded = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(column, ""))).dictionary_encode()
+    words = coded.dictionary.to_pylist()
+    values = np.array([0.0 if word in NORMAL else np.nan if word in UNKNOWN else 1.0 for word in words])
+    found = values[coded.indices.to_numpy(False)] if len(words) else np.zeros(0)
+    return np.where(np.isnan(numbers), found, numbers), all(word in NORMAL | FAULTY | UNKNOWN for word in words)
+
+
+def to_marks(values: Float64Array) -> Float32Array:
+    """Return 1 where a label marks a fault, 0 where it does not, NaN where it says nothing.
+
+    0 is normal and a number above it a fault or its kind; of -1 and 1, -1 is the fault, as libraries for outliers
+    have it. Numbers that are not whole mark nothing.
+
+    Args:
+        values: float64[n], NaN where there is none.
+    """
+    known = np.isfinite(values)
+    seen = np.unique(values[known])
+    marks = np.full(len(values), np.nan, np.float32)
+    if len(seen) and (seen == np.floor(seen)).all():
+        reversed_ = set(seen.tolist()) == {-1.0, 1.0}
+        marks[known] = np.where(values[known] < 0 if reversed_ else values[known] > 0, 1.0, 0.0)
+        if not reversed_:
+            marks[known & (values < 0)] = np.nan
+    return marks
