@@ -6,7 +6,9 @@ import argparse
 import re
 import shlex
 import sys
+import textwrap
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,10 @@ from stream_ad.errors import ConfigError, RecordingError, StorageError
 
 if TYPE_CHECKING:
     from stream_ad.io.recordings import Description, Recording
+
+LINE_WIDTH, NOTE_WIDTH = 100, 240
+CHANNEL_LINES, NOTE_LINES = 5, 7
+"""What a person looks at: 25 lines in all; `--json` has everything."""
 
 TEMPLATE = """\
 # A stream: one topic of readings, one kind of device, one bundle.
@@ -155,6 +161,11 @@ def summary(out: Path, name: str, found: Description, recording: Recording) -> d
         "end_ns": found.end_ns,
         "time_basis": found.time_basis,
         "zone_needed": recording.naive,
+        "device_names": recording.devices,
+        "units": dict(recording.units),
+        "left_out": dict(recording.left_out),
+        "marked_rows": int(recording.faults.sum()),
+        "layout": recording.layout.name if recording.layout else None,
         "notes": recording.notes,
     }
 
@@ -163,17 +174,18 @@ def tell(args: argparse.Namespace, out: Path, found: Description, recording: Rec
     """Print what was found and what comes next."""
     layout = recording.layout.name if recording.layout else "?"
     print(f"{args.recording}: {found.rows:,} rows, devices: {found.devices:,} ({layout} layout)")
+    print(f"  devices   {named(recording.devices, 8)}")
     guessed = recording.naive and not args.zone
     basis = "no zone in the data, shown as if UTC" if guessed else found.time_basis
     print(f"  time      {time_text(found.start_ns)} to {time_text(found.end_ns)} ({basis})")
     uneven = f", {found.irregular:.0%} of the steps differ" if found.irregular >= 0.005 else ""
     print(f"  period    {duration_text(found.period_ns / NS)}{uneven}")
-    print(f"  channels  {len(found.channels)}")
-    for channel, missing in list(zip(found.channels, found.missing, strict=True))[:40]:
-        print(f"            {channel}{f' ({missing:.1%} missing)' if missing >= 0.0005 else ''}")
+    print(f"  channels  {len(found.channels):,}")
+    for line in channel_lines(found, recording):
+        print(f"            {line}")
     if found.labels:
-        print(f"  labels    {', '.join(found.labels)} (not used as channels)")
-    for note in recording.notes:
+        print(f"  labels    {named(found.labels, 8)} (not used as channels)")
+    for note in brief(recording.notes):
         print(f"  note      {note}")
     print(f"\nWrote {out}. Next:")
     zone = []
@@ -183,6 +195,42 @@ def tell(args: argparse.Namespace, out: Path, found: Description, recording: Rec
     for verb, needs_recording in (("train", True), ("send", True), ("run", False), ("alerts", False)):
         print(f"  {command(args, out, verb, zone if needs_recording else None)}")
     sys.stdout.flush()
+
+
+def named(names: Sequence[str], most: int) -> str:
+    """Return some names on a line, and how many there are."""
+    more = f", … ({len(names):,} in all)" if len(names) > most else ""
+    return _comment(", ".join(name if len(name) <= 60 else f"{name[:59]}…" for name in names[:most])) + more
+
+
+def channel_lines(found: Description, recording: Recording) -> list[str]:
+    """Return the channels with their units and gaps on a few lines, those with most gaps first if not all fit."""
+    entries = []
+    for channel, missing in zip(found.channels, found.missing, strict=True):
+        unit = f" [{recording.units[channel]}]" if channel in recording.units else ""
+        gaps = f" ({missing:.1%} missing)" if missing >= 0.0005 else ""
+        entries.append((missing, f"{_comment(channel)[:80]}{unit}{gaps}"))
+    lines = _wrapped(entry for _, entry in entries)
+    if len(lines) > CHANNEL_LINES:
+        entries.sort(key=lambda entry: -entry[0])
+        lines = _wrapped(entry for _, entry in entries)
+        lines = [*lines[: CHANNEL_LINES - 1], "… (--json lists all of them)"]
+    return lines
+
+
+def brief(notes: Sequence[str]) -> list[str]:
+    """Return the first notes, a line each, and how many more there are."""
+    shown = [_comment(note if len(note) <= NOTE_WIDTH else f"{note[:NOTE_WIDTH]}…") for note in notes]
+    if len(shown) > NOTE_LINES:
+        shown = [*shown[: NOTE_LINES - 1], f"… and {len(notes) - NOTE_LINES + 1} more: --json lists all of them"]
+    return shown
+
+
+def _wrapped(entries: Iterable[str]) -> list[str]:
+    """Return entries on lines, none cut in two."""
+    text = ", ".join(entry.replace(" ", "\0") for entry in entries)
+    lines = textwrap.wrap(text, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\0", " ") for line in lines]
 
 
 def command(args: argparse.Namespace, out: Path, verb: str, zone: list[str] | None) -> str:
