@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_ad.core.batches import Float64Array, expect
 from stream_ad.core.detectors.base import Detector, Settings
+from stream_ad.core.overrange import Overrange
 from stream_ad.core.thresholds.base import Calibration
 from stream_ad.errors import ContractError
 
@@ -64,13 +65,15 @@ class WindowShape:
 
 @dataclass(frozen=True, slots=True)
 class Normaliser:
-    """Per channel `(x - center) / scale`, cut to +-clip; a missing value becomes 0, the centre.
+    """Per channel `(x - center) / scale`; a missing value becomes 0, the centre.
+
+    A detector is fitted on values cut at +-clip; a window beyond it is drawn in as a whole, see `overrange`.
 
     Attributes:
         center: float64[c], mean of the training rows.
         scale: float64[c], > 0, standard deviation of the training rows (a floor keeps a constant
             channel finite). Both may be given as float32, and are widened.
-        clip: cut of the normalised value, > 0.
+        clip: largest normalised value that a detector is fitted on, > 0.
     """
 
     center: Float64Array
@@ -108,6 +111,7 @@ class Model:
             1 means none.
         calibration: leave-block-out scores that seed the thresholds.
         card: the training card: data range, rows, seed, metrics, limits, versions (plain JSON).
+        overrange: what values far from the training mean score; None only in the models that calibrate one.
     """
 
     name: str
@@ -122,6 +126,7 @@ class Model:
     smoothing: float
     calibration: Calibration
     card: Settings = field(default_factory=dict)
+    overrange: Overrange | None = None
 
     def __post_init__(self) -> None:
         names = [channel.name for channel in self.channels]
@@ -129,6 +134,8 @@ class Model:
             raise ContractError(f"model: expected channels with unique names in sorted order, found {names}")
         if len(self.normaliser.center) != len(names):
             raise ContractError(f"model: normaliser has {len(self.normaliser.center)} channels, expected {len(names)}")
+        if self.overrange is not None and len(self.overrange.reach) != len(names):
+            raise ContractError(f"model: expected a reach of {len(names)} channels, found {len(self.overrange.reach)}")
         if not 0 < self.smoothing <= 1:
             raise ContractError(f"model: smoothing must be in (0, 1], found {self.smoothing}")
 

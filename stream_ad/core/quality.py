@@ -25,7 +25,8 @@ class Quality(IntFlag):
     BAD_VALUE = 1 << 5
     """The device sent values that are no finite numbers; they count as missing."""
     CLIPPED = 1 << 6
-    """Normalised values were cut at the clip limit before scoring."""
+    """Values lay beyond the clip, in training standard deviations: the window was drawn in before scoring, and
+    what was drawn in counts in the score."""
     CHANNEL_MISSING = 1 << 7
     """At least one channel is below the bundle's minimum coverage while another is not."""
     CHANNEL_STUCK = 1 << 8

@@ -1,16 +1,18 @@
-"""Scoring: normalise, fill, fixed-size padded chunks, detector.
+"""Scoring: normalise, fill, draw in, fixed-size padded chunks, detector, what far values score.
 
 A detector always sees chunks of one size, padded with zeros, so that a row's score is the same
-bits wherever the row stands and however a poll was cut.
+bits wherever the row stands and however a poll was cut. A larger deviation never scores lower: see
+`overrange`, and docs/adr/0018-larger-never-lower.md.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, ScoreBatch, WindowBatch
+from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int64Array, ScoreBatch, WindowBatch
 from stream_ad.core.detectors.base import Scores, check_scores
 from stream_ad.core.model import Model, Normaliser
+from stream_ad.core.overrange import MOST, NEAR, draw_in, growth, with_far
 from stream_ad.core.quality import Quality, coverage_flags
 
 CHUNK = 128
@@ -26,9 +28,16 @@ class Scoring:
         shape = (model.window.samples, len(model.channels))
         self._center = np.ascontiguousarray(np.broadcast_to(model.normaliser.center, shape)).ravel()
         self._inverse = np.ascontiguousarray(np.broadcast_to(1.0 / model.normaliser.scale, shape)).ravel()
-        self._clip = np.float32(model.normaliser.clip)
-        blank = np.zeros((chunk, model.window.samples, len(model.channels)), np.float32)
-        self._explains = model.detector.score(blank).contribution is not None
+        self._clip = float(model.normaliser.clip)
+        blank = np.zeros((chunk, *shape), np.float32)
+        center = model.detector.score(blank)
+        self._explains = center.contribution is not None
+        self._least, self._near = 0.0, self._clip
+        if (overrange := model.overrange) is not None:
+            # A deviation from the training mean may first lead towards the mean of the detector, by a little.
+            least = float(center.score[0])
+            self._least = least if least <= float(model.calibration.score.min()) else 0.0
+            self._near = min(self._clip, NEAR * float(overrange.reach.min()))
         self._moves = np.array([channel.always_moves for channel in model.channels], np.bool_)
 
     def score(self, windows: WindowBatch) -> ScoreBatch:
@@ -71,28 +80,45 @@ class Scoring:
         contributions: list[Float32Array] = []
         clipped = np.zeros(n, np.bool_)
         for start in range(0, n, self._chunk):
-            rows = min(self._chunk, n - start)
-            part = chunk[:rows]
-            flat = part.reshape(rows, -1)
-            scaled = wide[:rows]
-            np.subtract(values[start : start + rows].reshape(rows, -1), self._center, out=scaled)
-            np.multiply(scaled, self._inverse, out=scaled)
-            with np.errstate(over="ignore"):  # what is beyond float32 is cut as well
-                flat[...] = scaled
+            raw = values[start : start + self._chunk]
+            rows = len(raw)
             chunk[rows:] = 0.0
-            low, high = float(part.min()), float(part.max())  # NaN if there is any
-            if low != low:
-                fill_gaps(part)
-                low, high = float(part.min()), float(part.max())
-            if max(high, -low) > self._clip:
-                clipped[start : start + rows] = (np.abs(part) > self._clip).any(axis=(1, 2))
-                np.clip(part, -self._clip, self._clip, out=part)
+            outside = self._normalise(raw, wide[:rows], chunk[:rows])
+            far = self._draw_in(wide[:rows], chunk[:rows], outside, clipped[start : start + rows])
             found = check_scores(self.model.detector.score(chunk), self._chunk, channels)
+            found = with_far(Scores(np.maximum(found.score, self._least), found.contribution), outside, far)
             score[start : start + rows] = found.score[:rows]
             if found.contribution is not None:
                 contributions.append(found.contribution[:rows])
         joined = np.concatenate(contributions) if contributions else None
         return Scores(score, joined), clipped
+
+    def _normalise(self, raw: Float64Array, wide: Float64Array, out: Float32Array) -> Int64Array:
+        """Write normalised windows, gaps filled in `out` alone, and return the rows that may have a far value."""
+        flat = out.reshape(len(out), -1)
+        with np.errstate(over="ignore"):  # what is beyond float32, or float64, is drawn in
+            np.subtract(raw.reshape(len(raw), -1), self._center, out=wide)
+            np.multiply(wide, self._inverse, out=wide)
+            flat[...] = wide
+        high, low = flat.max(axis=1), flat.min(axis=1)  # NaN if there is any
+        if np.isnan(high).any():
+            fill_gaps(out)
+            high, low = flat.max(axis=1), flat.min(axis=1)
+        return np.flatnonzero(np.maximum(high, -low) > self._near)
+
+    def _draw_in(self, wide: Float64Array, out: Float32Array, rows: Int64Array, clipped: BoolArray) -> Float64Array:
+        """Draw the windows of some rows within the clip, and return float64[k, c], what their far values score."""
+        exact = wide[rows].reshape(len(rows), *out.shape[1:])
+        fill_gaps(exact)
+        np.clip(exact, -MOST, MOST, out=exact)
+        largest = np.abs(exact).max(axis=1)
+        beyond = largest.max(axis=1) > self._clip
+        clipped[rows[beyond]] = True
+        out[rows[beyond]] = draw_in(exact[beyond], self._clip)
+        overrange = self.model.overrange
+        if overrange is None:
+            return np.zeros_like(largest)
+        return overrange.score * growth(largest / overrange.reach)
 
     def _stuck(self, values: Float64Array) -> BoolArray:
         """Return bool[n, c]: the channel always moved in training and stands still in the window."""
@@ -109,7 +135,7 @@ class Scoring:
 
 
 def normalise(values: Float64Array, normaliser: Normaliser) -> Float32Array:
-    """Return raw windows, float64[n, t, c], as a detector sees them: float32, scaled, filled, cut, finite."""
+    """Return raw windows, float64[n, t, c], as a detector is fitted on them: float32, scaled, filled, cut, finite."""
     wide = (values - normaliser.center) * (1.0 / normaliser.scale)
     with np.errstate(over="ignore"):  # what is beyond float32 is cut as well
         out = wide.astype(np.float32)
@@ -117,11 +143,11 @@ def normalise(values: Float64Array, normaliser: Normaliser) -> Float32Array:
     return np.clip(out, -normaliser.clip, normaliser.clip, out=out)
 
 
-def fill_gaps(values: Float32Array) -> None:
+def fill_gaps(values: Float32Array | Float64Array) -> None:
     """Fill missing samples in place: the value before, else the one after, else 0 (the training mean).
 
     Args:
-        values: float32[n, t, c], normalised.
+        values: float32 or float64[n, t, c], normalised.
     """
     rows = np.flatnonzero(np.isnan(values).any(axis=(1, 2)))
     if len(rows) == 0:

@@ -62,6 +62,13 @@ class DetectorPart(Part):
     settings: dict[str, JsonValue]
 
 
+class OverrangePart(Part):
+    """What values far from the training mean score; see `core.overrange`."""
+
+    score: Annotated[float, Field(gt=0)]
+    reach: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=10_000)]
+
+
 class Manifest(Part):
     """Content of manifest.json."""
 
@@ -73,7 +80,9 @@ class Manifest(Part):
     window: WindowPart
     min_coverage: Annotated[float, Field(ge=0, le=1)]
     clip: Annotated[float, Field(gt=0)]
-    """Cut of normalised values, in training standard deviations."""
+    """Largest normalised value that the detector was fitted on, in training standard deviations."""
+    overrange: OverrangePart | None = None
+    """None in bundles made before 0.2.0."""
     detector: DetectorPart
     smoothing: Annotated[float, Field(gt=0, le=1)]
     digests: dict[str, Digest]
@@ -86,13 +95,16 @@ class Manifest(Part):
         names = [channel.name for channel in self.channels]
         if names != sorted(set(names)):
             raise ValueError("channels: expected unique names in sorted order")
+        if self.overrange is not None and len(self.overrange.reach) != len(names):
+            raise ValueError(f"overrange: expected a reach of each of {len(names)} channels")
         if self.window.samples * len(names) > MAX_CELLS:
             raise ValueError(f"window: expected at most {MAX_CELLS:,} cells, samples times channels")
         return self
 
     def content_id(self) -> str:
         """Return the digest of the content, the model's id."""
-        content = self.model_dump(mode="json", exclude={"model_id"})
+        # Fields that came later are not part of the ids of bundles that lack them.
+        content = self.model_dump(mode="json", exclude={"model_id"}, exclude_unset=True)
         return digest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from stream_ad.core.batches import Arrays, Float64Array, expect
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import Detector
 from stream_ad.core.model import Channel, Model, Normaliser, WindowShape
+from stream_ad.core.overrange import LEAST_REACH, Overrange
 from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.base import Calibration
 from stream_ad.errors import (
@@ -50,6 +52,7 @@ from stream_ad.io.bundle_manifest import (
     VERSION,
     WEIGHTS,
     Manifest,
+    OverrangePart,
     pack_json,
     read_checked,
     read_json,
@@ -105,6 +108,8 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
         BundleError: the target is taken, or the bundle does not reproduce the model's scores.
         StorageError: the disk refuses.
     """
+    overrange = model.overrange or _overrange(None, model.calibration, len(model.channels))
+    model = replaced(model, overrange=overrange)
     probe = _probe_with_gap(model, probe_rows)
     files = {
         WEIGHTS: _pack_weights(model.detector.arrays()),
@@ -136,6 +141,7 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
         },
         "min_coverage": float(model.min_coverage),
         "clip": float(model.normaliser.clip),
+        "overrange": {"score": float(overrange.score), "reach": overrange.reach.tolist()},
         "detector": {"kind": model.kind, "settings": dict(model.settings)},
         "smoothing": float(model.smoothing),
         "digests": {name: digest(data) for name, data in files.items()},
@@ -162,8 +168,8 @@ def load(folder: Path) -> Model:
         BundleDigestError: a file or the manifest differs from its digest.
         BundleProbeError: the model does not reproduce its stored scores.
     """
-    model, probe = _load(folder)
-    _expect_agreement(probe, folder)
+    model, probe, is_dated = _load(folder)
+    _expect_agreement(model, probe, folder, is_dated)
     return model
 
 
@@ -173,8 +179,8 @@ def verify(folder: Path) -> list[str]:
     Raises:
         BundleError: as `load`.
     """
-    model, probe = _load(folder)
-    _expect_agreement(probe, folder)
+    model, probe, is_dated = _load(folder)
+    _expect_agreement(model, probe, folder, is_dated)
     lines = [
         f"manifest: format version {VERSION}, {model.name}, model id {model.model_id}",
         f"detector: {model.kind}, {len(model.channels)} channels, window of {model.window.samples} samples",
@@ -208,7 +214,7 @@ def check_fits(model: Model, channels: Mapping[str, str]) -> None:
         raise BundleMismatchError(f"bundle {model.name!r} does not fit the stream: {shown}")
 
 
-def _load(folder: Path) -> tuple[Model, ProbeResult]:
+def _load(folder: Path) -> tuple[Model, ProbeResult, bool]:
     manifest = read_manifest(folder)
     # Hidden names are spared: volumes and file managers leave some.
     extra = sorted(name.name for name in folder.iterdir() if not name.name.startswith("."))
@@ -226,7 +232,7 @@ def _load(folder: Path) -> tuple[Model, ProbeResult]:
     except ContractError as error:
         raise BundleFormatError(f"{folder}: {error}") from error
     probe = unpack_npz(files[PROBE], {"values": FLOATS, "score": "<f8"}, f"{folder / PROBE}")
-    return model, _probe(model, probe, folder / PROBE)
+    return model, _probe(model, probe, folder / PROBE), manifest.overrange is None
 
 
 def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict[str, Any]) -> Model:
@@ -250,7 +256,15 @@ def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict
         smoothing=manifest.smoothing,
         calibration=Calibration(score),
         card=card,
+        overrange=_overrange(manifest.overrange, Calibration(score), len(manifest.channels)),
     )
+
+
+def _overrange(part: OverrangePart | None, calibration: Calibration, channels: int) -> Overrange:
+    """Return what is stored; of a bundle that has none, what its calibration and no extreme of training give."""
+    if part is None:
+        return Overrange.of(calibration.score, np.full(channels, LEAST_REACH, np.float32))
+    return Overrange(part.score, np.array(part.reach, np.float32))
 
 
 def _load_detector(manifest: Manifest, arrays: Arrays, folder: Path) -> Detector:
@@ -282,12 +296,18 @@ def _probe(model: Model, probe: Arrays, path: Path) -> ProbeResult:
     return ProbeResult(len(wanted), bool(np.array_equal(found, wanted)), worst, agrees)
 
 
-def _expect_agreement(probe: ProbeResult, folder: Path) -> None:
-    if not probe.agrees:
+def _expect_agreement(model: Model, probe: ProbeResult, folder: Path, is_dated: bool) -> None:
+    if probe.agrees:
+        return
+    if is_dated:
         raise BundleProbeError(
-            f"{folder}: the model does not reproduce its {probe.rows} probe scores: "
-            f"largest relative difference {probe.worst:.3g}, expected at most {PROBE_RTOL:g}"
+            f"{folder}: made before 0.2.0, which scores values far outside of the training range differently; make it "
+            f"again from its recording: stream-ad train RECORDING --detector {model.kind} --out {folder} --replace"
         )
+    raise BundleProbeError(
+        f"{folder}: the model does not reproduce its {probe.rows} probe scores: "
+        f"largest relative difference {probe.worst:.3g}, expected at most {PROBE_RTOL:g}"
+    )
 
 
 def _probe_with_gap(model: Model, rows: Float64Array) -> Float64Array:

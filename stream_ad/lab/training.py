@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from stream_ad import __version__
-from stream_ad.core.batches import Float64Array, Int64Array, Keys, ScoreBatch
+from stream_ad.core.batches import Float32Array, Float64Array, Int64Array, Keys, ScoreBatch
 from stream_ad.core.deciding import Deciding
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import Progress, no_progress
 from stream_ad.core.incidents import IncidentRules
 from stream_ad.core.model import Channel, Model, Normaliser, WindowShape
+from stream_ad.core.overrange import LEAST_REACH, Overrange
 from stream_ad.core.scoring import Scoring, normalise
 from stream_ad.core.thresholds.base import Calibration
 from stream_ad.core.thresholds.fixed import Fixed
@@ -160,18 +161,28 @@ def _fit(
             calibration=Calibration(np.ones(1)),
         )
 
-    held_out = np.full(len(windows), np.nan)
+    held_out, single = np.full(len(windows), np.nan), np.full(len(windows), np.nan)
     for fold, (inside, outside) in enumerate(blocks(windows, plan.shape, plan.folds)):
-        held_out[inside] = smoothed_scores(fitted(outside, fold + 1), windows.take(inside))
+        model = fitted(outside, fold + 1)
+        single[inside] = Scoring(model).score_values(windows.values[inside]).score
+        held_out[inside] = smoothed_scores(model, windows.take(inside), single[inside])
     model = fitted(np.arange(len(windows)), plan.folds + 1)
     sample = held_out[np.linspace(0, len(held_out) - 1, min(len(held_out), MAX_CALIBRATION)).astype(np.int64)]
-    return replace(model, calibration=Calibration(sample)), held_out
+    seen = Scoring(model).score_values(windows.values).score
+    highest = np.maximum(np.maximum(single, held_out), seen)
+    overrange = Overrange.of(highest, reach_of(windows.values, model.normaliser))
+    return replace(model, calibration=Calibration(sample), overrange=overrange), held_out
 
 
-def smoothed_scores(model: Model, windows: Windows) -> Float64Array:
-    """Return float64[n], the smoothed scores that the live pipe would give windows in order of time."""
+def smoothed_scores(model: Model, windows: Windows, score: Float64Array) -> Float64Array:
+    """Return float64[n], the smoothed scores that the live pipe would give windows in order of time.
+
+    Args:
+        model: whose smoothing counts.
+        windows: n of them, in order of time.
+        score: float64[n], what the model gave each.
+    """
     n = len(windows)
-    scored = Scoring(model).score_values(windows.values)
     deciding = Deciding(
         model.name,
         [channel.name for channel in model.channels],
@@ -185,7 +196,7 @@ def smoothed_scores(model: Model, windows: Windows) -> Float64Array:
         keys=Keys(windows.device, windows.end_ns, row, row, np.zeros(n, np.uint16)),
         quality=np.zeros(n, np.uint32),
         coverage=windows.coverage,
-        score=scored.score,
+        score=score,
         contribution=None,
         model_id="",
     )
@@ -212,6 +223,19 @@ def fit_normaliser(values: Float64Array, clip: float) -> Normaliser:
     still = std <= STILL * np.maximum(level, 1.0)
     scale = np.where(still, np.where(level > 0, 0.01 * level, 1.0), std)
     return Normaliser(mean, np.maximum(scale, 1e-12), clip)
+
+
+def reach_of(values: Float64Array, normaliser: Normaliser) -> Float32Array:
+    """Return float32[c], the largest distance of each channel from its centre in training, at least `LEAST_REACH`.
+
+    Args:
+        values: float64[n, t, c], raw.
+        normaliser: fitted on them.
+    """
+    low, high = np.fmin.reduce(values, axis=(0, 1)), np.fmax.reduce(values, axis=(0, 1))
+    distance = np.fmax(high - normaliser.center, normaliser.center - low) / normaliser.scale
+    found: Float32Array = np.fmax(distance, LEAST_REACH).astype(np.float32)
+    return found
 
 
 def _moves(values: Float64Array) -> list[bool]:

@@ -227,12 +227,10 @@ def test_scoring_leaves_the_windows_alone(case: Case, normal: Float32Array) -> N
 
 @pytest.mark.parametrize("channels", [(0,), (2,), (0, 1), tuple(range(CHANNELS))], ids=str)
 @pytest.mark.parametrize("fault", Fault)
-def test_a_larger_fault_never_scores_lower(
+def test_a_fault_of_eight_deviations_stands_out(
     case: Case, normal: Float32Array, fault: Fault, channels: tuple[int, ...]
 ) -> None:
     without = padded_scores(case.detector, normal)
-    means = [padded_scores(case.detector, inject(normal, fault, sigma, channels)).mean() for sigma in SIGMAS]
-    assert np.all(np.diff([without.mean(), *means]) >= -1e-9 * np.array(means)), means
     largest = padded_scores(case.detector, inject(normal, fault, SIGMAS[-1], channels))
     assert np.median(largest) > np.quantile(without, 0.99)
 
