@@ -12,6 +12,9 @@ from stream_ad.core.batches import BoolArray, Int32Array, Int64Array, ReadingBat
 from stream_ad.core.ring import BAD
 from stream_ad.core.segments import Segments, order_by_slot, runs
 
+DAY_NS = 86_400_000_000_000
+SINCE_1904_NS = 2_082_844_800_000_000_000
+"""From 1904 to 1970: what a time is ahead that counts from 1904."""
 Cells: TypeAlias = Callable[[Segments, Int64Array], Int64Array]
 
 
@@ -92,20 +95,35 @@ def records_of(batch: ReadingBatch) -> Int64Array:
     return np.repeat(record, np.diff(start, append=len(batch.offset)))
 
 
-def refused(rows: Int64Array, batch: ReadingBatch, reason: Reason) -> list[Refused]:
-    """Return one entry a record for readings that are late or too far ahead."""
+def refused(rows: Int64Array, batch: ReadingBatch, reason: Reason, log: Int64Array) -> list[Refused]:
+    """Return one entry a record for readings that are late or too far ahead.
+
+    Args:
+        rows: rows of the batch that are refused.
+        batch: the readings.
+        reason: LATE or FUTURE.
+        log: int64[n], log time at each reading of the batch.
+    """
     if len(rows) == 0:
         return []
     offsets, first, count = np.unique(batch.offset[rows], return_index=True, return_counts=True)
-    what = "older than the watermark of its device" if reason is Reason.LATE else "too far ahead of log time"
-    return [
-        Refused(
-            offset,
-            reason,
-            f"{n} reading(s) {what}",
-            n,
-            int(batch.event_ns[rows[at]]),
-            batch.ids[int(batch.device[rows[at]])],
-        )
-        for offset, at, n in zip(offsets.tolist(), first.tolist(), count.tolist(), strict=True)
-    ]
+    found = []
+    for offset, row, n in zip(offsets.tolist(), rows[first].tolist(), count.tolist(), strict=True):
+        event_ns = int(batch.event_ns[row])
+        what = "older than the watermark of its device" if reason is Reason.LATE else _ahead(event_ns, int(log[row]))
+        found.append(Refused(offset, reason, f"{n} reading(s) {what}", n, event_ns, batch.ids[int(batch.device[row])]))
+    return found
+
+
+def _ahead(event_ns: int, log_ns: int) -> str:
+    """Say how far a reading is ahead of log time, and which mistake gives such a time."""
+    said = f"too far ahead of log time: the first is at {_utc(event_ns)}, log time is {_utc(log_ns)}"
+    if abs(event_ns - SINCE_1904_NS - log_ns) < DAY_NS:
+        return f"{said}; might be milliseconds since 1904"
+    if event_ns - log_ns < DAY_NS:
+        return f"{said}; might be local time sent as UTC, or a clock that is ahead"
+    return said
+
+
+def _utc(time_ns: int) -> str:
+    return str(np.datetime64(time_ns // 1_000_000_000, "s")) + "Z"

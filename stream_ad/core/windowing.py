@@ -138,15 +138,16 @@ class Windowing:
         log = np.maximum(np.maximum.accumulate(batch.record_log_ns), self._log_ns)
         self._log_ns = int(log[-1])
         record = records_of(batch)
-        future = batch.event_ns > log[record] + self._rules.max_ahead_ns
-        letters = refused(np.flatnonzero(future), batch, Reason.FUTURE)
+        log_of = log[record]
+        future = batch.event_ns > log_of + self._rules.max_ahead_ns
+        letters = refused(np.flatnonzero(future), batch, Reason.FUTURE, log_of)
         parts: list[WindowBatch] = []
         if len(slot) > len(letters):
             rows = np.flatnonzero(~future) if letters else None
             work = Arrivals.of(slot, batch, record, rows, bad, self._cells)
             if work is not None:
                 parts, late = self._add_timely(work, log, batch.record_offset, batch.values)
-                letters += refused(np.sort(late), batch, Reason.LATE)
+                letters += refused(np.sort(late), batch, Reason.LATE, log_of)
         idle = self._close_idle(log, batch.record_offset)
         if idle is not None:
             parts.append(self._windows(idle))

@@ -8,6 +8,7 @@ from enum import StrEnum
 import orjson
 
 from stream_ad.core.batches import Reason, Refused
+from stream_ad.io.time_guesses import guess
 from stream_ad.io.wire_json import Unreadable, device_of, parse, shown
 from stream_ad.io.wire_times import EXPECTED, time_ns
 
@@ -75,7 +76,7 @@ def _decode(value: bytes) -> Event:
     device = device_of(document["device"])
     event_ns = time_ns(document["ts"])
     if event_ns is None:
-        raise Unreadable(Reason.BAD_TIME, f"ts: {EXPECTED}, found {shown(document['ts'])}")
+        raise Unreadable(Reason.BAD_TIME, f"ts: {EXPECTED}, found {shown(document['ts'])}{guess(document['ts'])}")
     code = _text("code", document["code"], 1, MAX_CODE_LENGTH)
     text = _text("text", document["text"], 0, MAX_TEXT_LENGTH)
     severity = document["severity"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import pyarrow as pa
 from stream_ad.core.batches import BoolArray, Int32Array, Int64Array, Reason
 from stream_ad.io.cell_rule import LARGEST
 from stream_ad.io.cells import to_float
-from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, Chunk, Found, Stranger, Unreadable, refused_rows, shown
-from stream_ad.io.wire_times import MAX_MS, MIN_MS, milliseconds_ns, time_ns
+from stream_ad.io.time_guesses import guess
+from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, Chunk, Found, Problem, Stranger, Unreadable, refused_rows, shown
+from stream_ad.io.wire_times import EXPECTED, MAX_MS, MIN_MS, milliseconds_ns, time_ns
 
 FLAW = (pa.ArrowException, OSError, ValueError, MemoryError, KeyError, TypeError)
 """What pyarrow raises on malformed input, wherever it is met: names are decoded when they are asked for."""
@@ -48,7 +50,8 @@ def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]
         if names.count(name) != 1:
             raise Unreadable(Reason.MISSING_FIELD, f"{name}: expected one column, found {names.count(name)}")
     codes, ids = _devices(_column(schema, batches, "device"))
-    event_ns, bad_time = _times(_column(schema, batches, "ts"))
+    ts = _column(schema, batches, "ts")
+    event_ns, bad_time = _times(ts)
     known = [channel for channel in channels if channel in names]
     values = np.full((len(codes), len(channels)), np.nan)
     columns: dict[int, Any] = {}
@@ -65,7 +68,7 @@ def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]
     wanted = mine[codes] | no_device
     bad_time, no_device = bad_time & wanted, no_device & wanted
     good = wanted & ~bad_time & ~no_device
-    problem = refused_rows(event_ns, bad_time, no_device) if (bad_time | no_device).any() else None
+    problem = _problem(ts, event_ns, bad_time, no_device) if (bad_time | no_device).any() else None
     bad = np.argwhere((np.abs(values) > LARGEST) & good[:, None])
     bad_cell = shown(columns[int(bad[0, 1])][int(bad[0, 0])].as_py()) if len(bad) else ""
     chunk = Chunk(ids, codes[good], event_ns[good], values[good], bad_cell)
@@ -87,6 +90,19 @@ def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]
         stranger,
         newcomer,
     )
+
+
+def _problem(ts: Any, event_ns: Int64Array, bad_time: BoolArray, no_device: BoolArray) -> Problem:
+    problem = refused_rows(event_ns, bad_time, no_device)
+    if problem.reason is not Reason.BAD_TIME:
+        return problem
+    kind = ts.type
+    first = int(np.flatnonzero(bad_time)[0])
+    cell = ts.slice(first, 1)
+    found = (cell.view(pa.int64()) if pa.types.is_timestamp(kind) else cell)[0].as_py()  # a date may be beyond Python's
+    unit = f" {kind.unit}" if pa.types.is_timestamp(kind) else ""
+    detail = f"{problem.detail}: ts: {EXPECTED}, found {shown(found)}{unit}{'' if unit else guess(found)}"
+    return replace(problem, detail=detail)
 
 
 def _read(raw: bytes, max_rows: int) -> tuple[Any, list[Any]]:

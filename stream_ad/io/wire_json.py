@@ -15,6 +15,7 @@ import numpy as np
 from stream_ad.core.batches import BoolArray, Float64Array, Int32Array, Int64Array, Reason
 from stream_ad.io import json_text
 from stream_ad.io.cell_rule import BAD, LARGEST, numbers_of
+from stream_ad.io.time_guesses import guess
 from stream_ad.io.wire_times import EXPECTED, MAX_MS, MIN_MS, grid_fits, grid_ns, milliseconds_ns, time_ns
 
 MAX_DEVICE_LENGTH = 256
@@ -225,7 +226,9 @@ def _grid(ts: dict[str, Any], samples: int) -> Int64Array:
             raise Unreadable(Reason.MISSING_FIELD, f"ts.{name}: expected this field, found none", samples)
     start_ns, step_ms = time_ns(ts["start"]), ts["step_ms"]
     if start_ns is None:
-        raise Unreadable(Reason.BAD_TIME, f"ts.start: {EXPECTED}, found {shown(ts['start'])}", samples)
+        raise Unreadable(
+            Reason.BAD_TIME, f"ts.start: {EXPECTED}, found {shown(ts['start'])}{guess(ts['start'])}", samples
+        )
     if not grid_fits(start_ns, samples, step_ms):
         raise Unreadable(
             Reason.BAD_TIME,
@@ -267,5 +270,6 @@ def refused_rows(event_ns: Int64Array, bad_time: BoolArray, no_device: BoolArray
 def _explain(problem: Problem, ts: Any, bad_time: BoolArray) -> Problem:
     """Add what was expected and found in the first refused row."""
     first = int(np.flatnonzero(bad_time)[0])
-    what = f"ts: {EXPECTED}, found {shown(ts[first] if type(ts) is list else ts)}"
+    found = ts[first] if type(ts) is list else ts
+    what = f"ts: {EXPECTED}, found {shown(found)}{guess(found)}"
     return Problem(problem.reason, f"{problem.detail}: {what}", problem.rows, problem.first_event_ns)

@@ -16,13 +16,13 @@ import numpy as np
 
 from stream_ad.core.batches import Float64Array, Int64Array
 
-MIN_MS = 31_536_000_000
-"""1971-01-01: whatever is older is a clock that was never set."""
+MIN_MS = 631_152_000_000
+"""1990-01-01: whatever is older is a clock that was never set, or no count of milliseconds since 1970."""
 MAX_MS = 9_214_646_400_000
 """2262-01-01, the last new year that fits into int64 nanoseconds."""
 MIN_NS, MAX_NS = MIN_MS * 1_000_000, MAX_MS * 1_000_000
 
-EXPECTED = "expected epoch milliseconds from 1971 to 2261, or RFC 3339 text with an offset"
+EXPECTED = "expected epoch milliseconds from 1990 to 2261, or RFC 3339 text with an offset"
 
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
