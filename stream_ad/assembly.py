@@ -224,7 +224,8 @@ class Models:
 
 def build_decoder(settings: Settings, model: Model) -> Decoder:
     """Return the decoder for the stream's readings."""
-    return Decoder([channel.name for channel in model.channels], settings.stream.devices)
+    channels = [channel.name for channel in model.channels]
+    return Decoder(channels, settings.stream.devices, ignored=model.ignored)
 
 
 def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from stream_ad.io.recordings import Recording
 
 DETECTOR = "pca"
+MAX_NAME, MAX_IGNORED = 500, 10_000
+"""What a bundle's manifest takes of names that are left out."""
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -104,13 +107,21 @@ def run(args: argparse.Namespace) -> int:
     tell_cost(recording, choice)
     with progress_bar() as progress:
         trained = train(recording, plan, progress, choice.windows)
-    model_id = bundles.save(trained.model, folder, trained.probe, replace=args.replace)
+    model = replace(trained.model, ignored=ignored_names(recording, plan.channels))
+    model_id = bundles.save(model, folder, trained.probe, replace=args.replace)
     if args.json:
         print_json({"bundle": str(folder), "model_id": model_id, **trained.card})
     else:
         tell(plan.shape, trained.card)
         print(f"Wrote {folder} ({args.detector}, {model_id[:16]}, {duration_text(time.monotonic() - begun)})")
     return 0
+
+
+def ignored_names(recording: Recording, channels: Sequence[Channel]) -> tuple[str, ...]:
+    """Return what devices send and the model leaves out on purpose, so that service does not count it as unknown."""
+    used = {channel.name for channel in channels}
+    names = {*recording.left_out, *recording.channels} - used
+    return tuple(sorted(name for name in names if 0 < len(name) <= MAX_NAME))[:MAX_IGNORED]
 
 
 def stream_of(args: argparse.Namespace) -> str:

@@ -112,6 +112,7 @@ class Model:
         calibration: leave-block-out scores that seed the thresholds.
         card: the training card: data range, rows, seed, metrics, limits, versions (plain JSON).
         overrange: what values far from the training mean score; None only in the models that calibrate one.
+        ignored: names that devices send and the model leaves out on purpose: labels, row numbers, counters, texts.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Model:
     calibration: Calibration
     card: Settings = field(default_factory=dict)
     overrange: Overrange | None = None
+    ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [channel.name for channel in self.channels]

@@ -85,6 +85,8 @@ class Manifest(Part):
     """None in bundles made before 0.2.0."""
     detector: DetectorPart
     smoothing: Annotated[float, Field(gt=0, le=1)]
+    ignored: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=500)], ...], Field(max_length=10_000)] = ()
+    """Names that devices send and the model leaves out on purpose."""
     digests: dict[str, Digest]
     """SHA-256 of every other file."""
 

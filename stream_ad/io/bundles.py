@@ -146,6 +146,8 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
         "smoothing": float(model.smoothing),
         "digests": {name: digest(data) for name, data in files.items()},
     }
+    if model.ignored:
+        content["ignored"] = sorted(model.ignored)
     try:
         manifest = Manifest.model_validate_json(pack_json(content, "manifest"))
     except ValidationError as error:
@@ -257,6 +259,7 @@ def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict
         calibration=Calibration(score),
         card=card,
         overrange=_overrange(manifest.overrange, Calibration(score), len(manifest.channels)),
+        ignored=manifest.ignored,
     )
 
 

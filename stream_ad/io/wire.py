@@ -43,16 +43,24 @@ class Decoder:
         channels: the bundle's channels: sorted, distinct, at least one; the columns of `values`.
         devices: the id of the stream's one device, or a shell pattern of its devices' ids, case-sensitive.
         max_bytes: larger records are refused, whatever they hold.
+        ignored: names in readings that are neither used nor unknown.
 
     Raises:
         ContractError: the channels are not sorted and distinct.
     """
 
-    def __init__(self, channels: Sequence[str], devices: str = "*", max_bytes: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        channels: Sequence[str],
+        devices: str = "*",
+        max_bytes: int = 1_000_000,
+        ignored: Sequence[str] = (),
+    ) -> None:
         if not channels or list(channels) != sorted(set(channels)):
             raise ContractError(f"channels: expected sorted distinct names, found {list(channels)}")
         self._channels = tuple(channels)
         self._names = frozenset(channels)
+        self._ignored = frozenset(ignored)
         self._max_bytes = max_bytes
         self._devices = devices
         self._matches: Callable[[str], object] = re.compile(fnmatch.translate(devices)).match
@@ -103,7 +111,7 @@ class Decoder:
         return kind != JSON
 
     def _singles(self, found: Gathered, raw: RawBatch, records: list[int], documents: list[Any]) -> None:
-        for record in take_singles(found, records, documents, self._channels, self._accepts):
+        for record in take_singles(found, records, documents, self._channels, self._accepts, self._ignored):
             self._complete(found, record, raw.values[record], JSON)
 
     def _series(self, found: Gathered, record: int, raw: bytes) -> bool:
@@ -166,7 +174,8 @@ class Decoder:
         others = [name for name in names if name not in self._names]
         arrays = sum(type(values[name]) is simdjson.Array for name in others)
         columns = [values.get(channel) for channel in self._channels]
-        return columns, arrays + len(names) - len(others), others
+        unknown = [name for name in others if name not in self._ignored]
+        return columns, arrays + len(names) - len(others), unknown
 
     def _with_others(self, raw: bytes, samples: int, missing: bytes) -> list[bytes]:
         """Return the samples of each channel as bytes of float64 where some are no numbers.
@@ -188,11 +197,11 @@ class Decoder:
             if not value:
                 raise Unreadable(Reason.UNDECODABLE, "expected a payload, found an empty one")
             if kind == JSON:
-                result = decode_document(value, self._channels, self._accepts)
+                result = decode_document(value, self._channels, self._accepts, self._ignored)
             elif kind == ARROW:
                 from stream_ad.io.wire_arrow import decode_table  # loaded on use: many streams are JSON only
 
-                result = decode_table(value, self._channels, self._accepts, self._max_bytes // 4)
+                result = decode_table(value, self._channels, self._accepts, self._max_bytes // 4, self._ignored)
             else:
                 detail = f"{CONTENT_TYPE}: expected {JSON} or {ARROW}, found {shown(kind)}"
                 raise Unreadable(Reason.UNDECODABLE, detail)

@@ -21,7 +21,13 @@ FLAW = (pa.ArrowException, OSError, ValueError, MemoryError, KeyError, TypeError
 _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
-def decode_table(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool], max_rows: int) -> Found:
+def decode_table(
+    raw: bytes,
+    channels: Sequence[str],
+    is_known: Callable[[str], bool],
+    max_rows: int,
+    ignored: frozenset[str] = frozenset(),
+) -> Found:
     """Decode one Arrow IPC stream.
 
     `ts` is a timestamp with a zone, epoch milliseconds (integers or floats) or RFC 3339 text. What a
@@ -32,18 +38,21 @@ def decode_table(raw: bytes, channels: Sequence[str], is_known: Callable[[str], 
         channels: the bundle's channels, in the order of the columns.
         is_known: tells whether a device belongs to the stream.
         max_rows: more rows than this are refused: compression and null columns hide any number.
+        ignored: names that are neither used nor unknown.
 
     Raises:
         Unreadable: the record is refused wholly.
     """
     try:
-        return _decode(raw, channels, is_known, max_rows)
+        return _decode(raw, channels, is_known, max_rows, ignored)
     except FLAW as error:
         detail = f"expected an Arrow IPC stream, found: {shown(str(error), 200)[1:-1]}"
         raise Unreadable(Reason.UNDECODABLE, detail) from error
 
 
-def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool], max_rows: int) -> Found:
+def _decode(
+    raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool], max_rows: int, ignored: frozenset[str]
+) -> Found:
     schema, batches = _read(raw, max_rows)
     names = schema.names
     for name in ("device", "ts"):
@@ -73,7 +82,7 @@ def _decode(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]
     bad_cell = shown(columns[int(bad[0, 1])][int(bad[0, 0])].as_py()) if len(bad) else ""
     chunk = Chunk(ids, codes[good], event_ns[good], values[good], bad_cell)
     foreign = [name for name, is_mine in zip(ids, mine[:-1].tolist(), strict=True) if not is_mine]
-    unknown = sorted(set(names) - {"device", "ts"} - set(known))
+    unknown = sorted(set(names) - {"device", "ts"} - set(known) - ignored)
     others = ~mine[codes] & (codes >= 0)
     stranger = Stranger(ids[int(codes[others][0])], "", int(others.sum())) if others.any() else None
     newcomer = None

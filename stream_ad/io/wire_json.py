@@ -133,13 +133,16 @@ def device_of(value: Any) -> str:
     return value
 
 
-def decode_document(raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool]) -> Found:
+def decode_document(
+    raw: bytes, channels: Sequence[str], is_known: Callable[[str], bool], ignored: frozenset[str] = frozenset()
+) -> Found:
     """Decode one JSON record of any shape.
 
     Args:
         raw: the payload.
         channels: the bundle's channels, in the order of the columns.
         is_known: tells whether a device belongs to the stream.
+        ignored: names that are neither used nor unknown.
 
     Raises:
         Unreadable: the record is refused wholly.
@@ -174,6 +177,7 @@ def decode_document(raw: bytes, channels: Sequence[str], is_known: Callable[[str
         column = values[channels[bad[0, 1]]]
         chunk = replace(chunk, bad=shown(column[bad[0, 0]] if type(column) is list else column))
     unknown = [name for name in values if name not in known] if len(values) > len(known) else []
+    unknown = [name for name in unknown if name not in ignored]
     newcomer = Stranger(device, unknown[0], samples) if unknown and samples else None
     return Found(chunk, problem, 0, len(unknown), None, unknown[0] if unknown else None, newcomer=newcomer)
 

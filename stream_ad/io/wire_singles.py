@@ -26,6 +26,7 @@ def take_singles(
     documents: Sequence[Any],
     channels: Sequence[str],
     accepts: Callable[[str], bool],
+    ignored: frozenset[str] = frozenset(),
 ) -> list[int]:
     """Take all well-formed single readings.
 
@@ -35,15 +36,16 @@ def take_singles(
         documents: parsed JSON without any array of samples.
         channels: the bundle's channels, in the order of the columns.
         accepts: tells whether a device belongs to the stream.
+        ignored: names that are neither used nor unknown.
 
     Returns:
         the records left for the complete way.
     """
-    if _take(found, records, documents, channels, accepts):
+    if _take(found, records, documents, channels, accepts, ignored):
         return []
     plain = [place for place, document in enumerate(documents) if _is_plain(document)]
     kept = [records[place] for place in plain]
-    if not _take(found, kept, [documents[place] for place in plain], channels, accepts):
+    if not _take(found, kept, [documents[place] for place in plain], channels, accepts, ignored):
         return list(records)
     return sorted(set(records) - set(kept))
 
@@ -68,6 +70,7 @@ def _take(
     documents: Sequence[Any],
     channels: Sequence[str],
     accepts: Callable[[str], bool],
+    ignored: frozenset[str],
 ) -> bool:
     """Take all documents, or none where one of them is not plain."""
     if not documents:
@@ -83,7 +86,7 @@ def _take(
     if foreign:
         mine = [place for place, device in enumerate(devices) if device not in foreign]
         ours = [documents[place] for place in mine]
-        if not _take(found, [records[place] for place in mine], ours, channels, accepts):
+        if not _take(found, [records[place] for place in mine], ours, channels, accepts, ignored):
             return False
         found.skip_device(min(foreign), len(documents) - len(mine))
         first = next(device for device in devices if device in foreign)
@@ -94,7 +97,7 @@ def _take(
         return False
     matrix = _matrix(values, channels)
     if np.isnan(matrix).any() or sum(map(len, values)) != matrix.size:
-        names = frozenset(channels)
+        names = ignored.union(channels)
         extra = [[name for name in row if name not in names] for row in values]
         if any(extra):
             found.skip_channels([name for some in extra for name in some])
