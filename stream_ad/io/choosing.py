@@ -19,6 +19,7 @@ MAX_CHANNELS = 10_000
 NAMED = 10
 
 LABEL = "label"
+QUALITY = "quality"
 NO_NAME = "no name"
 NO_NUMBERS = "no numbers"
 ROW_NUMBER = "row number"
@@ -41,12 +42,14 @@ class Choice:
         keep: names, or lists as typed, that are channels whatever they look like.
         counters: leave out columns that only rise.
         unnamed: columns without a name in the file.
+        quality: columns that say how good others are.
     """
 
     wanted: Sequence[str] | None
     keep: Sequence[str]
     counters: bool
     unnamed: frozenset[str]
+    quality: tuple[str, ...] = ()
 
 
 def choose_channels(whole: Recording, choice: Choice, origin: str) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -60,8 +63,8 @@ def choose_channels(whole: Recording, choice: Choice, origin: str) -> tuple[tupl
     Raises:
         RecordingError: a channel that was asked for is not there, or none is left.
     """
-    measured = [name for name in whole.channels if name not in whole.labels]
-    left_out = dict.fromkeys(whole.labels, LABEL)
+    left_out = {**dict.fromkeys(choice.quality, QUALITY), **dict.fromkeys(whole.labels, LABEL)}
+    measured = [name for name in whole.channels if name not in left_out]
     if choice.wanted is not None:
         lacking = sorted(set(choice.wanted) - set(measured))
         if lacking:

@@ -20,6 +20,7 @@ from stream_ad.io.choosing import Choice, choose_channels, label_notes, left_out
 from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices
 from stream_ad.io.labels import STATES, is_label, marks_faults, plain, read_words, to_marks
 from stream_ad.io.layouts import Layout, resolve, stated_columns
+from stream_ad.io.quality_columns import QualityColumn, quality_columns, quality_notes, without_bad
 from stream_ad.io.tables import find_files, read_blocks
 from stream_ad.io.times import TimeColumn
 
@@ -162,6 +163,7 @@ class _Reader:
         self.labels = _Columns()
         self.states = _Columns()  # columns of words that are labels if all of them are known
         self.no_states: set[str] = set()
+        self.quality: dict[str, QualityColumn] = {}
         self.tags = _Names()
         self.tag: list[Int32Array] = []  # long only: the channel of each value
         self.value: list[Float64Array] = []
@@ -203,6 +205,7 @@ class _Reader:
             self.device.append(self.devices.encode(block.columns[layout.device], "device", block))
         else:
             self.device.append(np.full(len(block), self.devices.of(device), np.int32))
+        self._add_quality(block, layout)
         self.labels.add(len(block), {n: self._words(block, n)[0] for n in layout.labels if n in block.columns})
         if layout.is_long:
             self.tag.append(self.tags.encode(block.columns[layout.channel], "channel", block))
@@ -213,6 +216,20 @@ class _Reader:
         self.no_states.update(name for name, (_, are_known) in states.items() if not are_known)
         self.states.add(len(block), {name: values for name, (values, _) in states.items()})
         self.columns.add(len(block), channels)
+
+    def _add_quality(self, block: Block, layout: Layout) -> None:
+        used = {layout.time, *layout.clock, layout.device, layout.channel, layout.value}
+        columns = [name for name in block.columns if name not in used]
+        for found in quality_columns(columns, layout.quality):
+            if not (layout.is_long and found.target):
+                self.quality.setdefault(found.name, found)
+        for name, quality in self.quality.items():
+            quality.add(self.rows - len(block), block.columns.get(name), len(block))
+
+    def bad_quality(self) -> dict[str, tuple[BoolArray, str, str]]:
+        """Return by quality column which rows are not good, the column they judge, and what to say of it."""
+        found = {name: (one.target, one.bad(self.rows)) for name, one in self.quality.items()}
+        return {name: (bad[0], target, bad[1]) for name, (target, bad) in found.items() if bad is not None}
 
     def _words(self, block: Block, name: str) -> tuple[Float64Array, bool]:
         """Return the numbers for a label's words or numbers, and whether all are words that are known."""
@@ -279,11 +296,16 @@ def read(
     if named is None:
         spans = [(owner.name, file, event_ns[rows]) for owner, file, rows in reader.by_file]
         check_apart([(name, file, int(span.min()), int(span.max())) for name, file, span in spans])
-    labels = reader.marks()
+    quality = reader.bad_quality()
+    labels = {name: marks for name, marks in reader.marks().items() if name not in quality}
     if reader.layout.is_long:
         tags, tag = tuple(reader.tags.number), np.concatenate(reader.tag)
         rows = codes, event_ns, tag
-        codes, event_ns, names, values = pivot(*rows, np.concatenate(reader.value), tags)
+        value = np.concatenate(reader.value)
+        poor = {name: int(np.count_nonzero(bad & np.isfinite(value))) for name, (bad, _, _) in quality.items()}
+        for bad, _, _ in quality.values():
+            value[bad] = np.nan
+        codes, event_ns, names, values = pivot(*rows, value, tags)
         # A row is marked if one of its values is.
         labels = {
             name: np.fmax.reduce(pivot(*rows, marks.astype(np.float64), tags)[3], axis=1)
@@ -294,6 +316,7 @@ def read(
     else:
         names = tuple(sorted(reader.columns.parts))
         values = _stack(reader.columns, names)
+        poor = {name: without_bad(values, names, quality, name) for name in quality}
     whole = Recording(
         devices=tuple(reader.devices.number),
         device=codes,
@@ -306,9 +329,10 @@ def read(
         naive=times.naive,
         units=reader.units,
     )
-    choice = Choice(channels, keep, counters, frozenset(reader.unnamed))
+    choice = Choice(channels, keep, counters, frozenset(reader.unnamed), tuple(quality))
     kept, left_out = choose_channels(whole, choice, str(path))
     notes = [*left_out_notes(left_out, frozenset(reader.unnamed)), *label_notes(whole)]
+    notes += quality_notes(quality, poor)
     notes += dated_notes([owner for owner, *_ in reader.by_file])
     notes += [REMARKS[name].format(n=f"{count:,}") for name, count in reader.remarks.items()]
     if reader.layout.clock:
