@@ -225,7 +225,8 @@ class Models:
 def build_decoder(settings: Settings, model: Model) -> Decoder:
     """Return the decoder for the stream's readings."""
     channels = [channel.name for channel in model.channels]
-    return Decoder(channels, settings.stream.devices, ignored=model.ignored)
+    missing = {channel.name: channel.missing for channel in model.channels if channel.missing}
+    return Decoder(channels, settings.stream.devices, ignored=model.ignored, missing=missing)
 
 
 def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,15 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--start", metavar="TIME", help="start of a recording with elapsed times: 2026-03-02T08:00:00Z")
     parser.add_argument("--device", metavar="NAME", help="name of the device, or the one device to take of several")
+    parser.add_argument(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="[CHANNEL=]VALUE",
+        help="a value that stands for none, of every channel or of one: -9999, temp=-127; may be repeated",
+    )
+    # Python's own pattern knows no exponents and would take -1e20 for an option.
+    parser._negative_number_matcher = re.compile(r"-([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$")
 
 
 def read_recording(args: argparse.Namespace, zone: str | None = None, stream: str = "") -> Recording:
@@ -103,6 +113,7 @@ def read_recording(args: argparse.Namespace, zone: str | None = None, stream: st
         keep=keep,
         # Devices send their counters, whatever a model makes of them.
         counters=getattr(args, "verb", "") != "send",
+        missing=args.missing,
     )
 
 

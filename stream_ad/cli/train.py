@@ -157,6 +157,7 @@ def period_ns(args: argparse.Namespace, recording: Recording) -> int:
 def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Channel, ...]:
     """Return the channels to use with units and fill rules."""
     from stream_ad.core.model import Channel, Fill
+    from stream_ad.core.sentinels import sentinels_of
 
     names = list(recording.channels)
     if args.channels:
@@ -170,12 +171,14 @@ def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Cha
         pattern, age = paired(text, names)
         _given("--hold", pattern, age)
         ages.update(dict.fromkeys(_matching("--hold", pattern, names), _duration_ns("--hold", age)))
+    sentinels = sentinels_of(args.missing, [*recording.channels, *recording.left_out])
     return tuple(
         Channel(
             name,
             units.get(name, ""),
             Fill.HOLD if name in ages else Fill.NAN,
             ages.get(name, 0),
+            missing=sentinels.get(name, ()),
         )
         for name in sorted(set(names))
     )

@@ -34,6 +34,7 @@ class Channel:
         hold_max_age_ns: maximum age of a held value; unused for `Fill.NAN`.
         always_moves: in training the channel had more than one value in every window, so that a
             window without movement means a stuck sensor.
+        missing: values that stand for none (-9999): they count as missing.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Channel:
     fill: Fill = Fill.NAN
     hold_max_age_ns: int = 0
     always_moves: bool = False
+    missing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Model:
 def grid_differences(one: Model, other: Model) -> list[str]:
     """Say where two models need other windows: with none, one can take the other's place between two windows.
 
-    Compared are the window and each channel's name, unit and fill rule.
+    Compared are the window and each channel's name, unit, fill rule and values that stand for none.
     """
     found = []
     if one.window != other.window:
@@ -155,11 +157,16 @@ def grid_differences(one: Model, other: Model) -> list[str]:
         found.append(f"channels {names[0]}, not {names[1]}")
         return found
     for mine, theirs in zip(one.channels, other.channels, strict=True):
-        if (mine.unit, mine.fill, mine.hold_max_age_ns) != (theirs.unit, theirs.fill, theirs.hold_max_age_ns):
+        if _compared(mine) != _compared(theirs):
             found.append(f"channel {theirs.name} with {_rules(theirs)}, not {_rules(mine)}")
     return found
 
 
+def _compared(channel: Channel) -> tuple[object, ...]:
+    return channel.unit, channel.fill, channel.hold_max_age_ns, channel.missing
+
+
 def _rules(channel: Channel) -> str:
     held = f" for {channel.hold_max_age_ns / 1e9:g} s" if channel.fill is Fill.HOLD else ""
-    return f"unit {channel.unit or 'unknown'!r} and fill {channel.fill}{held}"
+    missing = f" without {', '.join(f'{value:g}' for value in channel.missing)}" if channel.missing else ""
+    return f"unit {channel.unit or 'unknown'!r} and fill {channel.fill}{held}{missing}"

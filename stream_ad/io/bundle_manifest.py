@@ -45,6 +45,7 @@ class ChannelPart(Part):
     fill: Fill
     hold_max_age_ns: Nanoseconds
     always_moves: bool
+    missing: Annotated[tuple[float, ...], Field(max_length=100)] = ()
 
 
 class WindowPart(Part):

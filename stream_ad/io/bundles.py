@@ -131,6 +131,7 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
                 "fill": channel.fill.value,
                 "hold_max_age_ns": channel.hold_max_age_ns,
                 "always_moves": bool(channel.always_moves),
+                **({"missing": list(channel.missing)} if channel.missing else {}),
             }
             for channel in model.channels
         ],
@@ -246,7 +247,14 @@ def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict
         name=manifest.name,
         model_id=manifest.model_id,
         channels=tuple(
-            Channel(channel.name, channel.unit, channel.fill, channel.hold_max_age_ns, channel.always_moves)
+            Channel(
+                channel.name,
+                channel.unit,
+                channel.fill,
+                channel.hold_max_age_ns,
+                channel.always_moves,
+                channel.missing,
+            )
             for channel in manifest.channels
         ),
         window=WindowShape(window.period_ns, window.samples, window.stride),

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, expect
+from stream_ad.core.sentinels import sentinels_of, take_out
 from stream_ad.errors import RecordingError
 from stream_ad.io import time_columns
 from stream_ad.io.blocks import REMARKS, Block
@@ -258,6 +259,7 @@ def read(
     start: str | None = None,
     keep: Sequence[str] = (),
     counters: bool = True,
+    missing: Sequence[str] = (),
 ) -> Recording:
     """Read a recording.
 
@@ -276,6 +278,7 @@ def read(
         start: ISO 8601 time from which elapsed times count.
         keep: names (or lists of them, as typed) that are channels even if they look like counters or row numbers.
         counters: leave out columns that only rise.
+        missing: values that stand for none, as typed (`core.sentinels.sentinels_of`).
 
     Raises:
         RecordingError: with file and line where that is known.
@@ -317,6 +320,7 @@ def read(
         names = tuple(sorted(reader.columns.parts))
         values = _stack(reader.columns, names)
         poor = {name: without_bad(values, names, quality, name) for name in quality}
+    taken_out = take_out(values, names, sentinels_of(missing, names))
     whole = Recording(
         devices=tuple(reader.devices.number),
         device=codes,
@@ -338,6 +342,8 @@ def read(
     if reader.layout.clock:
         notes.insert(0, f"the time is read from the columns {', '.join((reader.layout.time, *reader.layout.clock))}")
     notes += times.notes
+    if missing:
+        notes.append(f"{taken_out:,} cells hold a value of --missing and count as missing")
     whole = replace(whole, left_out=left_out)
     return _finish(whole, kept, device if reader.layout.device else None, notes, str(path))
 

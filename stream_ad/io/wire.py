@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class Decoder:
         devices: the id of the stream's one device, or a shell pattern of its devices' ids, case-sensitive.
         max_bytes: larger records are refused, whatever they hold.
         ignored: names in readings that are neither used nor unknown.
+        missing: by channel, values that stand for none; they count as missing.
 
     Raises:
         ContractError: the channels are not sorted and distinct.
@@ -55,6 +56,7 @@ class Decoder:
         devices: str = "*",
         max_bytes: int = 1_000_000,
         ignored: Sequence[str] = (),
+        missing: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         if not channels or list(channels) != sorted(set(channels)):
             raise ContractError(f"channels: expected sorted distinct names, found {list(channels)}")
@@ -62,6 +64,7 @@ class Decoder:
         self._names = frozenset(channels)
         self._ignored = frozenset(ignored)
         self._max_bytes = max_bytes
+        self._missing = dict(missing or {})
         self._devices = devices
         self._matches: Callable[[str], object] = re.compile(fnmatch.translate(devices)).match
         self._known: dict[str, bool] = {}
@@ -97,7 +100,7 @@ class Decoder:
                 records, documents = [], []
         self._singles(found, raw, records, documents)
         self._check_times(found, raw)
-        return assemble(found, raw, self._channels)
+        return assemble(found, raw, self._channels, self._missing)
 
     def _unusual(self, found: Gathered, record: int, value: bytes, headers: Headers) -> bool:
         """Take a record that is too large or not JSON."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from stream_ad.core.batches import BoolArray, Float64Array, Int64Array, ReadingBatch, Refused
+from stream_ad.core.sentinels import take_out
 from stream_ad.io.cell_rule import LARGEST
 from stream_ad.io.transport import RawBatch
 from stream_ad.io.wire_json import Chunk, Problem, shown
@@ -157,13 +158,16 @@ class _Part(NamedTuple):
     values: Float64Array
 
 
-def assemble(found: Gathered, raw: RawBatch, channels: Sequence[str]) -> Decoded:
+def assemble(
+    found: Gathered, raw: RawBatch, channels: Sequence[str], missing: Mapping[str, Sequence[float]]
+) -> Decoded:
     """Put all readings into log order.
 
     Args:
         found: what the records held; no record occurs in two of its lists of readings.
         raw: the batch it came from.
         channels: the columns.
+        missing: by channel, values that stand for none.
     """
     width = len(channels)
     parts = list(_parts(found, width))
@@ -185,6 +189,8 @@ def assemble(found: Gathered, raw: RawBatch, channels: Sequence[str]) -> Decoded
         ids, slot = _by_first_row(ids, slot)
     bad_rows: BoolArray | None = None
     example = None
+    if missing:
+        take_out(values, channels, missing)
     bad = np.abs(values) > LARGEST
     bad_cells = int(np.count_nonzero(bad))
     if bad_cells:
