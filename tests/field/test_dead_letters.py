@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stream_ad.assembly import open_transport
-from stream_ad.io.transport import Headers, Partition
+from stream_ad.cli.main import main
+from stream_ad.io.transport import Headers, Partition, Record
 from tests.field.plant import Plant
 from tests.field.seen import trained_folder
 from tests.field.signals import CHANNELS, START, machine
+from tests.support.e2e import Stream, fleet_records
+from tests.support.roles import open_scorer, work_off
 
 START_MS = int(START.timestamp() * 1000) + 100_000_000
 
@@ -152,3 +156,34 @@ def test_a_stream_without_letters_shows_none(plant: Plant, once: Path) -> None:
 
     assert plant.ok("dead-letters").out == ""
     assert "0 records to send again" in plant.ok("dead-letters", "--resend").out
+
+
+def test_on_every_log_a_record_goes_again_once_and_counts(
+    make_stream: Callable[..., Stream], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = make_stream(partitions=2)
+    role = open_scorer(stream)
+    bad = [Record(b"no json", key, (("h", b"v"),), number) for number, key in enumerate([b"pump-1", None])]
+    stream.send([*islice(fleet_records(duration_s=300), 150), *bad])
+    work_off(role, stream)
+
+    def printed(*words: str) -> str:
+        assert main([*words, "-c", str(stream.config)]) == 0
+        return capsys.readouterr().out
+
+    first = [json.loads(line) for line in printed("dead-letters", "--json").splitlines()]
+    for count in (len(first), 0):
+        assert f"sent {count} record" in printed("dead-letters", "--resend", "--yes")
+        work_off(role, stream)
+    role.close()
+    found = [json.loads(line) for line in printed("dead-letters", "--json").splitlines()]
+    again = [one for one in found if one["resent"]]
+    assert len(found) == 2 * len(first)
+    assert {one["resent"] for one in again} == {
+        f"{one['source']['topic']}/{one['source']['partition']}@{one['source']['offset']}" for one in first
+    }
+    ours = [one for one in again if one["headers"].get("h") == "v"]
+    assert sorted((str(one["key"]), one["source"]["partition"]) for one in ours) == [("None", 1), ("pump-1", 0)]
+    main(["status", "--json", "-c", str(stream.config)])
+    causes = json.loads(capsys.readouterr().out)["intake"]["causes"]
+    assert sum(one["count"] for one in causes if one["cause"] != "unknown_device") == len(found)
