@@ -97,7 +97,7 @@ class Plant:
 
     def drain(self, config: str = "stream.toml") -> None:
         """Run a scorer and an archiver in this process until all input is scored and filed."""
-        settings = self.settings(config)
+        settings = _hasty(self.settings(config))
         reader = open_transport(settings)
         try:
             context = RoleContext(settings, 0, lambda: None)
@@ -127,6 +127,13 @@ class Plant:
             return found
         finally:
             transport.close()
+
+
+def _hasty(settings: Settings) -> Settings:
+    """Return settings with which roles neither wait for a fuller commit nor for a fuller part; results are the same."""
+    commit = settings.commit.model_copy(update={"every_s": 0.05})
+    store = settings.store.model_copy(update={"part_max_age_s": 0.05})
+    return settings.model_copy(update={"commit": commit, "store": store})
 
 
 def _work(role: Scorer | Archiver, is_done: Callable[[], bool]) -> None:
