@@ -23,10 +23,10 @@ from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.base import Threshold
 from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.core.windowing import TimeRules, Windowing
-from stream_ad.errors import BundleDigestError, ConfigError, TopicError
+from stream_ad.errors import AccessError, BundleDigestError, ConfigError, TopicError
 from stream_ad.io import bundles, journal
 from stream_ad.io.kafka_security import Security, read_secret, readable_by_others
-from stream_ad.io.transport import TopicInfo, Transport
+from stream_ad.io.transport import Partition, TopicInfo, Transport
 from stream_ad.io.wire import Decoder
 
 GROUP = "stream-ad"
@@ -100,14 +100,15 @@ def exposed_secrets(settings: Settings) -> list[Path]:
 def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicInfo]:
     """Check the readings topic and make the output topics that are missing.
 
-    Scores and journal go to the same partition number as the readings they tell of, so these topics have as many.
+    Scores and journal go to the same partition number as the readings they tell of, so these topics have as many;
+    partitions that were added to the readings are added to them, where we may.
     Several streams may share the topics of alerts, dead letters and commands, whatever their numbers of partitions.
 
     Returns:
         what the log says of each topic, by name.
 
     Raises:
-        TopicError: there is no readings topic, or scores or journal have another number of partitions.
+        TopicError: there is no readings topic, or scores or journal have more partitions.
         ConfigError: record times are producers' and the settings do not accept that.
         AccessError: we may not make a topic.
     """
@@ -118,18 +119,10 @@ def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicIn
             f"{stream.readings_topic}: expected message.timestamp.type=LogAppendTime, found producers' times; "
             "set it on the topic, or accept the risk with time.trust_producer_clocks = true"
         )
-    try:
-        found = {
-            stream.scores_topic: transport.ensure_topic(stream.scores_topic, readings.partitions),
-            stream.journal_topic: transport.ensure_topic(
-                stream.journal_topic, readings.partitions, journal.KEEP_FOR_EVER
-            ),
-        }
-    except TopicError as error:
-        raise TopicError(
-            f"{error}, as many as {readings.name}: they cannot be changed once scores exist; a stream over a readings "
-            "topic with another count needs a new stream.name"
-        ) from error
+    found = {
+        name: _ensure_output(transport, stream.journal_topic, name, readings, made_with)
+        for name, made_with in ((stream.scores_topic, None), (stream.journal_topic, journal.KEEP_FOR_EVER))
+    }
     shared = {stream.alerts_topic: readings.partitions, stream.dead_letters_topic: readings.partitions}
     for name, partitions in (shared | {stream.control_topic: 1}).items():
         try:
@@ -137,6 +130,50 @@ def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicIn
         except TopicError:
             found[name] = transport.ensure_topic(name, partitions)
     return found | {stream.readings_topic: readings}
+
+
+def _ensure_output(
+    transport: Transport, journal_topic: str, name: str, readings: TopicInfo, made_with: Mapping[str, str] | None
+) -> TopicInfo:
+    """Return a topic that is partitioned as the readings: made where it is missing, extended where it has fewer.
+
+    It may still have fewer: where we may not add any.
+
+    Raises:
+        TopicError: it has more partitions than the readings, or fewer, and the readings were made anew.
+        AccessError: it is missing, and we may not make it.
+    """
+    try:
+        return transport.ensure_topic(name, readings.partitions, made_with)
+    except TopicError as error:
+        found = transport.topic(name)
+        if found.partitions < readings.partitions and is_growth(transport, journal_topic, readings):
+            return extended(transport, found, readings.partitions)
+        raise TopicError(
+            f"{error}, as many as {readings.name}: they cannot be changed once scores exist; a stream over a readings "
+            "topic with another count needs a new stream.name"
+        ) from error
+
+
+def is_growth(transport: Transport, journal_topic: str, readings: TopicInfo) -> bool:
+    """Return whether partitions were added to the readings; False where the topic was made anew with more."""
+    try:
+        count = transport.topic(journal_topic).partitions
+    except TopicError:
+        return True
+    for number in range(count):
+        for entry in journal.read(transport, Partition(journal_topic, number)):
+            if isinstance(entry, journal.StartEntry) and entry.topic_id:
+                return entry.topic_id == readings.topic_id
+    return True
+
+
+def extended(transport: Transport, topic: TopicInfo, partitions: int) -> TopicInfo:
+    """Return a topic with partitions added, or as it is where we may not add any."""
+    try:
+        return transport.extend_topic(topic.name, partitions)
+    except (AccessError, TopicError):
+        return topic
 
 
 def max_payload_bytes(settings: Settings, topics: Mapping[str, TopicInfo]) -> int:

@@ -17,6 +17,7 @@
     │   ├── TopicError              a topic is missing, has another partition count or other settings
     │   ├── RecordTooLargeError     a record exceeds what the topic takes
     │   ├── PositionError           a position cannot be read from: none, out of range, not ours
+    │   │   └── OffsetsError            a group's offsets were deleted or moved by somebody else than its role
     │   ├── JournalError            an entry of the journal is missing, malformed or out of order
     │   ├── FencedError             a newer owner took over; this process must publish nothing more
     │   └── AccessError             the broker refused who we are, or we its certificate
@@ -25,6 +26,7 @@
     └── StorageError            a folder or file cannot be written or read
         ├── CheckpointError         a checkpoint is unusable
         └── ScoreLogError           the Parquet score log is broken or another process owns the span
+            ├── PartsGoneError          parts that were there are gone, or the archiver's offset was moved
             ├── PartExistsError         a part with this start is already linked
             ├── PartMovedError          a part was merged into another since the folder was listed
             └── BusyError               another compaction is running
@@ -91,6 +93,10 @@ class PositionError(TransportError):
     """A position cannot be read from: none committed, out of range, or the partition is not ours."""
 
 
+class OffsetsError(PositionError):
+    """A group's offsets are not those that its role committed: they were deleted or moved."""
+
+
 class JournalError(TransportError):
     """An entry of the journal is missing, malformed or out of order."""
 
@@ -121,6 +127,10 @@ class CheckpointError(StorageError):
 
 class ScoreLogError(StorageError):
     """The Parquet score log is broken or another process owns the span."""
+
+
+class PartsGoneError(ScoreLogError):
+    """Parts that were there are gone, or the archiver's offset was moved: a person must decide."""
 
 
 class PartExistsError(ScoreLogError):

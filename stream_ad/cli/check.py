@@ -52,7 +52,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="check settings, log, topics, bundle, folders and ports",
         description="Say, a line each, whether what a run needs is in place. Exits with 1 if anything is not.",
     )
-    parser.add_argument("--create", action="store_true", help="make the topics that are missing")
+    parser.add_argument(
+        "--create", action="store_true", help="make the topics that are missing, add partitions that are"
+    )
     parser.add_argument(
         "--partitions", type=int, metavar="N", help=f"partitions of the topics made ({PARTITIONS}, or as the readings)"
     )
@@ -124,6 +126,7 @@ def check_log(settings: Settings, create: bool, partitions: int | None) -> Itera
                 transport.topic(settings.stream.readings_topic)
             yield Finding("log", True, where)
             yield from check_topics(transport, settings, create, partitions)
+            yield from check_positions(transport, settings)
             yield from check_rights(transport, settings)
             yield from check_readings(transport, settings)
             yield from check_intake(transport, settings)
@@ -155,13 +158,15 @@ def check_rights(transport: Transport, settings: Settings) -> Iterator[Finding]:
 
 def check_topics(transport: Transport, settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
     """Check the topics: there, times by the log, scores and journal partitioned as the readings, sizes."""
+    from stream_ad.assembly import is_growth
     from stream_ad.io.journal import KEEP_FOR_EVER
 
     stream = settings.stream
     try:
         readings = find_topic(transport, stream.readings_topic, create, partitions or PARTITIONS)
-        scores = find_topic(transport, stream.scores_topic, create, readings.partitions)
-        journal = find_topic(transport, stream.journal_topic, create, readings.partitions, KEEP_FOR_EVER)
+        create_more = create and is_growth(transport, stream.journal_topic, readings)
+        scores = find_output(transport, stream.scores_topic, create, create_more, readings)
+        journal = find_output(transport, stream.journal_topic, create, create_more, readings, KEEP_FOR_EVER)
         others = [
             find_topic(transport, name, create, partitions or readings.partitions)
             for name in (stream.alerts_topic, stream.dead_letters_topic)
@@ -178,6 +183,26 @@ def check_topics(transport: Transport, settings: Settings, create: bool, partiti
     if not wrong and not readings.append_time:
         good = good.replace("append times", "producers' times, trusted")
     yield Finding("topics", not wrong, "\n".join(wrong) or good)
+
+
+def check_positions(transport: Transport, settings: Settings) -> Iterator[Finding]:
+    """Say where the scorer's group stands at offsets that no scorer committed; nothing where all are right."""
+    from stream_ad.assembly import group
+    from stream_ad.io.transport import Partition
+    from stream_ad.replaying.standing import VERB, partitions_of, position_fault
+
+    wrong = []
+    topic = settings.stream.readings_topic
+    try:
+        for number in range(partitions_of(transport, topic)):
+            partition = Partition(topic, number)
+            position = transport.committed(group(settings, "scorer"), partition)
+            if fault := position_fault(settings, transport, partition, position):
+                wrong.append(f"partition {number}: {fault}; {VERB}")
+    except RightsError:
+        return  # another line tells
+    if wrong:
+        yield Finding("offsets", False, "\n".join(wrong))
 
 
 def check_readings(transport: Transport, settings: Settings) -> Iterator[Finding]:
@@ -293,6 +318,26 @@ def find_topic(
         return transport.ensure_topic(name, partitions, made_with)
 
 
+def find_output(
+    transport: Transport,
+    name: str,
+    create: bool,
+    extend: bool,
+    readings: TopicInfo,
+    made_with: Mapping[str, str] | None = None,
+) -> TopicInfo:
+    """Return a topic that has to be partitioned as the readings: made or extended where wanted.
+
+    Raises:
+        TopicError: it is missing, or cannot be made or extended.
+        RightsError: we may not.
+    """
+    found = find_topic(transport, name, create, readings.partitions, made_with)
+    if extend and found.partitions < readings.partitions:
+        return transport.extend_topic(name, readings.partitions)
+    return found
+
+
 def topic_faults(
     settings: Settings, readings: TopicInfo, scores: TopicInfo, journal: TopicInfo, others: list[TopicInfo]
 ) -> Iterator[str]:
@@ -305,7 +350,14 @@ def topic_faults(
             "or time.trust_producer_clocks = true"
         )
     for topic in (scores, journal):
-        if topic.partitions != readings.partitions:
+        if topic.partitions < readings.partitions:
+            added = ", ".join(map(str, range(topic.partitions, readings.partitions)))
+            yield (
+                f"{topic.name} has {_count(topic.partitions, 'partition')}, {readings.name} has "
+                f"{readings.partitions}: partition {added} of the readings is not scored; `stream-ad check --create` "
+                "adds partitions, and running scorers then take them"
+            )
+        elif topic.partitions > readings.partitions:
             yield (
                 f"{topic.name} has {_count(topic.partitions, 'partition')}, {readings.name} has "
                 f"{readings.partitions}: they must be equal, and cannot be changed once scores exist"

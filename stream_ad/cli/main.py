@@ -25,6 +25,7 @@ VERBS = (
     "run",
     "status",
     "swap",
+    "reposition",
     "alerts",
     "dead-letters",
     "scores",

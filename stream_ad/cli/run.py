@@ -80,7 +80,7 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
         return int(Exit.DONE)
     pulse = Pulse(settings.service.heartbeat_timeout_s, fd, on_orphaned=stop.set)
     return run_role(
-        lambda: build(args.role, RoleContext(settings, args.index, pulse.beat)),
+        lambda: build(args.role, RoleContext(settings, args.index, pulse.beat, True)),
         pulse,
         stop,
         shutdown_timeout_s=settings.service.shutdown_timeout_s,

@@ -14,9 +14,11 @@ from stream_ad.cli.status_roles import RoleStatus, ask
 from stream_ad.config import Settings
 from stream_ad.errors import PositionError, StorageError, TopicError
 from stream_ad.io import checkpoints, journal, score_log, score_messages
-from stream_ad.io.journal import Entry, StartEntry
+from stream_ad.io.journal import Entry, GrowthEntry, StartEntry
+from stream_ad.io.newest import newest_record as newest_record
 from stream_ad.io.transport import Headers, Partition, Position, Transport
 from stream_ad.replaying import Marker
+from stream_ad.replaying.standing import VERB, position_fault
 
 COUNTED = 200
 """So many unread offsets are read and their records counted; of more the span of offsets is told."""
@@ -88,6 +90,26 @@ class LostInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """Partitions that were added to the readings, as one of the older partitions saw it.
+
+    Attributes:
+        before, partitions: their number until then, and since.
+        moved: devices of this partition whose key belongs to another one since.
+        devices: the first of these.
+        age_s: since the scorer noticed, by this machine's clock.
+        since: that moment, RFC 3339.
+    """
+
+    before: int
+    partitions: int
+    moved: int
+    devices: tuple[str, ...]
+    age_s: float
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
 class Scoring:
     """How the scoring of a partition stands.
 
@@ -103,6 +125,8 @@ class Scoring:
         oldest, newest: checkpoints in this host's folder.
         trouble: what is wrong with the position, "" if nothing.
         lost: what was deleted before it was scored, of the last day.
+        growths: when partitions were added to the readings, of the last day.
+        has_outputs: whether scores and journal have this partition, so that it can be scored.
     """
 
     owner: str
@@ -117,6 +141,8 @@ class Scoring:
     newest: CheckpointFile | None
     trouble: str = ""
     lost: tuple[LostInput, ...] = ()
+    growths: tuple[Growth, ...] = ()
+    has_outputs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,20 +224,6 @@ def lag_of(transport: Transport, partition: Partition, start: int, end: int) -> 
     return Lag(records, max(0, newest - first) / 1e9, max(0, time.time_ns() - first) / 1e9)
 
 
-def newest_record(transport: Transport, partition: Partition, start: int, end: int) -> tuple[int, Headers] | None:
-    """Return log time and headers of the last record at or after `start`, looking back from the end."""
-    span = 4
-    while end > start:
-        found = None
-        for raw in transport.read(partition, max(start, end - span), end):
-            if len(raw):
-                found = int(raw.log_ns[-1]), raw.headers[-1]
-        if found is not None or end - span <= start:
-            return found
-        span *= 8
-    return None
-
-
 def model_of(marker: Marker | None, headers: Headers) -> str:
     """Return the model in force: what the commit says, else that of the newest scores, else ""."""
     named = "" if marker is None else marker.model_id
@@ -226,14 +238,9 @@ class Look:
         self._transport = transport
         stream = settings.stream
         self._count = transport.topic(stream.readings_topic).partitions
-        try:
-            self._scores_id = transport.topic(stream.scores_topic).topic_id
-        except TopicError:
-            self._scores_id = ""  # no scorer has ever run
-        try:
-            self._journals = transport.topic(stream.journal_topic).partitions
-        except TopicError:
-            self._journals = 0
+        self._scores_id, self._scores = _described(transport, stream.scores_topic)  # "": no scorer has ever run
+        _, self._journals = _described(transport, stream.journal_topic)
+        self._outputs = min(self._scores, self._journals) if self._scores_id else self._count
         self._scorers = self._owners("scorer", stream.readings_topic)
         self._archivers = self._owners("archiver", stream.scores_topic) if self._scores_id else {}
 
@@ -273,12 +280,14 @@ class Look:
         partition = Partition(stream.readings_topic, number)
         earliest, end = self._transport.bounds(partition)
         position = self._transport.committed(assembly.group(self._settings, "scorer"), partition)
-        marker, trouble = _marker(position)
+        marker = _marker(position)
+        trouble = self._fault(partition, position)
         committed = None if position is None else position.offset
-        if committed is not None and not earliest <= committed <= end:
+        if not trouble and committed is not None and not earliest <= committed <= end:
             trouble = f"committed offset {committed} is outside of what is retained ({earliest} to {end})"
         start = earliest if committed is None else min(max(committed, earliest), end)
         last = self._newest_scores(number)
+        entries = self._journalled(number)
         files = self._checkpoints(number)
         owner = self._scorers.get(number, "")
         return Scoring(
@@ -293,8 +302,15 @@ class Look:
             oldest=files[-1] if files else None,
             newest=files[0] if files else None,
             trouble=trouble,
-            lost=tuple(_lost_input(self._journalled(number))),
+            lost=tuple(_lost_input(entries)),
+            growths=tuple(_growths(entries)),
+            has_outputs=number < self._outputs,
         )
+
+    def _fault(self, partition: Partition, position: Position | None) -> str:
+        """Return what is wrong with a position that no scorer committed, "" if one did."""
+        fault = position_fault(self._settings, self._transport, partition, position)
+        return fault and f"{fault}; {VERB}"
 
     def _journalled(self, number: int) -> list[tuple[int, Entry]]:
         """Return the last day's entries of the journal, with their log times."""
@@ -311,7 +327,7 @@ class Look:
         return None
 
     def _newest_scores(self, number: int) -> tuple[int, Headers] | None:
-        if not self._scores_id:
+        if number >= self._scores:
             return None
         scores = Partition(self._settings.stream.scores_topic, number)
         return newest_record(self._transport, scores, *self._transport.bounds(scores))
@@ -342,7 +358,7 @@ class Look:
             last = None if info is None else _part_file(folder, info)
         except (StorageError, FileNotFoundError) as error:
             return Archiving(owner, Lag(), None, str(error))
-        if not self._scores_id:
+        if number >= self._scores:
             return Archiving(owner, Lag(), last)
         scores = Partition(self._settings.stream.scores_topic, number)
         earliest, end = self._transport.bounds(scores)
@@ -361,17 +377,26 @@ class Look:
         return Archiving(owner, lag_of(self._transport, scores, start, end), last, trouble)
 
 
+def _described(transport: Transport, topic: str) -> tuple[str, int]:
+    """Return a topic's identity and number of partitions, "" and 0 where there is none."""
+    try:
+        info = transport.topic(topic)
+    except TopicError:
+        return "", 0
+    return info.topic_id, info.partitions
+
+
 def _numbered(member: str, prefix: str) -> bool:
     return member.startswith(prefix) and member.removeprefix(prefix).isdecimal()
 
 
-def _marker(position: Position | None) -> tuple[Marker | None, str]:
+def _marker(position: Position | None) -> Marker | None:
     if position is None:
-        return None, ""
+        return None
     try:
-        return Marker.from_text(position.metadata), ""
-    except PositionError as error:
-        return None, str(error)
+        return Marker.from_text(position.metadata)
+    except PositionError:
+        return None
 
 
 def _lost_input(entries: Iterable[tuple[int, Entry]]) -> Iterator[LostInput]:
@@ -379,6 +404,14 @@ def _lost_input(entries: Iterable[tuple[int, Entry]]) -> Iterator[LostInput]:
         if isinstance(entry, StartEntry) and entry.lost is not None:
             age_s = max(0, time.time_ns() - log_ns) / 1e9
             yield LostInput(*entry.lost, age_s, time_text(log_ns, seconds=False))
+
+
+def _growths(entries: Iterable[tuple[int, Entry]]) -> Iterator[Growth]:
+    for log_ns, entry in entries:
+        if isinstance(entry, GrowthEntry):
+            age_s = max(0, time.time_ns() - log_ns) / 1e9
+            since = time_text(log_ns, seconds=False)
+            yield Growth(entry.before, entry.partitions, entry.moved, entry.devices, age_s, since)
 
 
 def _age_s(path: Path) -> float:

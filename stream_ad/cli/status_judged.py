@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stream_ad.cli.output import duration_text
-from stream_ad.cli.status_facts import Archiving, Lag, PartitionStatus, Scoring, Status
+from stream_ad.cli.status_facts import Archiving, Growth, Lag, PartitionStatus, Scoring, Status
 from stream_ad.cli.status_intake import lines
 from stream_ad.config import Settings
 
 LAGGING_S = 10.0
 """Behind by less, a growing lag is the way between two commits; scores wait besides for their part to be full."""
 LEAST_S = 60.0
+NAMED = 20
+"""So many devices are named in a line."""
 SPAN_FACTOR = 10.0
 """Checkpoints and parts may be this many times as old as they are meant to be, and at least `LEAST_S`."""
 
@@ -53,7 +55,8 @@ def warnings(status: Status, before: Status | None, limits: Limits) -> list[str]
         before: an earlier look, to tell whether a lag grows.
         limits: what is too much.
     """
-    return [*_ownerless(status), *_roles(status), *_partitions(status, before, limits), *lines(status.intake)]
+    parts = (*_ownerless(status), *_not_taken(status), *_roles(status), *_partitions(status, before, limits))
+    return [*parts, *lines(status.intake)]
 
 
 def is_lagging(status: Status, limits: Limits) -> bool:
@@ -65,9 +68,10 @@ def is_lagging(status: Status, limits: Limits) -> bool:
 
 
 def _ownerless(status: Status) -> Iterator[str]:
+    parts = [part for part in status.partitions if part.scoring.has_outputs]
     halves: dict[str, Mapping[int, str]] = {
-        "scorer": {part.partition: part.scoring.owner for part in status.partitions},
-        "archiver": {part.partition: part.archiving.owner for part in status.partitions},
+        "scorer": {part.partition: part.scoring.owner for part in parts},
+        "archiver": {part.partition: part.archiving.owner for part in parts},
     }
     for role, owners in halves.items():
         alone = [number for number, owner in owners.items() if not owner]
@@ -75,6 +79,17 @@ def _ownerless(status: Status) -> Iterator[str]:
             yield f"no owner: no {role} has any of the {_count(len(owners), 'partition')}"
         elif alone:
             yield f"no owner: no {role} has partition {_listed(alone)}"
+
+
+def _not_taken(status: Status) -> Iterator[str]:
+    """Yield which partitions were added to the readings and cannot be scored yet."""
+    found = [part.partition for part in status.partitions if not part.scoring.has_outputs]
+    if found:
+        yield (
+            f"not scored: partition {_listed(found)} of the readings: the topics of scores and journal have only "
+            f"{_count(len(status.partitions) - len(found), 'partition')}; `stream-ad check --create` adds the others, "
+            "and running scorers then take them"
+        )
 
 
 def _roles(status: Status) -> Iterator[str]:
@@ -106,12 +121,29 @@ def _scoring(found: Scoring, before: Lag | None, limits: Limits) -> Iterator[str
             f"{_deleted(lost.start, lost.end)}, found at {lost.since} ({duration_text(lost.age_s)} ago): they have no "
             "scores; the topic's retention must outlast a backlog or a stop of the stream"
         )
+    for growth in found.growths:
+        yield _grown(growth)
     yield from _lag(found.lag, before, (limits.lag_s, LAGGING_S), "readings wait to be scored", "the scorer's lag")
     if found.unsaved_s is not None and found.unsaved_s > limits.checkpoint_s and found.newest is not None:
         yield (
             f"the newest checkpoint is old ({duration_text(found.newest.age_s)}): a restart reads "
             f"{duration_text(found.unsaved_s)} of input again"
         )
+
+
+def _grown(growth: Growth) -> str:
+    text = (
+        f"partitions were added to the readings ({growth.before} before, {growth.partitions} now), noticed at "
+        f"{growth.since} ({duration_text(growth.age_s)} ago): "
+    )
+    if not growth.moved:
+        return f"{text}no device of this partition moved"
+    named = growth.devices[:NAMED]
+    more = f" and {growth.moved - len(named)} more" if growth.moved > len(named) else ""
+    return (
+        f"{text}{_count(growth.moved, 'device')} of this partition now belong to another one, by Kafka's choice of a "
+        f"partition, and start anew there: {', '.join(named)}{more}"
+    )
 
 
 def _deleted(start: int, end: int) -> str:

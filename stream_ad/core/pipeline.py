@@ -157,6 +157,12 @@ class PartitionPipeline:
         """Number of devices with state."""
         return len(self._devices)
 
+    def ids(self) -> list[str]:
+        """Return the ids of the devices with state."""
+        return [
+            device for device, used in zip(self._devices.table(), self._devices.used().tolist(), strict=True) if used
+        ]
+
     @property
     def log_ns(self) -> int:
         """Log time of the partition, UTC nanoseconds; `ring.NEVER` before the first record."""

@@ -24,6 +24,8 @@ KEEP_FOR_EVER = {"retention.ms": "-1"}
 Count = Annotated[int, Field(ge=0)]
 
 
+DEVICES_NAMED = 100
+"""So many devices that moved are named in an entry; all are counted."""
 LOOK_BACK = 50
 """So many offsets are read at first to find the newest entries."""
 
@@ -62,6 +64,10 @@ class StartEntry(_Entry):
     """Its digest."""
     control: Count
     """Offset of the control topic below which commands are taken note of."""
+    topic_id: str = ""
+    """Identity of the topic of the readings; "" where a version before 0.2.0 wrote it."""
+    partitions: Count = 0
+    """How many partitions that topic had; 0 where a version before 0.2.0 wrote it."""
 
 
 class SwapEntry(_Entry):
@@ -86,7 +92,21 @@ class CloseEntry(_Entry):
     """Log time from here on, UTC nanoseconds."""
 
 
-Entry = StartEntry | SwapEntry | CloseEntry
+class GrowthEntry(_Entry):
+    """Partitions were added to the topic of the readings; results do not depend on it."""
+
+    kind: Literal["growth"] = "growth"
+    before: Count
+    """Partitions until then."""
+    partitions: Count
+    """Partitions now."""
+    moved: Count
+    """Devices with state here whose key belongs to another partition now: they start anew there."""
+    devices: tuple[str, ...]
+    """The first `DEVICES_NAMED` of these, in order."""
+
+
+Entry = StartEntry | SwapEntry | CloseEntry | GrowthEntry
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="kind")])
 
 

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.structs import OffsetAndMetadata
 
-from stream_ad.errors import ContractError, PositionError, TopicError, UnreachableError
+from stream_ad.errors import ContractError, PositionError, TopicError, TransportError, UnreachableError
 from stream_ad.io.kafka_clients import KafkaClients, Option, ask_offsets
 from stream_ad.io.kafka_commit import KafkaCommitter
 from stream_ad.io.kafka_errors import translated, translating
@@ -31,6 +32,14 @@ CHUNK_RECORDS = 5_000
 CHUNK_BYTES = 16_000_000
 """kafka-python buffers without a bound, so `append` waits for its records after this many."""
 RETRY_S = 0.05
+HAS_MEMBERS = (
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.NonEmptyGroupError,
+    kafka_errors.GroupSubscribedToTopicError,
+)
+"""What a coordinator answers to somebody who writes a group's offsets and is none of its members."""
 
 
 class KafkaLog:
@@ -110,6 +119,21 @@ class KafkaLog:
             found = self._await_topic(name)
         if found.partitions != partitions:
             raise TopicError(f"{name}: has {found.partitions} partitions, expected {partitions}")
+        return found
+
+    def extend_topic(self, name: str, partitions: int) -> TopicInfo:
+        """Add partitions to a topic until it has so many; see `transport.Transport.extend_topic`."""
+        found = self.topic(name)
+        if found.partitions >= partitions:
+            return found
+        try:
+            self._ask(f"topic {name}", lambda admin: admin.create_partitions({name: partitions}))
+        except TopicError as error:
+            if not isinstance(error.__cause__, kafka_errors.InvalidPartitionsError):
+                raise  # else another process was faster
+        deadline = time.monotonic() + self.request_timeout_s
+        while (found := self.topic(name)).partitions < partitions and time.monotonic() < deadline:
+            time.sleep(RETRY_S)
         return found
 
     def topic(self, name: str) -> TopicInfo:
@@ -304,6 +328,29 @@ class KafkaLog:
         self._count(topic)
         return self._ask(f"group {group}", lambda admin: owners_in(admin.describe_groups([group])[group], topic))
 
+    def set_positions(self, group: str, topic: str, positions: Mapping[Partition, tuple[int, str] | None]) -> None:
+        """Write a group's positions from outside; see `transport.Transport.set_positions`.
+
+        A member that died counts until its session time-out.
+        """
+        known = {self._known(partition): position for partition, position in positions.items()}
+        kept = {tp: OffsetAndMetadata(*put, -1) for tp, put in known.items() if put is not None}
+        gone = [tp for tp, put in known.items() if put is None]
+
+        def write(admin: KafkaAdminClient) -> None:
+            answers = admin.alter_group_offsets(group, kept) if kept else {}
+            answers |= admin.delete_group_offsets(group, gone) if gone else {}
+            for error in answers.values():
+                if error is not kafka_errors.NoError:
+                    raise error(f"{group}: {topic}")
+
+        try:
+            self._ask(f"group {group}", write)
+        except TransportError as error:
+            if isinstance(error.__cause__, HAS_MEMBERS):
+                raise PositionError(f"group {group}: expected no members, found some: {error}") from error
+            raise
+
     def join(self, topic: str, group: str, owner: Owner, member: str) -> Source:
         """Join a consumer group as a static member; an older process of this name is fenced.
 
@@ -423,6 +470,8 @@ class KafkaLog:
     def _known(self, partition: Partition) -> TopicPartition:
         # kafka-python waits for a partition that does not exist as if it could still come.
         count = self._count(partition.topic)
+        if partition.number >= count:  # some may have been added
+            count = self.topic(partition.topic).partitions
         if not 0 <= partition.number < count:
             raise TopicError(f"{partition.topic}: has {count} partitions, no number {partition.number}")
         return TopicPartition(partition.topic, partition.number)

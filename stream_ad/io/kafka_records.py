@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from stream_ad.errors import TopicError
 from stream_ad.io.transport import Headers, Partition, RawBatch, Record
 
 NO_HEADERS: Headers = ()
+METADATA_S = 10.0
+"""For a producer to hear of a partition that was added."""
 
 
 def raw_batch(partition: Partition, records: Sequence[Any], next_offset: int) -> RawBatch:
@@ -69,6 +72,8 @@ def send_all(
         for record in chunk:
             if record.partition is not None and not 0 <= record.partition < count:
                 raise TopicError(f"{topic}: has {count} partitions, no number {record.partition}")
+            if record.partition is not None:
+                _await_partition(producer, topic, record.partition)
             headers = list(record.headers)
             futures.append(producer.send(topic, record.value, record.key, headers, record.partition))
     with contextlib.suppress(kafka_errors.UnknownError):
@@ -84,6 +89,22 @@ def send_all(
                     f"found {sent.offset}: the broker took it for an earlier one"
                 )
             newest[where] = sent.offset
+
+
+def _await_partition(producer: KafkaProducer, topic: str, number: int) -> None:
+    """Wait until a producer has heard of a partition that was added to a topic it knows: it would refuse the record.
+
+    Raises:
+        TopicError: it has not in time.
+    """
+    cluster = producer._metadata
+    deadline = time.monotonic() + METADATA_S
+    while (known := cluster.partitions_for_topic(topic)) and number not in known:
+        if time.monotonic() > deadline:
+            raise TopicError(f"{topic}: partition {number} was not heard of within {METADATA_S:g} s")
+        done = threading.Event()
+        cluster.request_update().add_both(lambda _, done=done: done.set())
+        done.wait(METADATA_S)
 
 
 def close_producer(producer: KafkaProducer, timeout_s: float) -> None:

@@ -34,7 +34,7 @@ from stream_ad.io.kafka_clients import ask_offsets
 from stream_ad.io.kafka_errors import meaning, translated, translating
 from stream_ad.io.kafka_records import raw_batch
 from stream_ad.io.kafka_topic import TopicWatch
-from stream_ad.io.transport import Owner, Partition, Position, RawBatch
+from stream_ad.io.transport import HOLD, HOLD_S, Owner, Partition, Position, RawBatch
 
 if TYPE_CHECKING:
     from stream_ad.io.kafka_log import KafkaLog
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 VERDICT_BEATS = 3.0
 """Heartbeats' time in which the group's opinion of us is known: the wait for one, and a search for the coordinator."""
 
+DEALT_S = 2.0
+"""After a deal, or a look at who has what, until the next look at it."""
 TOPIC_EVERY_S = 1.0
 """How often the identity of the topic is asked for, at least."""
 
@@ -162,6 +164,10 @@ class KafkaSource:
         self._owner = owner
         self._where = f"{group}/{member} on {log.clients.where}"
         self._positions: dict[TopicPartition, int] = {}
+        self._held: dict[TopicPartition, float] = {}
+        self._dealt = 0
+        self._dealt_at = time.monotonic()
+        self._is_undealt = False
         self._is_closed = False
         self._has_joined = False
         self._answered_at = time.monotonic()
@@ -218,6 +224,7 @@ class KafkaSource:
                         self._drop(list(self._positions))
                     raise translated(error, self._where) from error
             self._follow_group()
+            self._expect_dealt()
             batches = self._batches(records)
             if batches:
                 self._answered_at = time.monotonic()
@@ -232,6 +239,10 @@ class KafkaSource:
     def assignment(self) -> frozenset[Partition]:
         """Return the partitions now owned."""
         return frozenset(Partition(*tp) for tp in self._positions)
+
+    def partitions(self) -> int:
+        """Return how many partitions the topic has, as the client was last told."""
+        return len(self.consumer._cluster.partitions_for_topic(self.topic) or ())
 
     def end_offsets(self) -> Mapping[Partition, int]:
         """Return the offset after the last record of each owned partition, as the last fetch told it.
@@ -303,9 +314,15 @@ class KafkaSource:
             fetcher.send_fetches()
 
     def _keep_join(self) -> None:
-        task = self.consumer._coordinator._join_task
-        if task is not None and task.is_done:
-            self.consumer._coordinator._join_task = FinishedJoin(task)
+        coordinator = self.consumer._coordinator
+        task = coordinator._join_task
+        if task is None:
+            return
+        # A leader that joins because the topic has grown takes note of the new partitions while it deals them; the
+        # client then sees no reason to wait for its own join, sends no heartbeats either, and is evicted.
+        coordinator.rejoin_needed = True
+        if task.is_done:
+            coordinator._join_task = FinishedJoin(task)
 
     def _is_replaced(self) -> bool:
         """Say whether a newer process joined as this member: the client then only falls silent."""
@@ -315,6 +332,7 @@ class KafkaSource:
     def _follow_group(self) -> None:
         """Do what the listener wrote down, in order; an event stays until its owner has taken it."""
         events = self._listener.events
+        self._ask_again()
         while events:
             kind, partitions = events[0]
             self._has_joined = True
@@ -328,9 +346,11 @@ class KafkaSource:
                 elif tp in self._positions:
                     self._owner.leaving(Partition(*tp))
                     del self._positions[tp]
+                else:
+                    self._held.pop(tp, None)
                 partitions.pop(0)
             events.pop(0)
-            self._answered_at = time.monotonic()
+            self._answered_at = self._dealt_at = time.monotonic()
         if self._positions and not self.is_member():
             replaced = self._is_replaced()
             self._drop(list(self._positions))
@@ -340,6 +360,7 @@ class KafkaSource:
 
     def _drop(self, partitions: Iterable[TopicPartition]) -> None:
         self._listener.events.clear()
+        self._held.clear()
         for tp in sorted(partitions):
             if self._positions.pop(tp, None) is not None:
                 self._owner.lost(Partition(*tp))
@@ -356,6 +377,10 @@ class KafkaSource:
             topic_id = self._log.topic_id(tp.topic)
             position = Position(partition, topic_id, found.offset, found.metadata or "")
         start = self._owner.gained(position, partition)
+        if start == HOLD:
+            self._held[tp] = time.monotonic() + HOLD_S  # it stays paused
+            return
+        self._held.pop(tp, None)
         if start is None and position is not None:
             start = position.offset
         with translating(f"{partition} for {self._where}"):
@@ -364,6 +389,13 @@ class KafkaSource:
             self._positions[tp] = start
             self.consumer.seek(tp, start)
             self.consumer.resume(tp)
+
+    def _ask_again(self) -> None:
+        """Offer partitions that are held to their owner once more."""
+        for tp, due in list(self._held.items()):
+            if time.monotonic() >= due and not self._listener.events:
+                del self._held[tp]
+                self._take_over(tp)
 
     def _batches(self, records: Mapping[TopicPartition, Sequence[Any]]) -> list[RawBatch]:
         if time.monotonic() - self._watch.asked_at > TOPIC_EVERY_S:
@@ -385,6 +417,28 @@ class KafkaSource:
         with translating(f"{self._where}: no answer"):
             ask_offsets(self.consumer, TopicPartition(self.topic, 0), 0.5 * self._log.request_timeout_s)
         self._answered_at = time.monotonic()
+
+    def _expect_dealt(self) -> None:
+        """Have the group deal its partitions anew where some were added and nobody got them.
+
+        A static member that comes back gets what it had, and kafka-python then does not see that the topic has grown;
+        nor does it where the topic grows while the leader deals. Seen twice, so that a deal under way is none.
+        """
+        count = self.partitions()
+        if count <= self._dealt or not self._has_joined or not self.consumer._coordinator.stable():
+            return
+        if time.monotonic() - self._dealt_at < DEALT_S:
+            return
+        self._dealt_at = time.monotonic()
+        with contextlib.suppress(UnreachableError):
+            if len(self._log.owners(self.group, self.topic)) >= count:
+                self._dealt, self._is_undealt = count, False
+            elif self._is_undealt:
+                self._is_undealt = False
+                logging.getLogger(__name__).warning("%s: partitions of %s have no owner", self._where, self.topic)
+                self.consumer._coordinator.request_rejoin()
+            else:
+                self._is_undealt = True
 
     def _expect_owners(self) -> None:
         """Let the group deal its partitions anew where nobody owns one of them.

@@ -123,11 +123,7 @@ def _assign(cursor: Cursor, member: Member) -> None:
 
 def enter(cursor: Cursor, member: Member) -> None:
     """Join; an older incarnation of the same name is fenced and its partitions are this one's to take."""
-    topic = member.topic
-    for number, pid in enumerate(topic.pids):
-        cursor.execute(
-            "INSERT OR IGNORE INTO holdings VALUES (?, ?, ?, ?, NULL, NULL)", (member.group, pid, topic.key, number)
-        )
+    _hold(cursor, member)
     _let_go(cursor, member, member.name)
     cursor.execute(
         "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?)",
@@ -135,6 +131,27 @@ def enter(cursor: Cursor, member: Member) -> None:
     )
     _assign(cursor, member)
     _bump(cursor, member)
+
+
+def extend(cursor: Cursor, topic: LocalTopic) -> None:
+    """Deal partitions that were added to a topic to the members of all groups that read it."""
+    cursor.execute("SELECT team, name, incarnation, lease_ns FROM members WHERE topic = ?", (topic.key,))
+    one_each = {
+        team: Member(team, topic, name, incarnation, lease) for team, name, incarnation, lease in cursor.fetchall()
+    }
+    for member in one_each.values():
+        _hold(cursor, member)
+        _assign(cursor, member)
+        _bump(cursor, member)
+
+
+def _hold(cursor: Cursor, member: Member) -> None:
+    """Make the rows of the topic's partitions where they are missing."""
+    for number, pid in enumerate(member.topic.pids):
+        cursor.execute(
+            "INSERT OR IGNORE INTO holdings VALUES (?, ?, ?, ?, NULL, NULL)",
+            (member.group, pid, member.topic.key, number),
+        )
 
 
 def _let_go(cursor: Cursor, member: Member, name: str) -> None:
@@ -219,6 +236,21 @@ def set_position(cursor: Cursor, member: Member, number: int, offset: int, metad
         "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)",
         (member.group, member.topic.pids[number], offset, metadata),
     )
+
+
+def put_position(cursor: Cursor, group: str, pid: int, position: tuple[int, str] | None) -> None:
+    """Store or take away a group's position of a partition, by its row key."""
+    cursor.execute("DELETE FROM positions WHERE team = ? AND pid = ?", (group, pid))
+    if position is not None:
+        cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", (group, pid, *position))
+
+
+def living(cursor: Cursor, group: str, topic: LocalTopic) -> list[str]:
+    """Return the names of a group's members whose leases have not run out."""
+    cursor.execute("SELECT name, renewed_ns, lease_ns FROM members WHERE team = ? AND topic = ?", (group, topic.key))
+    rows = cursor.fetchall()
+    now_ns = time.monotonic_ns()
+    return sorted(name for name, renewed_ns, lease_ns in rows if abs(now_ns - renewed_ns) <= lease_ns)
 
 
 def open_epoch(cursor: Cursor, group: str, name: str) -> int:

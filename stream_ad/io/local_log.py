@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from stream_ad.errors import ContractError, TopicError
+from stream_ad.errors import ContractError, PositionError, TopicError
 from stream_ad.io import local_groups as groups
 from stream_ad.io import local_records as records
 from stream_ad.io.local_file import OFFSET_BITS, LogFile
@@ -98,6 +98,20 @@ class LocalLog:
         if topic.info.partitions != partitions:
             raise TopicError(f"{name}: has {topic.info.partitions} partitions, expected {partitions}")
         return topic.info
+
+    def extend_topic(self, name: str, partitions: int) -> TopicInfo:
+        """Add partitions to a topic until it has so many; see `transport.Transport.extend_topic`."""
+        with self._file.writing() as cursor:
+            topic = records.get_topic(cursor, name)
+            if topic.info.partitions >= partitions:
+                return topic.info
+            cursor.executemany(
+                "INSERT INTO partitions (topic, number, earliest, next, last_ns) VALUES (?, ?, 0, 0, 0)",
+                ((topic.key, number) for number in range(topic.info.partitions, partitions)),
+            )
+            topic = records.get_topic(cursor, name)
+            groups.extend(cursor, topic)
+            return topic.info
 
     def topic(self, name: str) -> TopicInfo:
         """Describe a topic.
@@ -186,6 +200,16 @@ class LocalLog:
             topic = records.get_topic(cursor, partition.topic)
             topic.pid(partition)
             return groups.position(cursor, group, topic, partition.number)
+
+    def set_positions(self, group: str, topic: str, positions: Mapping[Partition, tuple[int, str] | None]) -> None:
+        """Write a group's positions from outside; see `transport.Transport.set_positions`."""
+        with self._file.writing() as cursor:
+            found = records.get_topic(cursor, topic)
+            pids = {partition: found.pid(partition) for partition in positions}
+            if members := groups.living(cursor, group, found):
+                raise PositionError(f"group {group}: expected no members, found {', '.join(members)}")
+            for partition, position in positions.items():
+                groups.put_position(cursor, group, pids[partition], position)
 
     def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
         """Return which member of a group has which partition; see `transport.Transport.owners`."""

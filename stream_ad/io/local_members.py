@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from stream_ad.errors import ContractError, FencedError, PositionError, TopicError
 from stream_ad.io import local_groups as groups
 from stream_ad.io import local_records as records
 from stream_ad.io.local_file import CommitInDoubtError, Cursor, LogBusyError, LogFile
 from stream_ad.io.local_groups import Member
-from stream_ad.io.transport import Commit, CommitOutcome, Owner, Partition, RawBatch
+from stream_ad.io.transport import HOLD, HOLD_S, Commit, CommitOutcome, Owner, Partition, RawBatch
 
 METADATA_BYTES = 4_096
 """What a Kafka broker takes with an offset by default."""
@@ -56,6 +57,7 @@ class LocalSource:
         self._file = file
         self._owner = owner
         self._next: dict[int, int] = {}
+        self._held: dict[int, float] = {}
         self._generation = -1
         self._turn = 0
         self._is_closed = False
@@ -99,7 +101,7 @@ class LocalSource:
                 if groups.is_current(cursor, self.member) and (silent := groups.silent(cursor, self.member)):
                     groups.leave(cursor, self.member, silent)
         self.renew()
-        if silent or generation != self._generation:
+        if silent or generation != self._generation or any(time.monotonic() >= due for due in self._held.values()):
             self._rebalance()
 
     def renew(self) -> None:
@@ -115,13 +117,17 @@ class LocalSource:
         with self._file.reading() as cursor:
             generation = groups.generation(cursor, self.member)
             rows = groups.holdings(cursor, self.member)
+            topic = records.find_topic(cursor, self.member.topic.info.name)
+        if topic is not None and topic.key == self.member.topic.key:
+            self.member = replace(self.member, topic=topic)  # partitions may have been added
         for row in rows:
             # A release that failed after the owner had let go is tried again: nobody else may end our claim.
-            is_ours = row.number in self._next or row.holder == self.member.incarnation
+            is_ours = row.number in self._next or row.number in self._held or row.holder == self.member.incarnation
             if is_ours and row.target != self.member.name:
                 self._hand_over(row.number)
         for row in rows:
-            if row.number not in self._next and row.target == self.member.name:
+            is_due = time.monotonic() >= self._held.get(row.number, 0.0)
+            if row.number not in self._next and row.target == self.member.name and is_due:
                 self._take_over(row.number)
         self._generation = generation
 
@@ -129,6 +135,7 @@ class LocalSource:
         if number in self._next:
             self._owner.leaving(self.member.topic.partition(number))
             del self._next[number]
+        self._held.pop(number, None)
         with self._file.writing() as cursor:
             groups.release(cursor, self.member, number)
 
@@ -141,6 +148,10 @@ class LocalSource:
             position = groups.position(cursor, self.member.group, topic, number)
             earliest, _ = records.bounds(cursor, partition, topic.pids[number])
         start = self._owner.gained(position, partition)
+        if start == HOLD:
+            self._held[number] = time.monotonic() + HOLD_S
+            return
+        self._held.pop(number, None)
         if start is None:
             start = earliest if position is None else position.offset
         self._next[number] = start
@@ -149,6 +160,7 @@ class LocalSource:
         """Drop everything and say why."""
         lost = sorted(self._next)
         self._next.clear()
+        self._held.clear()
         for number in lost:
             self._owner.lost(self.member.topic.partition(number))
         with self._file.reading() as cursor:
@@ -189,6 +201,10 @@ class LocalSource:
     def assignment(self) -> frozenset[Partition]:
         """Return the partitions now owned."""
         return frozenset(self.member.topic.partition(number) for number in self._next)
+
+    def partitions(self) -> int:
+        """Return how many partitions the topic has."""
+        return self.member.topic.info.partitions
 
     def end_offsets(self) -> Mapping[Partition, int]:
         """Return the offset after the last record of each owned partition."""
@@ -275,6 +291,7 @@ class LocalCommitter:
             outputs.append((topic, records.sort_out(topic, sent, self._turns)))
         try:
             with self._file.writing() as cursor:
+                self._note_growth(cursor)
                 if not self._may_publish(cursor, commit.positions):
                     return CommitOutcome.REJECTED
                 for topic, rows in outputs:
@@ -288,6 +305,13 @@ class LocalCommitter:
         except CommitInDoubtError:
             return CommitOutcome.UNKNOWN
         return CommitOutcome.LANDED
+
+    def _note_growth(self, cursor: Cursor) -> None:
+        """Learn of partitions that were added to the topic."""
+        known = self._member.topic
+        topic = records.find_topic(cursor, known.info.name)
+        if topic is not None and topic.key == known.key and topic.info.partitions > known.info.partitions:
+            self._member = replace(self._member, topic=topic)
 
     def _may_publish(self, cursor: Cursor, positions: Mapping[Partition, tuple[int, str]]) -> bool:
         member = self._member

@@ -95,6 +95,11 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
+def partition_of(key: bytes, count: int) -> int:
+    """Return the partition that Kafka's clients choose for a key among `count`."""
+    return (murmur2(key) & 0x7FFFFFFF) % count
+
+
 def pack_headers(headers: Headers) -> bytes | None:
     """Write headers as length-prefixed names and values; None for none."""
     if not headers:
@@ -144,7 +149,7 @@ def sort_out(topic: LocalTopic, records: Iterable[Record], turns: Iterator[int])
         if record.partition is not None:
             pid = topic.pid(topic.partition(record.partition))
         elif key is not None:
-            pid = topic.pids[(murmur2(key) & 0x7FFFFFFF) % count]
+            pid = topic.pids[partition_of(key, count)]
         else:
             pid = topic.pids[next(turns) % count]
         rows.setdefault(pid, []).append((key, value, headers))

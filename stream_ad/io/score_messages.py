@@ -228,6 +228,20 @@ def read_spans(text: str) -> tuple[Span, ...]:
     return tuple(_span(one) for one in text.split(",") if one)
 
 
+def spans_of(headers: Headers) -> tuple[Partition, Span, Span]:
+    """Return the input's partition, the input span and the journal span that a score message's headers name.
+
+    Raises:
+        ContractError: they are none of a score message.
+    """
+    texts = {name: content.decode("utf-8", "replace") for name, content in headers}
+    try:
+        source = Partition(texts[PREFIX + "input-topic"], int(texts[PREFIX + "input-partition"]))
+        return source, _span(texts[PREFIX + "span"]), _span(texts[PREFIX + "journal"])
+    except (KeyError, ValueError, ContractError) as error:
+        raise ContractError(f"score message: expected the spans that it tells of, found: {error}") from error
+
+
 def _expect_cause(span: Span, journal: Span, generation: int) -> None:
     """Check that rows can come from these spans.
 

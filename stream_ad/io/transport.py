@@ -127,6 +127,12 @@ class TopicInfo:
     max_record_bytes: int | None
 
 
+HOLD = -1
+"""What an owner answers that cannot take a partition over yet."""
+HOLD_S = 2.0
+"""When it is asked again."""
+
+
 class Owner(Protocol):
     """Told of partitions that come and go.
 
@@ -143,7 +149,8 @@ class Owner(Protocol):
 
         Returns:
             the offset to read on from; None means the committed one, or the earliest retained
-            record where nothing is committed.
+            record where nothing is committed. `HOLD`: not yet; nothing is read of the partition, the owner is not
+            told when it leaves, and it is asked again after about `HOLD_S`.
         """
         ...
 
@@ -174,6 +181,10 @@ class Source(Protocol):
 
     def assignment(self) -> frozenset[Partition]:
         """Return the partitions now owned."""
+        ...
+
+    def partitions(self) -> int:
+        """Return how many partitions the topic has, as was last heard; never blocks. Partitions can be added."""
         ...
 
     def end_offsets(self) -> Mapping[Partition, int]:
@@ -217,6 +228,18 @@ class Transport(Protocol):
         """
         ...
 
+    def extend_topic(self, name: str, partitions: int) -> TopicInfo:
+        """Add partitions to a topic until it has so many; return what it is. One that has more stays as it is.
+
+        Records that are there stay where they are; new ones of a key may go to another partition from now on.
+
+        Raises:
+            TopicError: there is no such topic.
+            AccessError: we may not.
+            UnreachableError: no answer within the deadline.
+        """
+        ...
+
     def topic(self, name: str) -> TopicInfo:
         """Describe a topic.
 
@@ -252,6 +275,21 @@ class Transport(Protocol):
 
     def committed(self, group: str, partition: Partition) -> Position | None:
         """Return what a group committed for a partition, or None."""
+        ...
+
+    def set_positions(self, group: str, topic: str, positions: Mapping[Partition, tuple[int, str] | None]) -> None:
+        """Write a group's positions from outside; None takes one away.
+
+        Args:
+            group: a group without members: those would go on from where they are and write over it.
+            topic: which all partitions belong to.
+            positions: next input offset and metadata.
+
+        Raises:
+            PositionError: the group has members; nothing was written.
+            TopicError: no such topic or partition.
+            AccessError, UnreachableError.
+        """
         ...
 
     def owners(self, group: str, topic: str) -> Mapping[Partition, str]:

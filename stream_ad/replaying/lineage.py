@@ -27,6 +27,7 @@ class Lineage:
         model_id: its digest.
         configured: digest of the bundle that the settings name.
         control: offset of the control topic below which commands are taken note of.
+        partitions: of the readings' topic, as far as the journal tells of them; 0 if it does not.
     """
 
     entries: int
@@ -35,6 +36,7 @@ class Lineage:
     model_id: str
     configured: str
     control: int
+    partitions: int = 0
 
     def to_meta(self) -> dict[str, str | int]:
         """Return plain facts for a checkpoint."""
@@ -45,6 +47,7 @@ class Lineage:
             "model_id": self.model_id,
             "configured": self.configured,
             "control": self.control,
+            "partitions": self.partitions,
         }
 
     @classmethod
@@ -61,6 +64,7 @@ class Lineage:
             model_id=str(meta["model_id"]),
             configured=str(meta["configured"]),
             control=int(meta["control"]),
+            partitions=int(meta.get("partitions", 0)),
         )
 
 
@@ -82,6 +86,7 @@ class Marker:
             has told of yet; the newest `LOST_KEPT` stretches.
         intake: what of the newest input could not be used (`replaying.intake.Tally`), for people; empty where the
             position was written before 0.2.0.
+        offset: what it was committed beside; -1 where a version before 0.2.0 wrote it.
     """
 
     checkpoint: str
@@ -95,6 +100,7 @@ class Marker:
     control: int
     lost: tuple[tuple[int, int], ...] = ()
     intake: Mapping[str, Any] = field(default_factory=dict)
+    offset: int = -1
 
     def to_text(self) -> str:
         """Return the commit's metadata, at most some 2,000 characters and those of `intake`, 4,000 in all."""
@@ -123,6 +129,7 @@ class Marker:
             lost = tuple((int(start), int(stop)) for start, stop in data.get("lost", ()))
             intake = data.get("intake")
             counted = intake if isinstance(intake, dict) else {}
-            return cls(**texts, **numbers, lost=lost, intake=counted)  # type: ignore[arg-type]  # two kinds of value
+            offset = int(data.get("offset", -1))
+            return cls(**texts, **numbers, lost=lost, intake=counted, offset=offset)  # type: ignore[arg-type]  # two kinds
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise PositionError(f"committed metadata: expected a scorer's, found {text[:80]!r} ({error})") from error

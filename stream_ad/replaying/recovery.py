@@ -109,7 +109,8 @@ class _Recovering:
         self._partition = partition
         self._beat = beat
         self._journal = Partition(settings.stream.journal_topic, partition.number)
-        self._topic_id = transport.topic(partition.topic).topic_id
+        topic = transport.topic(partition.topic)
+        self._topic_id, self._partitions = topic.topic_id, topic.partitions
         self._problems: list[str] = []
 
     def run(self, position: Position | None) -> Recovery:
@@ -336,6 +337,8 @@ class _Recovering:
             bundle=folder,
             model_id=model_id,
             control=control,
+            topic_id=self._topic_id,
+            partitions=self._partitions,
         )
 
     def _begun(self, entry: StartEntry, marker: Marker, public: int, entries: Sequence[Entry]) -> Recovery:

@@ -16,7 +16,8 @@ from stream_ad.core.model import Model
 from stream_ad.core.pipeline import StepResult
 from stream_ad.core.unscored import UnscoredDevice
 from stream_ad.errors import ContractError
-from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
+from stream_ad.io.journal import CloseEntry, Entry, GrowthEntry, StartEntry, SwapEntry
+from stream_ad.io.local_records import partition_of
 from stream_ad.io.transport import RawBatch
 from stream_ad.replaying.intake import Intake, intake_of
 from stream_ad.replaying.lineage import Lineage
@@ -175,6 +176,8 @@ class PartitionReplay:
             self.model = self._find_model(entry.bundle, entry.model_id)
             result = swap_model(self._settings, self._pipeline, self.model, _before(entry.offset))
             lineage = replace(lineage, bundle=entry.bundle, model_id=entry.model_id, control=entry.control)
+        elif isinstance(entry, GrowthEntry):
+            lineage = replace(lineage, partitions=entry.partitions)
         elif entry.kind == "restart":
             result = StepResult((), self._ended, ())
             lineage = replace(lineage, generation=self.lineage.generation + 1)
@@ -187,6 +190,23 @@ class PartitionReplay:
     def note_commands(self, control: int) -> None:
         """Take note that commands below this offset of the control topic need nothing done."""
         self.lineage = replace(self.lineage, control=max(control, self.lineage.control))
+
+    def note_partitions(self, count: int) -> None:
+        """Take note of how many partitions the readings' topic has, where nothing says how many it had."""
+        self.lineage = replace(self.lineage, partitions=count)
+
+    def moved_devices(self, number: int, before: int, now: int) -> list[str]:
+        """Return the devices with state whose key belongs to another partition once some were added.
+
+        Kafka's usual choice of a partition by key is assumed; a device that it would not have put here is left out.
+
+        Args:
+            number: of this partition.
+            before: partitions until then.
+            now: partitions from then on.
+        """
+        ids = [device for device in self._pipeline.ids() if partition_of(device.encode(), before) == number]
+        return sorted(device for device in ids if partition_of(device.encode(), now) != number)
 
     def snapshot(self) -> Arrays:
         """Return the state at `offset`."""
@@ -264,4 +284,5 @@ def empty_lineage(entry: StartEntry, generation: int, configured: str) -> Lineag
         model_id=entry.model_id,
         configured=configured,
         control=entry.control,
+        partitions=entry.partitions,
     )

@@ -21,6 +21,8 @@ from stream_ad.errors import (
     BundleError,
     ConfigError,
     FencedError,
+    OffsetsError,
+    PartsGoneError,
     StreamAdError,
     TopicError,
 )
@@ -287,7 +289,7 @@ def exit_code(error: StreamAdError) -> Exit:
     """Return the exit code that tells a supervisor when to start again."""
     if isinstance(error, FencedError):
         return Exit.FENCED
-    if isinstance(error, ConfigError | BundleError | TopicError | AccessError):
+    if isinstance(error, ConfigError | BundleError | TopicError | AccessError | OffsetsError | PartsGoneError):
         return Exit.CONFIGURATION
     return Exit.BROKEN
 

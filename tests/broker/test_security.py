@@ -422,3 +422,25 @@ def test_a_right_that_lacks_is_named(case: str, secured: Callable[[str], Secured
     assert not told.good
     lines = [line for line in told.text.splitlines() if name in line]
     assert any("not allowed" in line and operation.name in line for line in lines), told.text
+
+
+def test_without_the_right_to_alter_topics_a_stream_goes_on_when_partitions_are_added(
+    secured: Callable[[str], Secured],
+) -> None:
+    one = secured("bob")
+    one.grant("scorer", "archiver")
+    stream = one.stream
+    stream.send(list(fleet_records(40, 3)))
+    one.come_in_as_user()
+    role = Process(stream, "scorer")
+    try:
+        wait_until(stream.scored, 90, role.expect_alive)
+        stream.log.extend_topic(stream.settings.stream.readings_topic, 2)
+        role.await_event("partition_not_taken")
+        assert "`stream-ad check --create`" in check(stream.config)["topics"].text
+        for topic in (stream.settings.stream.scores_topic, stream.settings.stream.journal_topic):
+            stream.log.extend_topic(topic, 2)
+        role.await_event("outputs_extended")
+        assert role.stop() == 0
+    finally:
+        role.end()

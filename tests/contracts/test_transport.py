@@ -15,6 +15,7 @@ import pytest
 
 from stream_ad.errors import FencedError, PositionError, RecordTooLargeError, TopicError, UnreachableError
 from stream_ad.io.transport import (
+    HOLD,
     Commit,
     CommitOutcome,
     Committer,
@@ -645,3 +646,88 @@ def test_a_log_that_does_not_answer_is_unreachable(backend: Backend, name: str) 
     with pytest.raises(UnreachableError), closing(backend.unreachable().open()) as transport:
         transport.topic(name)
     assert time.monotonic() - begin < 30
+
+
+def test_a_position_is_written_from_outside_while_the_group_has_no_members(transport: Transport, name: str) -> None:
+    transport.ensure_topic(name, 2)
+    first, second = Partition(name, 0), Partition(name, 1)
+    transport.append(name, [Record(b"x", partition=0)] * 5)
+    transport.set_positions(name, name, {first: (3, "said"), second: (1, "")})
+    found = transport.committed(name, first)
+    assert found is not None
+    assert (found.offset, found.metadata) == (3, "said")
+    transport.set_positions(name, name, {first: None})
+    assert transport.committed(name, first) is None
+    assert transport.committed(name, second) is not None
+    with pytest.raises(TopicError):
+        transport.set_positions(name, name, {Partition(name, 2): (0, "")})
+
+
+def test_no_position_is_written_over_that_of_a_member(transport: Transport, backend: Backend, name: str) -> None:
+    transport.ensure_topic(name, 1)
+    reader = Reader(transport, name, "a")
+    deadline = time.monotonic() + backend.deadline_s
+    while not reader.source.assignment():
+        assert time.monotonic() < deadline
+        reader.source.poll(10, 0.1)
+    for position in ((0, ""), None):
+        with pytest.raises(PositionError, match="expected no members"):
+            transport.set_positions(f"{name}.group", name, {Partition(name, 0): position})
+    reader.source.close()
+    transport.set_positions(f"{name}.group", name, {Partition(name, 0): (0, "")})
+
+
+class Hesitant(Reader):
+    """Takes partitions over when it is let."""
+
+    may_take = False
+
+    def gained(self, position: Position | None, partition: Partition) -> int | None:
+        return super().gained(position, partition) if self.may_take else HOLD
+
+
+def test_partitions_are_added_and_dealt_while_members_read(
+    transport: Transport, transport_factory: Factory, backend: Backend, name: str
+) -> None:
+    transport.ensure_topic(name, 1)
+    transport.append(name, [Record(b"a", partition=0)])
+    readers = [Reader(transport_factory(), name, member) for member in ("a", "b")]
+    poll_until(readers, lambda: sorted(len(one.owned) for one in readers) == [0, 1], backend.deadline_s)
+    assert transport.extend_topic(name, 3).partitions == 3
+    assert transport.extend_topic(name, 2).partitions == 3  # none is taken away
+    poll_until(readers, lambda: sorted(len(one.owned) for one in readers) == [1, 2], backend.deadline_s)
+    assert {one.source.partitions() for one in readers} == {3}
+    transport.append(name, [Record(b"c", partition=2)])
+    poll_until(readers, lambda: any(one.values(2) == [b"c"] for one in readers), backend.deadline_s)
+    with pytest.raises(TopicError):
+        transport.extend_topic(f"{name}-none", 2)
+    for one in readers:
+        one.source.close()
+
+
+def test_a_member_that_was_killed_gets_partitions_that_were_added_meanwhile(
+    transport: Transport, transport_factory: Factory, backend: Backend, name: str
+) -> None:
+    transport.ensure_topic(name, 1)
+    killed = transport_factory()
+    reader = Reader(killed, name, "a")
+    poll_until([reader], lambda: len(reader.owned) == 1, backend.deadline_s)
+    killed.close()
+    transport.extend_topic(name, 3)
+    again = Reader(transport, name, "a")
+    poll_until([again], lambda: len(again.owned) == 3, backend.deadline_s)
+    again.source.close()
+
+
+def test_a_partition_that_is_held_is_offered_again(transport: Transport, backend: Backend, name: str) -> None:
+    transport.ensure_topic(name, 1)
+    transport.append(name, [Record(b"a")])
+    reader = Hesitant(transport, name, "a")
+    end = time.monotonic() + 4.0
+    while time.monotonic() < end:
+        assert reader.poll() == 0
+    assert reader.owned == set()
+    reader.may_take = True
+    poll_until([reader], lambda: reader.values() == [b"a"], backend.deadline_s)
+    reader.source.close()
+    assert [what for _, what, _ in reader.journal] == ["gained", "leaving"]

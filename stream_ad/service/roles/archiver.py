@@ -13,6 +13,7 @@ from stream_ad.errors import (
     DeadlineError,
     FencedError,
     PartExistsError,
+    PartsGoneError,
     ScoreLogError,
     StorageError,
     UnreachableError,
@@ -180,7 +181,7 @@ class Archiver:
         """Go on without parts that are gone only where a person has said so.
 
         Raises:
-            ScoreLogError: nobody has.
+            PartsGoneError: nobody has.
         """
         line, path = f"{partition.number} {committed}", self._folder / GIVEN_UP
         if last is None and score_log.has_line(path, line):
@@ -192,10 +193,11 @@ class Archiver:
             if last is None
             else "move the folder aside, so that an empty one is begun"
         )
-        raise ScoreLogError(
+        raise PartsGoneError(
             f"{self._folder}: partition {partition.number} was archived up to offset {committed}, the newest part "
             f"there ends at {found}: files were taken away; put them back. If they are lost, {way}: the archive then "
-            "begins with the earliest scores left in the topic (docs/score-log.md)"
+            "begins with the earliest scores left in the topic (docs/score-log.md). If the group's offset was moved by "
+            "hand, or the topic still has those scores, `stream-ad reposition` sets it to the newest part"
         )
 
     def leaving(self, partition: Partition) -> None:

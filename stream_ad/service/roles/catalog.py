@@ -19,11 +19,14 @@ class RoleContext:
         settings: the stream's settings.
         index: number of the role among its kind on this host, from 0.
         beat: the heartbeat, to be called inside work that takes longer than a second or so.
+        looks_first: see before the role counts as open that its group's offsets are those of the role, so that a
+            supervisor does not start it again and again.
     """
 
     settings: Settings
     index: int
     beat: Callable[[], None]
+    looks_first: bool = False
 
 
 ROLES = {

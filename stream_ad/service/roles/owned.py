@@ -182,6 +182,7 @@ class Owned:
             control=lineage.control,
             lost=() if has_rows else tuple(self._lost[-LOST_KEPT:]),
             intake=self.tally.to_plain(self.unscored, named),
+            offset=self.replay.offset,
         )
 
     def landed(self) -> None:

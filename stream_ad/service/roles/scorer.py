@@ -12,9 +12,10 @@ from threadpoolctl import threadpool_limits
 from stream_ad import assembly
 from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
-from stream_ad.errors import ConfigError, DeadlineError, PositionError, TransportError, UnreachableError
-from stream_ad.io.journal import CloseEntry, StartEntry, SwapEntry
+from stream_ad.errors import ConfigError, DeadlineError, TransportError, UnreachableError
+from stream_ad.io.journal import DEVICES_NAMED, CloseEntry, GrowthEntry, StartEntry, SwapEntry
 from stream_ad.io.transport import (
+    HOLD,
     Commit,
     CommitOutcome,
     Committer,
@@ -26,6 +27,7 @@ from stream_ad.io.transport import (
     Transport,
 )
 from stream_ad.replaying import Marker, Stepped, recover
+from stream_ad.replaying.standing import expect_position
 from stream_ad.service.checkpointer import Checkpointer
 from stream_ad.service.intake_log import IntakeLog
 from stream_ad.service.logs import EventLog
@@ -47,6 +49,8 @@ HASTE_S = 0.1
 LATE_NS = 5_000_000_000
 """An alert about a record older than this hastens nothing: it is late already, and while a scorer catches up each
 commit more keeps all alerts back."""
+NAMED = 20
+"""So many devices are named in a line of the log."""
 UNSCORED_WINDOWS = 100
 STRANGE_RECORDS = 100
 """When so many windows have come and none could be scored, or so many records with channels that the bundle does not
@@ -70,6 +74,8 @@ class Scorer:
         self._is_fit = False
         self._intake_log = IntakeLog()
         self._unscored = self._strange = 0
+        self._outputs_count = 0
+        self._without_outputs: set[int] = set()
         self._source: Source | None = None
         self._committer: Committer | None = None
         self._transport: Transport
@@ -92,6 +98,7 @@ class Scorer:
         topics = assembly.ensure_topics(self._settings, self._transport)
         self._topic_id = topics[self._settings.stream.readings_topic].topic_id
         stream = self._settings.stream
+        self._outputs_count = min(topics[name].partitions for name in (stream.scores_topic, stream.journal_topic))
         self._outputs = Outputs(
             scores=stream.scores_topic,
             alerts=stream.alerts_topic,
@@ -106,7 +113,21 @@ class Scorer:
         readings = self._settings.stream.readings_topic
         self._source = self._transport.join(readings, assembly.group(self._settings, "scorer"), self, member)
         self._committer = self._transport.committer(self._source, member)
+        if self._context.looks_first:
+            self._expect_positions(topics[readings].partitions)
         self._not_ready = ""
+
+    def _expect_positions(self, count: int) -> None:
+        """See that a scorer committed where the group stands.
+
+        Raises:
+            OffsetsError: somebody else did.
+        """
+        for number in range(count):
+            partition = Partition(self._settings.stream.readings_topic, number)
+            position = self._transport.committed(assembly.group(self._settings, "scorer"), partition)
+            expect_position(self._settings, self._transport, partition, position)
+            self._context.beat()
 
     def turn(self, wait_s: float) -> bool:
         """Poll, step and, where it is time, commit."""
@@ -130,6 +151,7 @@ class Scorer:
             self._step(raw)
         self._mind_silence()
         self._mind_commands()
+        self._mind_growth()
         if self._time_to_commit():
             self._commit([owned for owned in self._owned.values() if owned.moved])
         self._measure_lag()
@@ -177,7 +199,7 @@ class Scorer:
             self._unscored += unscored
             self.metrics.anomalous.inc(int(part.verdicts.is_anomaly.sum()))
 
-    def _enter(self, owned: Owned, entry: CloseEntry | SwapEntry) -> None:
+    def _enter(self, owned: Owned, entry: CloseEntry | SwapEntry | GrowthEntry) -> None:
         """Let an entry of the journal take effect; the next commit publishes both."""
         self._take(owned, owned.replay.apply(entry))
 
@@ -217,6 +239,36 @@ class Scorer:
                 owned.replay.note_commands(wanted.control)
             elif self._commands.model(wanted) is not None:
                 self._swap(owned, wanted)
+
+    def _mind_growth(self) -> None:
+        """Take note of partitions that were added to the readings, and of the devices that moved to another one."""
+        count = 0 if self._source is None else self._source.partitions()
+        for owned in self._owned.values():
+            before = owned.replay.lineage.partitions
+            if owned.catching_up or count <= before:
+                continue
+            if not before:
+                owned.replay.note_partitions(count)
+                continue
+            number = owned.partition.number
+            moved = owned.replay.moved_devices(number, before, count)
+            entry = GrowthEntry(
+                number=owned.replay.lineage.entries,
+                offset=owned.replay.offset,
+                before=before,
+                partitions=count,
+                moved=len(moved),
+                devices=tuple(moved[:DEVICES_NAMED]),
+            )
+            self._enter(owned, entry)
+            log.warning(
+                "partitions_added",
+                partition=number,
+                before=before,
+                partitions=count,
+                devices_moved=len(moved),
+                devices=", ".join(moved[:NAMED]),
+            )
 
     def _swap(self, owned: Owned, wanted: Wanted) -> None:
         """End the commit before, so that each message is of one model, then go on with the other one."""
@@ -342,12 +394,9 @@ class Scorer:
 
     def gained(self, position: Position | None, partition: Partition) -> int | None:
         """Recover the partition's state and read on from there."""
-        if position is None and (topic := self._with_records(partition.number)):
-            raise PositionError(
-                f"{partition.topic}[{partition.number}]: nothing is committed, although {topic} has records (was "
-                f"{partition.topic} made anew? or do the broker's offsets.retention.minutes not outlast a pause of the "
-                "stream?): starting over would repeat rows; restore the group's offsets or use a new stream name"
-            )
+        if not self._has_outputs(partition.number):
+            return HOLD
+        expect_position(self._settings, self._transport, partition, position)
         recovery = recover(self._settings, self._models, self._transport, partition, position, self._context.beat)
         counted = None if position is None else Marker.from_text(position.metadata).intake
         owned = self._owned[partition] = Owned(partition, recovery, self._topic_id, counted)
@@ -370,17 +419,27 @@ class Scorer:
         )
         return owned.replay.offset
 
-    def _with_records(self, number: int) -> str:
-        """Return the topic in which something was published for a partition, "" where nothing ever was.
-
-        The journal's first entry is of the first commit, and stays for ever; scores may outlive it where somebody
-        deleted it. The end of a topic also moves by transactions that were aborted.
-        """
-        for topic in (self._settings.stream.journal_topic, self._settings.stream.scores_topic):
-            place = Partition(topic, number)
-            if any(len(raw) for raw in self._transport.read(place, *self._transport.bounds(place))):
-                return topic
-        return ""
+    def _has_outputs(self, number: int) -> bool:
+        """Return whether there are topics to publish a partition's results in; add partitions to them if we may."""
+        if number < self._outputs_count:
+            return True
+        stream = self._settings.stream
+        topics = assembly.ensure_topics(self._settings, self._transport)
+        before = self._outputs_count
+        self._outputs_count = min(topics[name].partitions for name in (stream.scores_topic, stream.journal_topic))
+        if number < self._outputs_count:
+            self._without_outputs.clear()
+            log.info("outputs_extended", before=before, partitions=self._outputs_count)
+            return True
+        if number not in self._without_outputs:
+            self._without_outputs.add(number)
+            log.warning(
+                "partition_not_taken",
+                partition=number,
+                why=f"{stream.scores_topic} and {stream.journal_topic} have {self._outputs_count} partitions",
+                advice="`stream-ad check --create` adds partitions to them; the service needs the right Alter for that",
+            )
+        return False
 
     def leaving(self, partition: Partition) -> None:
         """Checkpoint, commit what is pending, and let go."""
@@ -429,7 +488,8 @@ class Scorer:
             return False, f"catching up: partitions {behind}"
         if self._rejections:
             return False, f"{self._rejections} commits in a row were rejected"
-        return True, f"{len(self._owned)} partitions"
+        waits = f"; without topics for their results: {sorted(self._without_outputs)}" if self._without_outputs else ""
+        return True, f"{len(self._owned)} partitions{waits}"
 
     def health(self) -> Mapping[str, Plain]:
         """Return a few figures for the log."""
