@@ -287,7 +287,10 @@ def read(
     reader = _Reader(layout, TimeColumn(zone, time_format, start))
     named = [FileDevice(device, False)] * len(files) if device is not None else None
     for file, owner in zip(files, named or file_devices(files, Path(path).expanduser(), stream), strict=True):
-        reader.read(file, owner)
+        try:
+            reader.read(file, owner)
+        except (pa.ArrowException, UnicodeDecodeError) as error:  # texts of a damaged Parquet file, when they are met
+            raise RecordingError(f"{file}: cannot be read: {str(error)[:200]}") from error
     if reader.layout is None or not reader.device:
         raise RecordingError(f"{path}: expected rows, found none")
     codes = np.concatenate(reader.device)

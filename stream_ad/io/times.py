@@ -211,7 +211,7 @@ class TimeColumn:
         wrong = (seconds < self.bounds.first_s) | (seconds > self.bounds.last_s)
         if wrong.any():
             row = int(np.argmax(wrong))
-            refusal = self.bounds.refusal(int(seconds[row]), repr(str(cells[row])[:80]), "ISO 8601")
+            refusal = self.bounds.refusal(int(seconds[row]), repr(_shown(cells[row])), "ISO 8601")
             raise RecordingError(f"{where(row)}: {refusal}")
 
     def _expect_zone(self, rows: Int64Array) -> str:
@@ -416,3 +416,11 @@ def _none() -> Int64Array:
 
 def _numbers(column: pa.Array) -> Int64Array:
     return np.ascontiguousarray(column.cast(pa.int64()).to_numpy(False))
+
+
+def _shown(cell: pa.Scalar) -> str:
+    """Return a cell as text: a timestamp beyond the year 9999 is the number that it is stored as."""
+    try:
+        return str(cell)[:80]
+    except (OverflowError, ValueError):
+        return str(cell.cast(pa.int64()).as_py())

@@ -7,7 +7,9 @@ A target takes bytes and returns; anything that it raises is a finding, and so i
 from __future__ import annotations
 
 import atexit
+import gzip
 import hashlib
+import io
 import json
 import shutil
 import tempfile
@@ -18,10 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 
 from stream_ad.config import load
 from stream_ad.core.batches import Alert, AlertKind, AlertPhase, Reason, Refused
-from stream_ad.errors import BundleError, CheckpointError, ConfigError, ContractError, JournalError, PositionError
+from stream_ad.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    ContractError,
+    JournalError,
+    PositionError,
+    RecordingError,
+)
 from stream_ad.io import (
     alert_messages,
     bundle_files,
@@ -31,6 +43,7 @@ from stream_ad.io import (
     dead_letters,
     event_messages,
     journal,
+    recordings,
     score_messages,
 )
 from stream_ad.io.bundle_manifest import LIMITS, MANIFEST, Manifest, read_manifest
@@ -295,6 +308,61 @@ def _manifest(data: bytes) -> object:
     return read_manifest(folder)
 
 
+ROWS = 12
+
+
+def _csv_seeds() -> tuple[bytes, ...]:
+    rows = "".join(f"2026-03-02T08:00:{n:02d}Z,p{n % 2},{60 + n % 7}.5,{n % 3},Good,{n % 2}\n" for n in range(ROWS))
+    head = "time,device,temp,press,temp_quality,anomaly\n"
+    plain = head + rows
+    odd = f"Logger 5\n# by hand\n\n{head},,degC,bar,,\n{rows}{head}\n{rows.replace('08:', '09:')}Average,,1,2,,\nEND"
+    long = "sep=;\nTimeStamp;TagName;Value;Quality\n" + "".join(
+        f"{n + 1:02d}.03.2026 08:00;a;{n},5;192\n01.03.2026 08:{n:02d};b;{n};0\n" for n in range(ROWS)
+    )
+    quoted = '"time","temp\n[C]"\n' + "".join(f'"2026-03-02 08:00:{n:02d}","{n}"\n' for n in range(ROWS))
+    return (
+        plain.encode(),
+        odd.encode(),
+        long.encode("cp1252"),
+        odd.replace("\n", "\r\n").encode("utf-16"),
+        quoted.replace("\n", "\r").encode(),
+        gzip.compress(plain.encode()),
+    )
+
+
+def _jsonl_seeds() -> tuple[bytes, ...]:
+    flat = [
+        {"time": START_MS + 1_000 * n, "device": "p", "temp": n % 5, "ok": n % 2 > 0, "s": "é"} for n in range(ROWS)
+    ]
+    wire = [{"device": "p", "ts": START_MS + 1_000 * n, "values": {"a": n, "b": None}} for n in range(ROWS)]
+    lines = ["\n".join(map(json.dumps, rows)) for rows in (flat, wire)]
+    return (lines[0].encode(), lines[1].encode(), gzip.compress(lines[0].replace('"temp": 1', '"temp": NaN').encode()))
+
+
+def _parquet_seeds() -> tuple[bytes, ...]:
+    table = pa.table(
+        {
+            "time": pa.array([START_MS * 1_000 + 1_000_000 * n for n in range(ROWS)], pa.timestamp("us", "UTC")),
+            "device": pa.array(["p", "q"] * (ROWS // 2)).dictionary_encode(),
+            "temp": [n / 2 for n in range(ROWS)],
+            "label": [n > 9 for n in range(ROWS)],
+        }
+    )
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer)
+    return (buffer.getvalue(),)
+
+
+def _recording(ending: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        path = _folder() / f"2026-03-02{ending}"
+        path.write_bytes(data)
+        found = recordings.read(path, zone="UTC")
+        return recordings.describe(found)
+
+    return read
+
+
 def targets() -> Iterator[tuple[str, Callable[[], Target]]]:
     """Yield names and makers of all targets; a maker is called on use."""
     yield "single", lambda: Target(_singles(), _reads(()))
@@ -333,8 +401,15 @@ def targets() -> Iterator[tuple[str, Callable[[], Target]]]:
         "manifest",
         lambda: Target(((bundle_folder() / MANIFEST).read_bytes(),), _refusing(_manifest, BundleError)),
     )
+    files = {".csv": _csv_seeds, ".jsonl": _jsonl_seeds, ".parquet": _parquet_seeds}
+    for ending, seeds in files.items():
+        yield f"recording{ending}", partial(_recording_target, seeds, ending)
     for name in LIMITS:
         yield f"bundle {name}", partial(_bundle_target, name)
+
+
+def _recording_target(seeds: Callable[[], tuple[bytes, ...]], ending: str) -> Target:
+    return Target(seeds(), _refusing(_recording(ending), RecordingError))
 
 
 def _bundle_target(name: str) -> Target:
