@@ -101,7 +101,7 @@ def main() -> None:
         )
         begun = time.perf_counter()
         write(folder, args.rows, args.devices)
-        size = sum(path.stat().st_size for path in folder.glob("log_date=*/*/*.parquet"))
+        size = sum(path.stat().st_size for path in folder.glob("log_date=*/*/*.parquet") if path.is_file())
         print(f"wrote {args.rows:,} rows, {size / 1e6:,.0f} MB, in {time.perf_counter() - begun:.1f} s")
         for _ in range(2):
             timed("-c", str(config), "verify")

@@ -12,6 +12,7 @@ import numpy as np
 from simulators.demo_outcome import Outcome, words
 from simulators.trial import Fault, Incident
 from stream_ad.core.batches import Float64Array, Int64Array
+from stream_ad.io import contributions
 
 NS = 1_000_000_000
 WIDTH, LEFT, RIGHT = 1_080, 84, 12
@@ -43,7 +44,7 @@ class Series:
     Attributes:
         end_ns: int64[n].
         ratio: float64[n], smoothed score over limit, NaN where unscored.
-        share: float64[n, c], each channel's share of the score, NaN where unscored.
+        share: float64[n, c], each channel's share of the score, NaN where unscored or missing.
         channels: c names.
     """
 
@@ -59,11 +60,10 @@ def series_of(outcome: Outcome) -> dict[str, Series]:
     names = np.array(table.column("device").to_pylist())
     end_ns = table.column("end").cast("int64").to_numpy() * 1_000
     ratio = _floats(table.column("smoothed")) / _floats(table.column("limit"))
-    parts = table.column("contribution").combine_chunks()
-    channels = tuple(field.name for field in parts.type)
-    share = np.stack([_floats(parts.field(channel)) for channel in channels], axis=1)
+    channels, parts = contributions.matrix(table.column("contribution"))
+    share = parts.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        share /= share.sum(axis=1, keepdims=True)
+        share /= np.nansum(share, axis=1, keepdims=True)
     found = {}
     for name in sorted(set(names.tolist())):
         rows = np.flatnonzero(names == name)
@@ -247,10 +247,10 @@ def _lines(one: Series, axis: Axis, y: Callable[[float], float]) -> list[str]:
 
 def mean_shares(one: Series, first_ns: int, last_ns: int) -> list[tuple[str, float]]:
     """Return the channels with their mean shares of the score in a time, largest first; none if nothing was scored."""
-    rows = (one.end_ns > first_ns) & (one.end_ns <= last_ns) & np.isfinite(one.share).all(axis=1)
+    rows = (one.end_ns > first_ns) & (one.end_ns <= last_ns) & np.isfinite(one.share).any(axis=1)
     if not rows.any():
         return []
-    share = one.share[rows].mean(axis=0)
+    share = np.nan_to_num(one.share[rows]).mean(axis=0)
     return [(one.channels[at], float(share[at])) for at in np.argsort(-share, kind="stable").tolist()]
 
 

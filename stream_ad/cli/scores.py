@@ -100,16 +100,13 @@ def _device_scores(device: str, table: Any) -> DeviceScores:
     import numpy as np
 
     from stream_ad.cli.score_plot import DeviceScores
+    from stream_ad.io import contributions
 
     def floats(name: str) -> Any:
         return table[name].to_numpy(zero_copy_only=False).astype(np.float64)
 
-    struct = table["contribution"].combine_chunks()
-    channels = tuple(field.name for field in struct.type)
-    contribution = None
-    if len(channels) and struct.null_count < len(struct):
-        columns = [column.to_numpy(zero_copy_only=False) for column in struct.flatten()]
-        contribution = np.ascontiguousarray(np.stack(columns, axis=1), np.float32)
+    channels, parts = contributions.matrix(table["contribution"])
+    contribution = parts if channels else None
     end_ns, incident = _nanoseconds(table["end"]), _nanoseconds(table["incident"])
     smoothed, limit = floats("smoothed"), floats("limit")
     return DeviceScores(
@@ -258,18 +255,22 @@ def rows_json(scores: DeviceScores) -> list[dict[str, object]]:
             "limit": float(scores.limit[i]),
             "is_anomaly": bool(scores.is_anomaly[i]),
             "incident": time_text(int(scores.incident[i]), seconds=False) if scores.incident[i] else None,
-            "contribution": None if parts is None else dict(zip(scores.channels, parts[i], strict=True)),
+            "contribution": None if parts is None else _present(scores.channels, parts[i]),
         }
         for i, end_ns in enumerate(scores.end_ns)
     ]
 
 
+def _present(channels: tuple[str, ...], parts: list[float]) -> dict[str, float] | None:
+    """Return the parts of the channels that have one; None where none has."""
+    return {channel: part for channel, part in zip(channels, parts, strict=True) if part == part} or None
+
+
 def _nobody(folder: Path, device: str) -> str:
     """Return why there are no rows, with ids that look alike."""
-    import pyarrow.parquet as pq
+    from stream_ad.io import score_log
 
-    newest = sorted(folder.glob("log_date=*/log_hour=*/part-*.parquet"))[-PARTS_SEARCHED:]
-    ids = sorted({name for path in newest for name in pq.read_table(path, columns=["device"])["device"].to_pylist()})
+    ids = score_log.newest_devices(folder, PARTS_SEARCHED)
     if not ids:
         return f"{folder}: expected Parquet parts, found none: has an archiver run (`stream-ad run`)?"
     near = get_close_matches(device, ids, n=3, cutoff=0.5) or ids[:3]

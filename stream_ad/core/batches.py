@@ -222,7 +222,8 @@ class ScoreBatch:
         quality: uint32[n], flags.
         coverage: float32[n, c].
         score: float64[n], >= 0, higher is more anomalous; NaN where unscorable.
-        contribution: float32[n, c], each channel's share of the score, or None.
+        contribution: float32[n, c], each channel's part of the score, NaN for one that is missing in the window and
+            in rows without a score; or None.
         model_id: digest of the bundle that scored the batch.
         faulty: bool[n, c], the channels that are stuck or missing, or None where that is not known.
     """

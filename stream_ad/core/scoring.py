@@ -58,6 +58,8 @@ class Scoring:
             quality[rows[clipped]] |= np.uint32(Quality.CLIPPED)
             if found.contribution is not None:
                 contribution[rows] = found.contribution
+                # What the detector says of a channel that was not there is said of the training mean.
+                contribution[missing | (windows.coverage == 0)] = np.nan
         return ScoreBatch(
             keys=windows.keys,
             quality=quality,

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from stream_ad.errors import ScoreLogError, StreamAdError
+from stream_ad.io import contributions
 from stream_ad.io.durable import storage_errors
 from stream_ad.io.score_exchange import Exchange, abandon, built_in, change_places, locked, new_place, sweep
 from stream_ad.io.score_log import hours, listed, ordered, write_file
@@ -62,7 +63,8 @@ def compact(
     """Merge the small parts of closed hours; finish first what a compaction that died has left.
 
     An hour's parts of a partition are merged where the hour ended by `closed_before_ns` and the partition's
-    newest part is of another hour; only neighbours of one generation, schema and topic, up to `max_rows`.
+    newest part is of another hour; only neighbours of one generation, schema and topic, up to `max_rows`. A part of
+    format 1 is written anew also where it has no neighbour, a merged one under its name, with the same rows.
 
     Args:
         folder: of the score log.
@@ -152,7 +154,6 @@ def _plans(folder: Path, closed_before_ns: int, max_rows: int) -> Iterator[_Hour
         groups = tuple(
             group
             for _, names in sorted(candidates.items())
-            if len(names) > 1
             for group in _groups([hour / name for name in names], max_rows)
         )
         if groups:
@@ -174,12 +175,16 @@ def _is_taken_name(path: Path) -> bool:
 
 
 def _groups(paths: Sequence[Path], max_rows: int) -> list[tuple[PartInfo, ...]]:
-    """Return runs of at least two neighbours that fit into one part each."""
+    """Return runs of at least two neighbours that fit into one part each, and parts of an older format alone."""
     found: list[list[PartInfo]] = []
     schemas: list[pa.Schema] = []
+    old: set[Path] = set()
     for path in paths:
         with opened(path) as file:
-            part, schema = footer_of(path, file), file.schema_arrow.remove_metadata()
+            part, written = footer_of(path, file), file.schema_arrow.remove_metadata()
+        schema = contributions.as_map(written.empty_table()).schema
+        if schema != written:
+            old.add(path)
         run = found[-1] if found else []
         fits = sum(one.rows for one in run) + part.rows <= max_rows
         if run and fits and schemas[-1].equals(schema) and _are_neighbours(run[-1], part):
@@ -187,7 +192,7 @@ def _groups(paths: Sequence[Path], max_rows: int) -> list[tuple[PartInfo, ...]]:
         else:
             found.append([part])
             schemas.append(schema)
-    return [tuple(run) for run in found if len(run) > 1]
+    return [tuple(run) for run in found if len(run) > 1 or run[0].path in old]
 
 
 def _are_neighbours(left: PartInfo, right: PartInfo) -> bool:
@@ -212,7 +217,7 @@ def _merge(group: Sequence[PartInfo], hour: Path) -> None:
         with opened(part.path) as file:
             if footer_of(part.path, file) != part:
                 raise ScoreLogError(f"{part.path}: expected a file that never changes, found it changed")
-            tables.append(file.read().replace_schema_metadata())
+            tables.append(contributions.as_map(file.read().replace_schema_metadata()))
     table = ordered(tables)
     info = _merged_info(group, hour)
     if table.num_rows != info.rows:

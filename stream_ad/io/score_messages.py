@@ -88,10 +88,11 @@ class ScoreMessage:
 
 
 def schema(channels: Sequence[str]) -> pa.Schema:
-    """Return the columns of a score message, which are those of the score log.
+    """Return the columns of a score message, which are those of the score log but for `contribution`, there a map.
 
     `start`, `end` and `incident` (the end of the opening window, null outside) are event time in
-    microseconds: finer periods are cut. `score` and `smoothed` are null where unscored; `coverage` is the
+    microseconds: finer periods are cut. `score` and `smoothed` are null where unscored, `contribution` also where the
+    detector gives none, and a channel in it where it was missing in the window; `coverage` is the
     mean over the channels; `offset` is that of the input record that closed the window, or of the last record
     before the journal entry that did.
     """
@@ -289,7 +290,7 @@ def _batch(verdicts: VerdictBatch, ids: DeviceNames, channels: Sequence[str], wi
     wanted = schema(channels)
     shares = np.full(scores.coverage.shape, np.nan, np.float32) if scores.contribution is None else scores.contribution
     absent = unscored if scores.contribution is not None else np.ones(n, np.bool_)
-    fields = [pa.array(column) for column in np.ascontiguousarray(shares.T)]
+    fields = [pa.array(column, from_pandas=True) for column in np.ascontiguousarray(shares.T)]
     columns = [
         pa.DictionaryArray.from_arrays(codes.astype(np.int32), pa.array(names, pa.string())),
         pa.array((keys.end_ns - window_ns) // 1_000).view(TIME),

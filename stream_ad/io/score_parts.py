@@ -23,7 +23,9 @@ from stream_ad.errors import ContractError, PartMovedError, ScoreLogError, Stora
 from stream_ad.io.durable import storage_errors
 from stream_ad.io.score_messages import Span, read_spans
 
-FORMAT = 1
+FORMAT = 2
+"""Of parts that are written; in format 1, `contribution` is a struct with a field for each channel of the model."""
+READABLE = ("1", "2")
 PREFIX = "stream_ad."
 PART = re.compile(r"part-([0-9]{1,9})-([0-9]{20})(?:-([0-9]{20}))?\.parquet")
 """Partition, start, and of a merged part the end."""
@@ -164,7 +166,7 @@ def footer_of(path: Path, file: pq.ParquetFile) -> PartInfo:
         raw = file.metadata.metadata or {}
         prefix = PREFIX.encode()
         footer = {k[len(prefix) :].decode(): v.decode() for k, v in raw.items() if k.startswith(prefix)}
-        if footer["format"] != str(FORMAT):
+        if footer["format"] not in READABLE:
             raise ValueError(f"format {footer['format']}")
         info = PartInfo(
             path=path,
@@ -183,7 +185,7 @@ def footer_of(path: Path, file: pq.ParquetFile) -> PartInfo:
         _check_place(info, match, file.metadata.num_rows)
         _check_lost(info)
     except (KeyError, ValueError, TypeError, ContractError, OSError, pa.ArrowException) as error:
-        raise ScoreLogError(f"{path}: expected a part of format {FORMAT}, found: {error}") from error
+        raise ScoreLogError(f"{path}: expected a part of format {' or '.join(READABLE)}, found: {error}") from error
     return info
 
 

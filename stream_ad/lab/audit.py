@@ -21,7 +21,7 @@ from stream_ad.assembly import Models, fingerprint, group, time_rules
 from stream_ad.config import Settings
 from stream_ad.core.pipeline import Judged, merged
 from stream_ad.errors import PartMovedError, PositionError, StreamAdError
-from stream_ad.io import score_log, score_messages
+from stream_ad.io import contributions, score_log, score_messages
 from stream_ad.io.journal import StartEntry
 from stream_ad.io.score_messages import Span
 from stream_ad.io.score_parts import open_file
@@ -320,7 +320,7 @@ class Audit:
                 continue
             with open_file(part.path) as file:
                 table = pq.read_table(file, columns=columns, filters=stretch.expression())
-            yield table.replace_schema_metadata(), part.input_span.end - 1
+            yield contributions.as_map(table.replace_schema_metadata()), part.input_span.end - 1
         earliest, end = self._transport.bounds(scores)
         for raw in self._transport.read(scores, max(behind, earliest), end) if max(behind, earliest) < end else ():
             for at, value in enumerate(raw.values):
@@ -481,9 +481,7 @@ def _compare_values(ours: pa.Table, theirs: pa.Table, outcome: Outcome) -> None:
             differs |= ~np.asarray(pc.fill_null(pc.equal(one, other), False)) & ~_both_null(one, other)
     for name in FLOATS:
         differs |= _bits_differ(ours[name], theirs[name])
-    for index in range(ours.schema.field("contribution").type.num_fields):
-        one, other = (pc.struct_field(side["contribution"], [index]) for side in (ours, theirs))
-        differs |= _bits_differ(one, other)
+    differs |= _contributions_differ(ours["contribution"], theirs["contribution"])
     gap = np.abs(_floats(ours["score"]) - _floats(theirs["score"]))
     outcome.worst = max(outcome.worst, float(np.nanmax(gap, initial=0.0)))
     outcome.different += int(differs.sum())
@@ -539,6 +537,19 @@ def _bits_differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Any:
     return nulls | ~same
 
 
+def _contributions_differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Any:
+    """Return bool[n], where two columns of maps differ in a channel or a bit."""
+    differs = np.asarray(pc.is_null(one)) != np.asarray(pc.is_null(other))
+    (mine, ours), (others, theirs) = contributions.matrix(one), contributions.matrix(other)
+    for channel in sorted({*mine, *others}):
+        a, b = (
+            values[:, names.index(channel)] if channel in names else np.full(len(differs), np.nan, np.float32)
+            for names, values in ((mine, ours), (others, theirs))
+        )
+        differs |= (a.view(np.int32) != b.view(np.int32)) & ~(np.isnan(a) & np.isnan(b))
+    return differs
+
+
 def _both_null(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Any:
     return np.asarray(pc.is_null(one)) & np.asarray(pc.is_null(other))
 
@@ -549,8 +560,8 @@ def _identity(found: Recomputed) -> tuple[str, str, int]:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Turn dictionaries into text, as in the files."""
+    """Turn dictionaries into text and contributions into maps, as in the files."""
     fields = [
         item.with_type(item.type.value_type) if pa.types.is_dictionary(item.type) else item for item in table.schema
     ]
-    return table.cast(pa.schema(fields))
+    return contributions.as_map(table.cast(pa.schema(fields)))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from stream_ad.assembly import Models, group, load_model
 from stream_ad.core.pipeline import merged
-from stream_ad.io import alert_messages, dead_letters, score_log, score_messages
+from stream_ad.io import alert_messages, contributions, dead_letters, score_log, score_messages
 from stream_ad.io.transport import Partition
 from stream_ad.replaying import Marker, Recomputing
 from tests.support.e2e import Stream, digest_of
@@ -49,6 +49,7 @@ def matrix(table: pa.Table, codes: Codes) -> Matrix:
     from every value.
     """
     columns: dict[str, Matrix] = {}
+    table = contributions.as_map(table)
     for name in sorted(table.column_names):
         for label, column in _flat(name, table[name].combine_chunks() if table.num_rows else table[name]):
             columns[label] = _bits(column, codes)
@@ -59,12 +60,13 @@ def matrix(table: pa.Table, codes: Codes) -> Matrix:
 
 
 def _flat(name: str, column: Any) -> Iterator[tuple[str, Any]]:
-    if not pa.types.is_struct(column.type):
+    if not pa.types.is_map(column.type):
         yield name, column
         return
     yield f"{name} ", column.is_null().cast(pa.int8())
-    for number, part in enumerate(column.flatten()):
-        yield f"{name}.{column.type.field(number).name}", part
+    channels, parts = contributions.matrix(pa.chunked_array([column]))
+    for number, channel in enumerate(channels):
+        yield f"{name}.{channel}", pa.array(parts[:, number], from_pandas=True)
 
 
 def _bits(column: Any, codes: Codes) -> Matrix:

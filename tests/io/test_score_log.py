@@ -112,8 +112,8 @@ def test_parts_of_models_with_other_channels_are_read_together(tmp_path: Path) -
     write(tmp_path, 0, 4)
     write(tmp_path, 4, 5, tables=[table([1], first=4, channels=("flow", "noise"))])
     found = score_log.read(tmp_path)["contribution"].to_pylist()
-    assert found[0] == {"flow": 0.5, "temp": 0.5, "noise": None}
-    assert found[-1] == {"flow": 0.5, "temp": None, "noise": 0.5}
+    assert found[0] == [("flow", 0.5), ("temp", 0.5)]
+    assert found[-1] == [("flow", 0.5), ("noise", 0.5)]
 
 
 def test_a_second_part_with_the_same_start_is_refused(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_duckdb_reads_it_without_us(tmp_path: Path) -> None:
     write(tmp_path, 4, 8, log_ns=T0 + 30 * HOUR_NS)
     (tmp_path / ".aside" / "part-0-9").write_bytes(b"half a file")
     query = f"""
-        select log_date::text, log_hour::int, device, max(score), any_value(contribution.flow), count(*)
+        select log_date::text, log_hour::int, device, max(score), any_value(contribution['flow']), count(*)
         from read_parquet('{tmp_path}/**/*.parquet', hive_partitioning = true)
         where device = 'p2' and "end" >= timestamptz '2023-11-14 00:00:00Z' group by all order by all
     """

@@ -27,7 +27,7 @@ from stream_ad.assembly import Models, open_transport
 from stream_ad.config import Settings, load
 from stream_ad.core.model import Channel, WindowShape
 from stream_ad.core.pipeline import merged
-from stream_ad.io import alert_messages, bundles, dead_letters, journal, score_log, score_messages
+from stream_ad.io import alert_messages, bundles, contributions, dead_letters, journal, score_log, score_messages
 from stream_ad.io.recordings import Recording
 from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.lab.training import TrainingPlan, train
@@ -337,7 +337,7 @@ def _letter(value: bytes, headers: Any) -> tuple[int, int, str, str, int, str]:
 def rows_of(tables: Sequence[pa.Table]) -> list[str]:
     """Return each row as text with all digits, sorted."""
     found = []
-    for table in tables:
+    for table in map(contributions.as_map, tables):
         columns = [[repr(value) for value in table[name].to_pylist()] for name in table.column_names]
         found += [SEPARATOR.join(row) for row in zip(*columns, strict=True)]
     return sorted(found)

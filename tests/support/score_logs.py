@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream_ad.core.batches import Keys, ScoreBatch, VerdictBatch
-from stream_ad.io import score_log
+from stream_ad.io import contributions, score_log
 from stream_ad.io.score_messages import Span, decode, encode
 from stream_ad.io.score_parts import PREFIX, opened
 from stream_ad.io.transport import Partition
@@ -140,6 +140,21 @@ def rewrite(
     facts |= {(PREFIX + name).encode(): str(value).encode() for name, value in (footer or {}).items()}
     path.unlink()
     pq.write_table(table.replace_schema_metadata(facts), path, compression="zstd")
+
+
+def as_format_1(path: Path) -> None:
+    """Write a part again as version 0.1 did: contributions as a struct of all channels."""
+
+    def structs(table: pa.Table) -> pa.Table:
+        at = table.column_names.index(contributions.COLUMN)
+        channels, parts = contributions.matrix(table[contributions.COLUMN])
+        kind = pa.struct([(channel, pa.float32()) for channel in channels])
+        fields = [pa.array(np.ascontiguousarray(column)) for column in parts.T]
+        is_null = pa.array(np.asarray(table[contributions.COLUMN].is_null()))
+        column = pa.StructArray.from_arrays(fields, fields=list(kind), mask=is_null)
+        return table.set_column(at, contributions.COLUMN, column)
+
+    rewrite(path, structs, {"format": 1})
 
 
 def without(row: int) -> Callable[[pa.Table], pa.Table]:
