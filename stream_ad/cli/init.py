@@ -238,9 +238,10 @@ def command(args: argparse.Namespace, out: Path, verb: str, zone: list[str] | No
     words = ["stream-ad", verb]
     if zone is not None:
         words += [args.recording, *zone]
-        for option in ("zone", "time_format", "start", "layout", "device"):
+        for option in ("zone", "time_format", "start", "decimal", "layout", "device"):
             if getattr(args, option):
                 words += [f"--{option.replace('_', '-')}", getattr(args, option)]
+        words += [word for unit in args.unit for word in ("--unit", unit)]
     if out != Path("stream.toml"):
         words += ["-c", str(out)]
     return shlex.join(words)

@@ -74,6 +74,12 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
         "epoch_ms, elapsed_s, …",
     )
     parser.add_argument("--start", metavar="TIME", help="start of a recording with elapsed times: 2026-03-02T08:00:00Z")
+    parser.add_argument(
+        "--decimal",
+        choices=("comma", "point"),
+        help="the decimal sign of columns whose rows do not tell: 1,234 and 1.234",
+    )
+    parser.add_argument("--unit", action="append", default=[], metavar="CHANNEL=UNIT", help="unit of a channel")
     parser.add_argument("--device", metavar="NAME", help="name of the device, or the one device to take of several")
     parser.add_argument(
         "--missing",
@@ -97,6 +103,7 @@ def read_recording(args: argparse.Namespace, zone: str | None = None, stream: st
     Raises:
         RecordingError: it cannot be read.
     """
+    from stream_ad.core.names import paired
     from stream_ad.io.layouts import Layout
     from stream_ad.io.recordings import read
 
@@ -108,8 +115,10 @@ def read_recording(args: argparse.Namespace, zone: str | None = None, stream: st
         args.zone or zone,
         args.device,
         stream=stream,
-        time_format=getattr(args, "time_format", None),
-        start=getattr(args, "start", None),
+        time_format=args.time_format,
+        start=args.start,
+        decimal=args.decimal,
+        units=dict(paired(text) for text in args.unit),
         keep=keep,
         # Devices send their counters, whatever a model makes of them.
         counters=getattr(args, "verb", "") != "send",

@@ -41,7 +41,6 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="a setting of the detector"
     )
     parser.add_argument("--channels", metavar="A,B", help="only these channels, names or patterns (all)")
-    parser.add_argument("--unit", action="append", default=[], metavar="CHANNEL=UNIT", help="unit of a channel")
     parser.add_argument(
         "--hold",
         action="append",
@@ -101,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     choice = choose(recording, plan, args.samples, args.stride)
     if isinstance(choice, Obstacle):
         raise TrainingError(advice(args, choice))
-    for note in choice.notes:
+    for note in (*recording.notes, *choice.notes):
         print(f"note: {note}", file=sys.stderr)
     plan = choice.plan
     tell_cost(recording, choice)

@@ -20,7 +20,6 @@ class Block:
         first: number of the first row, counted as `counted` says.
         counted: "line" (of the text, header and all) or "row".
         columns: columns of one length; text as strings.
-        decimal_comma: "1,5" is a number.
         lines: number of each row where they do not simply follow on `first`, else None.
         units: units that the file states for columns.
         unnamed: columns that have no name in the file.
@@ -31,7 +30,6 @@ class Block:
     first: int
     counted: str
     columns: dict[str, pa.Array]
-    decimal_comma: bool = False
     lines: Int64Array | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     unnamed: tuple[str, ...] = ()

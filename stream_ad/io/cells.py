@@ -13,12 +13,11 @@ _FLOATS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
-def to_float(column: pa.Array, decimal_comma: bool = False) -> Float64Array:
+def to_float(column: pa.Array) -> Float64Array:
     """Read a column of any type.
 
     Args:
         column: n cells.
-        decimal_comma: take the text "1,5" as a number.
 
     Returns:
         float64[n], writable: finite numbers, NaN where a cell is missing, infinite where it is bad.
@@ -27,11 +26,11 @@ def to_float(column: pa.Array, decimal_comma: bool = False) -> Float64Array:
         column = column.storage
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return to_float(column.cast(kind.value_type), decimal_comma)
+        return to_float(column.cast(kind.value_type))
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif any(is_text(kind) for is_text in _TEXTS):
-        return _of_text(column.cast(pa.large_string()), decimal_comma)
+        return _of_text(column.cast(pa.large_string()))
     elif not any(is_number(kind) for is_number in _FLOATS):
         return np.where(_absent(column), np.nan, BAD)
     return _of_numbers(column)
@@ -46,7 +45,7 @@ def _of_numbers(column: pa.Array) -> Float64Array:
     return values
 
 
-def _of_text(column: pa.Array, decimal_comma: bool) -> Float64Array:
+def _of_text(column: pa.Array) -> Float64Array:
     text = pc.utf8_trim(column, BLANKS)
     try:
         values = _of_numbers(text.cast(pa.float64()))
@@ -54,8 +53,6 @@ def _of_text(column: pa.Array, decimal_comma: bool) -> Float64Array:
             return values
     except pa.ArrowInvalid:  # some cell is no number
         pass
-    if decimal_comma:
-        text = pc.replace_substring_regex(text, r"^([+-]?[0-9]+),([0-9]+([eE][+-]?[0-9]+)?)$", r"\1.\2")
     is_number = pc.fill_null(pc.match_substring_regex(text, f"^(?:{NUMBER})$"), False)
     values = _of_numbers(pc.if_else(is_number, text, None).cast(pa.float64()))
     others = np.flatnonzero(~is_number.to_numpy(zero_copy_only=False) & ~_absent(text))

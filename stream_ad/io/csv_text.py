@@ -163,7 +163,6 @@ class _Body:
             first=first,
             counted="line",
             columns=dict(zip(self.names, columns, strict=True)),
-            decimal_comma=self.head.separator != ",",
             lines=None if lines is None else np.array(lines, np.int64),
             units=self.units,
             unnamed=self.unnamed,

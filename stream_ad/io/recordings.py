@@ -21,6 +21,7 @@ from stream_ad.io.choosing import Choice, choose_channels, label_notes, left_out
 from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices
 from stream_ad.io.labels import STATES, is_label, marks_faults, plain, read_words, to_marks
 from stream_ad.io.layouts import Layout, resolve, stated_columns
+from stream_ad.io.number_columns import NumberColumns
 from stream_ad.io.quality_columns import QualityColumn, quality_columns, quality_notes, without_bad
 from stream_ad.io.tables import find_files, read_blocks
 from stream_ad.io.times import TimeColumn
@@ -154,9 +155,11 @@ class _Names:
 class _Reader:
     """What is gathered while files are read."""
 
-    def __init__(self, stated: Layout | None, times: TimeColumn) -> None:
+    def __init__(self, stated: Layout | None, times: TimeColumn, numbers: NumberColumns) -> None:
         self.stated = stated
         self.times = times
+        self.numbers = numbers
+        self.notes: list[str] = []
         self.layout: Layout | None = None
         self.devices = _Names()
         self.device: list[Int32Array] = []
@@ -210,9 +213,11 @@ class _Reader:
         self.labels.add(len(block), {n: self._words(block, n)[0] for n in layout.labels if n in block.columns})
         if layout.is_long:
             self.tag.append(self.tags.encode(block.columns[layout.channel], "channel", block))
-            self.value.append(self._numbers(block, layout.value))
+            values = self.numbers.take(layout.value, block.columns[layout.value], block.where, self.tag[-1])
+            self.value.append(values)
             return
-        channels = {n: self._numbers(block, n) for n in layout.channels(tuple(block.columns))}
+        names = layout.channels(tuple(block.columns))
+        channels = {name: self.numbers.take(name, block.columns[name], block.where) for name in names}
         states = {n: self._words(block, n) for n in channels if plain(n) in STATES}
         self.no_states.update(name for name, (_, are_known) in states.items() if not are_known)
         self.states.add(len(block), {name: values for name, (values, _) in states.items()})
@@ -243,9 +248,17 @@ class _Reader:
         found |= {name: self.states.column(name) for name in states}
         return {name: to_marks(values) for name, values in found.items()}
 
-    def _numbers(self, block: Block, name: str) -> Float64Array:
-        """Return float64[n]: NaN missing, infinite bad, which `_finish` takes apart."""
-        return to_float(block.columns[name], block.decimal_comma)
+    def read_all(self, files: Sequence[Path], owners: Sequence[FileDevice]) -> None:
+        """Read files and what all rows of a column decide; `numbers.again` says if that needs them once more."""
+        for file, owner in zip(files, owners, strict=True):
+            try:
+                self.read(file, owner)
+            except (pa.ArrowException, UnicodeDecodeError) as error:  # texts of a damaged Parquet file, when met
+                raise RecordingError(f"{file}: cannot be read: {str(error)[:200]}") from error
+        tags = list(self.tags.number)
+        self.notes, units = self.numbers.finish(tags)
+        for name, found in units.items():
+            self.units |= {tags[group] if tags else name: unit for group, unit in found.items()}
 
 
 def read(
@@ -257,6 +270,8 @@ def read(
     stream: str = "",
     time_format: str | None = None,
     start: str | None = None,
+    decimal: str | None = None,
+    units: Mapping[str, str] | None = None,
     keep: Sequence[str] = (),
     counters: bool = True,
     missing: Sequence[str] = (),
@@ -276,6 +291,8 @@ def read(
         stream: the device of files whose names are nothing but dates.
         time_format: a strptime pattern or a name (`times.FORMAT_NAMES`); if None, found from the whole column.
         start: ISO 8601 time from which elapsed times count.
+        decimal: "comma" or "point", for columns of numbers whose rows do not tell.
+        units: channel, or pattern -> unit: where cells have units after the numbers, others are bad.
         keep: names (or lists of them, as typed) that are channels even if they look like counters or row numbers.
         counters: leave out columns that only rise.
         missing: values that stand for none, as typed (`core.sentinels.sentinels_of`).
@@ -284,13 +301,14 @@ def read(
         RecordingError: with file and line where that is known.
     """
     files = find_files(path)
-    reader = _Reader(layout, TimeColumn(zone, time_format, start))
     named = [FileDevice(device, False)] * len(files) if device is not None else None
-    for file, owner in zip(files, named or file_devices(files, Path(path).expanduser(), stream), strict=True):
-        try:
-            reader.read(file, owner)
-        except (pa.ArrowException, UnicodeDecodeError) as error:  # texts of a damaged Parquet file, when they are met
-            raise RecordingError(f"{file}: cannot be read: {str(error)[:200]}") from error
+    owners = named or file_devices(files, Path(path).expanduser(), stream)
+    reader = _Reader(layout, TimeColumn(zone, time_format, start), NumberColumns(decimal, frozenset(), units))
+    reader.read_all(files, owners)
+    while reader.numbers.again:
+        kept_text = reader.numbers.keep | reader.numbers.again | set(reader.numbers.held)
+        reader = _Reader(layout, TimeColumn(zone, time_format, start), NumberColumns(decimal, kept_text, units))
+        reader.read_all(files, owners)
     if reader.layout is None or not reader.device:
         raise RecordingError(f"{path}: expected rows, found none")
     codes = np.concatenate(reader.device)
@@ -344,7 +362,7 @@ def read(
     notes += [REMARKS[name].format(n=f"{count:,}") for name, count in reader.remarks.items()]
     if reader.layout.clock:
         notes.insert(0, f"the time is read from the columns {', '.join((reader.layout.time, *reader.layout.clock))}")
-    notes += times.notes
+    notes += [*times.notes, *reader.notes]
     if missing:
         notes.append(f"{taken_out:,} cells hold a value of --missing and count as missing")
     whole = replace(whole, left_out=left_out)
