@@ -79,7 +79,9 @@ def show(path: Path, as_json: bool) -> None:
         hold = f", held for {duration_text(channel.hold_max_age_ns / NS)}" if channel.fill.value == "hold" else ""
         unit = f" [{channel.unit}]" if channel.unit else ""
         without = f", without {', '.join(f'{value:g}' for value in channel.missing)}" if channel.missing else ""
-        print(f"          {channel.name}{unit}{hold}{', always moves' if channel.always_moves else ''}{without}")
+        moves = ", always moves" if channel.always_moves else ""
+        counter = ", a counter" if channel.counter else ""
+        print(f"          {channel.name}{unit}{hold}{moves}{counter}{without}")
     print("card")
     for line in json.dumps(card, indent=2, ensure_ascii=False).splitlines()[1:-1]:
         print(f"        {line}")

@@ -48,6 +48,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="CHANNEL=AGE",
         help="a channel (or pattern) that reports on change: its last value counts for AGE (90s, 1h)",
     )
+    parser.add_argument(
+        "--counter",
+        action="append",
+        default=[],
+        metavar="CHANNEL",
+        help="a channel (or pattern) that only rises, such as an energy meter: what it adds is compared, not its level",
+    )
     parser.add_argument("--period", metavar="TIME", help="step of the grid (the recording's median: 250ms, 1s)")
     parser.add_argument("--samples", type=int, help="samples per window (64, fewer for a short recording)")
     parser.add_argument("--stride", type=int, help="samples between two windows (a quarter of a window, or fewer)")
@@ -162,6 +169,8 @@ def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Cha
     if args.channels:
         chosen = listed(args.channels, names)
         names = [name for pattern in chosen for name in _matching("--channels", pattern, recording.channels)]
+    counters = {name for pattern in args.counter for name in _matching("--counter", pattern, recording.channels)}
+    names = sorted({*names, *counters})
     stated = (paired(text, names) for text in args.unit)
     units = {_matching("--unit", name, names)[0]: unit for name, unit in stated if _given("--unit", name, unit)}
     units = {**recording.units, **units}
@@ -171,6 +180,8 @@ def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Cha
         _given("--hold", pattern, age)
         ages.update(dict.fromkeys(_matching("--hold", pattern, names), _duration_ns("--hold", age)))
     sentinels = sentinels_of(args.missing, [*recording.channels, *recording.left_out])
+    if counters and args.samples == 1:
+        raise ConfigError("--counter: expected at least 2 samples per window, found --samples 1")
     return tuple(
         Channel(
             name,
@@ -178,6 +189,7 @@ def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Cha
             Fill.HOLD if name in ages else Fill.NAN,
             ages.get(name, 0),
             missing=sentinels.get(name, ()),
+            counter=name in counters,
         )
         for name in sorted(set(names))
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -35,6 +35,7 @@ class Channel:
         always_moves: in training the channel had more than one value in every window, so that a
             window without movement means a stuck sensor.
         missing: values that stand for none (-9999): they count as missing.
+        counter: it only rises; windows hold what it adds per cell, see `core.counters`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Channel:
     hold_max_age_ns: int = 0
     always_moves: bool = False
     missing: tuple[float, ...] = ()
+    counter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,8 @@ class Model:
 def grid_differences(one: Model, other: Model) -> list[str]:
     """Say where two models need other windows: with none, one can take the other's place between two windows.
 
-    Compared are the window and each channel's name, unit, fill rule and values that stand for none.
+    Compared are the window and each channel's name, unit, fill rule, values that stand for none, and whether it is
+    a counter.
     """
     found = []
     if one.window != other.window:
@@ -157,16 +160,13 @@ def grid_differences(one: Model, other: Model) -> list[str]:
         found.append(f"channels {names[0]}, not {names[1]}")
         return found
     for mine, theirs in zip(one.channels, other.channels, strict=True):
-        if _compared(mine) != _compared(theirs):
+        if replace(mine, always_moves=theirs.always_moves) != theirs:
             found.append(f"channel {theirs.name} with {_rules(theirs)}, not {_rules(mine)}")
     return found
-
-
-def _compared(channel: Channel) -> tuple[object, ...]:
-    return channel.unit, channel.fill, channel.hold_max_age_ns, channel.missing
 
 
 def _rules(channel: Channel) -> str:
     held = f" for {channel.hold_max_age_ns / 1e9:g} s" if channel.fill is Fill.HOLD else ""
     missing = f" without {', '.join(f'{value:g}' for value in channel.missing)}" if channel.missing else ""
-    return f"unit {channel.unit or 'unknown'!r} and fill {channel.fill}{held}{missing}"
+    counter = " as a counter" if channel.counter else ""
+    return f"unit {channel.unit or 'unknown'!r} and fill {channel.fill}{held}{missing}{counter}"

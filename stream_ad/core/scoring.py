@@ -39,6 +39,7 @@ class Scoring:
             self._least = least if least <= float(model.calibration.score.min()) else 0.0
             self._near = min(self._clip, NEAR * float(overrange.reach.min()))
         self._moves = np.array([channel.always_moves for channel in model.channels], np.bool_)
+        self._counters = np.array([channel.counter for channel in model.channels], np.bool_)
 
     def score(self, windows: WindowBatch) -> ScoreBatch:
         """Score closed windows; a window without enough samples keeps a NaN score and a flag."""
@@ -133,6 +134,7 @@ class Scoring:
         rows = np.flatnonzero(maybe.any(axis=1))
         if len(rows):
             stuck[rows] = (values[rows] == first[rows, None]).all(axis=1) & self._moves
+            stuck[rows] &= (first[rows] == 0) | ~self._counters  # one that always adds the same moves
         return stuck
 
 

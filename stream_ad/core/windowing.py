@@ -31,6 +31,7 @@ from stream_ad.core.batches import (
     expect,
 )
 from stream_ad.core.closing import Closing
+from stream_ad.core.counters import rates
 from stream_ad.core.holding import Holding
 from stream_ad.core.model import Channel, Fill, WindowShape
 from stream_ad.core.phases import Phases
@@ -79,6 +80,7 @@ class Windowing:
         hold = np.array([channel.fill is Fill.HOLD for channel in channels], np.bool_)
         age = np.array([channel.hold_max_age_ns // shape.period_ns for channel in channels], np.int64)
         self._holding = Holding(shape, hold, age) if hold.any() else None
+        self._counters = np.flatnonzero([channel.counter for channel in channels])
 
     @property
     def log_ns(self) -> int:
@@ -322,6 +324,8 @@ class Windowing:
             if not sampled.all():
                 values, quality, coverage = values[sampled], quality[sampled], coverage[sampled]
                 closing = closing.take(np.flatnonzero(sampled))
+        if len(self._counters):
+            values[:, :, self._counters] = rates(values[:, :, self._counters])
         n = len(values)
         keys = Keys(
             device=closing.slot.astype(np.int32),

@@ -46,6 +46,7 @@ class ChannelPart(Part):
     hold_max_age_ns: Nanoseconds
     always_moves: bool
     missing: Annotated[tuple[float, ...], Field(max_length=100)] = ()
+    counter: bool = False
 
 
 class WindowPart(Part):

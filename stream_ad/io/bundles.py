@@ -132,6 +132,7 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
                 "hold_max_age_ns": channel.hold_max_age_ns,
                 "always_moves": bool(channel.always_moves),
                 **({"missing": list(channel.missing)} if channel.missing else {}),
+                **({"counter": True} if channel.counter else {}),
             }
             for channel in model.channels
         ],
@@ -246,17 +247,7 @@ def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict
     return Model(
         name=manifest.name,
         model_id=manifest.model_id,
-        channels=tuple(
-            Channel(
-                channel.name,
-                channel.unit,
-                channel.fill,
-                channel.hold_max_age_ns,
-                channel.always_moves,
-                channel.missing,
-            )
-            for channel in manifest.channels
-        ),
+        channels=tuple(Channel(**dict(channel)) for channel in manifest.channels),
         window=WindowShape(window.period_ns, window.samples, window.stride),
         min_coverage=manifest.min_coverage,
         normaliser=Normaliser(arrays["center"], arrays["scale"], manifest.clip),

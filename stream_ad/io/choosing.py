@@ -28,7 +28,7 @@ COUNTER = "counter"
 NOTES = {
     NO_NAME: "columns without a name are left out: {names}; name one in the header to use it",
     ROW_NUMBER: "row numbers are left out: {names}",
-    COUNTER: "counters, which only rise, are left out: {names}; --channels with its name keeps one",
+    COUNTER: "counters, which only rise, are left out: {names}; train --counter NAME compares what one adds",
     NO_NUMBERS: "columns without a number are left out: {names}",
 }
 

@@ -135,7 +135,7 @@ def _fit(
 ) -> tuple[Model, Float64Array]:
     """Return the model fitted on all windows, and the held-out smoothed score of each window."""
     kind = catalog.get(plan.kind)
-    moves = _moves(windows.values)
+    moves = _moves(windows.values, [channel.counter for channel in channels])
     known = tuple(replace(channel, always_moves=bool(m)) for channel, m in zip(channels, moves, strict=True))
 
     def fitted(rows: Int64Array, step: int) -> Model:
@@ -238,10 +238,10 @@ def reach_of(values: Float64Array, normaliser: Normaliser) -> Float32Array:
     return found
 
 
-def _moves(values: Float64Array) -> list[bool]:
-    """Return per channel whether it had more than one value in every window."""
+def _moves(values: Float64Array, counters: Sequence[bool]) -> list[bool]:
+    """Return per channel whether it had more than one value in every window; a counter: whether it rose."""
     with np.errstate(invalid="ignore"):
-        still = (values == values[:, :1]).all(axis=1)
+        still = (values == values[:, :1]).all(axis=1) & (~np.array(counters) | (values[:, 0] == 0))
     return (~still.any(axis=0)).tolist() if values.shape[1] > 1 else [False] * values.shape[2]
 
 

@@ -108,7 +108,7 @@ def test_a_file_of_nothing_but_counters_is_refused_with_their_names(plant: Plant
     ran = plant("init", "r.csv")
 
     assert ran.code == 1
-    assert "counters, which only rise, are left out: energy_kwh; --channels" in ran.err
+    assert "counters, which only rise, are left out: energy_kwh; train --counter NAME" in ran.err
 
 
 def test_what_is_sent_has_counters_but_no_row_numbers(plant: Plant) -> None:
