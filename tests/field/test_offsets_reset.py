@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -157,6 +159,20 @@ def test_no_letter_and_no_alert_comes_twice(make_stream: Callable[..., Stream], 
     lived(stream, records[400:], die=True)
     archive_all(stream)
     stream.prove()
+
+
+def test_the_service_ends_with_one_line_and_is_not_started_again(make_stream: Callable[..., Stream]) -> None:
+    stream = make_stream(partitions=1)
+    lived(stream, list(islice(fleet_records(duration_s=900), 300)))
+    put(stream, 0, None)
+    command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(stream.config), "--log-format", "json", "run"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == Exit.CONFIGURATION
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    (failed,) = [line for line in lines if line["event"] == "failed"]
+    assert (failed["error"], failed["exit_code"]) == ("OffsetsError", Exit.CONFIGURATION)
+    assert "`stream-ad reposition`" in failed["message"]
+    assert [line["child"] for line in lines if line["event"] == "role_started"].count("scorer-0") == 1
 
 
 def test_running_roles_are_not_overruled(make_stream: Callable[..., Stream], capsys: Capture) -> None:
