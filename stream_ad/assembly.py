@@ -263,7 +263,8 @@ def build_decoder(settings: Settings, model: Model) -> Decoder:
     """Return the decoder for the stream's readings."""
     channels = [channel.name for channel in model.channels]
     missing = {channel.name: channel.missing for channel in model.channels if channel.missing}
-    return Decoder(channels, settings.stream.devices, ignored=model.ignored, missing=missing)
+    stream = settings.stream
+    return Decoder(channels, stream.devices, ignored=model.ignored, missing=missing, other_devices=stream.other_devices)
 
 
 def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:

@@ -55,6 +55,8 @@ class StreamSettings(Section):
     readings_topic: Topic = "sensor.readings.v1"
     devices: str = "*"
     """A device's id or a shell pattern; other devices are skipped and counted."""
+    other_devices: list[str] = []
+    """Ids or shell patterns of devices of other streams in the topic: skipped, and not reported as unknown."""
     bundle: Path
     """The model's folder, or `pretrained:NAME` for one that ships with the package."""
     channels: dict[str, str] = {}

@@ -186,7 +186,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     ),
     UNKNOWN_DEVICE: (
         "readings are from devices that stream.devices leaves out",
-        "extend the pattern stream.devices, or keep these devices out of the topic",
+        "extend the pattern stream.devices, or name the devices of other streams in stream.other_devices",
     ),
     UNKNOWN_CHANNEL: (
         "readings have a channel that the bundle does not have",

@@ -24,7 +24,7 @@ from stream_ad.io.cell_rule import numbers_of
 from stream_ad.io.transport import Headers, RawBatch
 from stream_ad.io.wire_encode import ARROW, CONTENT_TYPE, JSON
 from stream_ad.io.wire_json import Problem, Unreadable, decode_document, shown
-from stream_ad.io.wire_rows import Decoded, Gathered, Series, assemble, joined
+from stream_ad.io.wire_rows import Decoded, Gathered, Series, Strangers, assemble, joined
 from stream_ad.io.wire_singles import is_id, take_singles
 from stream_ad.io.wire_times import MAX_MS, MIN_MS, grid_fits, time_ns
 
@@ -45,6 +45,7 @@ class Decoder:
         max_bytes: larger records are refused, whatever they hold.
         ignored: names in readings that are neither used nor unknown.
         missing: by channel, values that stand for none; they count as missing.
+        other_devices: ids or shell patterns of devices that are skipped without being counted among `strangers`.
 
     Raises:
         ContractError: the channels are not sorted and distinct.
@@ -57,6 +58,7 @@ class Decoder:
         max_bytes: int = 1_000_000,
         ignored: Sequence[str] = (),
         missing: Mapping[str, Sequence[float]] | None = None,
+        other_devices: Sequence[str] = (),
     ) -> None:
         if not channels or list(channels) != sorted(set(channels)):
             raise ContractError(f"channels: expected sorted distinct names, found {list(channels)}")
@@ -67,6 +69,7 @@ class Decoder:
         self._missing = dict(missing or {})
         self._devices = devices
         self._matches: Callable[[str], object] = re.compile(fnmatch.translate(devices)).match
+        self._others = tuple(other_devices)
         self._known: dict[str, bool] = {}
         self._parser = simdjson.Parser()
 
@@ -79,7 +82,7 @@ class Decoder:
         of missing values. Integer and RFC 3339 times are exact; sample i of an even series is at its
         start plus i * step_ms in float64, rounded to nanoseconds.
         """
-        found, records, documents = Gathered(), [], []
+        found, records, documents = Gathered(strangers=Strangers(self._others)), [], []
         kinds = {content_type(headers) for headers in set(raw.headers)}
         usual = kinds <= {JSON} and max(map(len, raw.values), default=0) <= self._max_bytes
         for record, value in enumerate(raw.values):
@@ -215,8 +218,8 @@ class Decoder:
         found.unknown_channels += result.unknown_channels
         found.unknown_device = found.unknown_device or result.unknown_device
         found.unknown_channel = found.unknown_channel or result.unknown_channel
-        if result.stranger is not None:
-            found.strangers.add_device(result.stranger.device, result.stranger.readings)
+        for stranger in result.strangers:
+            found.strangers.add_device(stranger.device, stranger.readings)
         if result.newcomer is not None:
             found.strangers.add_channel(*result.newcomer)
         if result.problem is not None:

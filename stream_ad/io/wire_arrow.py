@@ -83,8 +83,11 @@ def _decode(
     chunk = Chunk(ids, codes[good], event_ns[good], values[good], bad_cell)
     foreign = [name for name, is_mine in zip(ids, mine[:-1].tolist(), strict=True) if not is_mine]
     unknown = sorted(set(names) - {"device", "ts"} - set(known) - ignored)
-    others = ~mine[codes] & (codes >= 0)
-    stranger = Stranger(ids[int(codes[others][0])], "", int(others.sum())) if others.any() else None
+    counts = np.bincount(codes[codes >= 0], minlength=len(ids)).tolist()
+    of_stream = mine[:-1].tolist()
+    strangers = tuple(
+        Stranger(name, "", rows) for name, rows, ours in zip(ids, counts, of_stream, strict=True) if not ours
+    )
     newcomer = None
     if unknown and wanted.any():
         code = int(codes[wanted][0])
@@ -96,7 +99,7 @@ def _decode(
         len(unknown),
         foreign[0] if foreign else None,
         unknown[0] if unknown else None,
-        stranger,
+        strangers,
         newcomer,
     )
 

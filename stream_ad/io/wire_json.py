@@ -67,7 +67,7 @@ class Found:
         problem: why it was refused, wholly or in part.
         unknown_devices: devices outside the stream's pattern.
         unknown_channels: channels that the bundle does not have.
-        stranger: the first of these devices, with the number of readings of all of them.
+        strangers: these devices, with the number of readings of each.
         newcomer: the first of these channels, with the number of readings that have any of them.
     """
 
@@ -77,12 +77,12 @@ class Found:
     unknown_channels: int = 0
     unknown_device: str | None = None
     unknown_channel: str | None = None
-    stranger: Stranger | None = None
+    strangers: tuple[Stranger, ...] = ()
     newcomer: Stranger | None = None
 
 
 class Stranger(NamedTuple):
-    """The first unknown device or channel of a record.
+    """An unknown device or channel of a record.
 
     Attributes:
         device: its id.
@@ -156,7 +156,7 @@ def decode_document(
     device, ts, values = device_of(document["device"]), document["ts"], document["values"]
     if not is_known(device):
         stranger = Stranger(device, "", _readings_in(ts, values))
-        return Found(unknown_devices=1, unknown_device=device, stranger=stranger)
+        return Found(unknown_devices=1, unknown_device=device, strangers=(stranger,))
     if type(values) is not dict:
         raise Unreadable(Reason.WRONG_TYPE, f"values: expected an object, found {shown(values)}")
     known = [channel for channel in channels if channel in values]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -68,12 +70,14 @@ class Strangers:
     """Readings that are not judged, or not wholly, because their device or a channel is unknown.
 
     Attributes:
+        expected: ids or shell patterns of devices outside the stream that are not counted.
         of_devices: readings of devices outside the stream's pattern.
         with_channels: readings that have a channel which the bundle does not have, in addition or instead.
         device: id of such a device, the first met; "" without one.
         channel: device and name of such a channel, the first met; None without one.
     """
 
+    expected: tuple[str, ...] = ()
     of_devices: int = 0
     with_channels: int = 0
     device: str = ""
@@ -81,8 +85,15 @@ class Strangers:
 
     def add_device(self, device: str, readings: int) -> None:
         """Count readings of a device outside the pattern."""
+        if any(device == pattern or fnmatchcase(device, pattern) for pattern in self.expected):
+            return
         self.of_devices += readings
         self.device = self.device or device
+
+    def add_devices(self, devices: Iterable[str]) -> None:
+        """Count a reading each of devices outside the pattern."""
+        for device, readings in Counter(devices).items():
+            self.add_device(device, readings)
 
     def add_channel(self, device: str, channel: str, readings: int) -> None:
         """Count readings of a device with a channel that the bundle does not have; "" is none."""

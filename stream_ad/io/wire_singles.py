@@ -89,8 +89,7 @@ def _take(
         if not _take(found, [records[place] for place in mine], ours, channels, accepts, ignored):
             return False
         found.skip_device(min(foreign), len(documents) - len(mine))
-        first = next(device for device in devices if device in foreign)
-        found.strangers.add_device(first, len(documents) - len(mine))
+        found.strangers.add_devices(device for device in devices if device in foreign)
         return True
     event_ns = _times(times)
     if event_ns is None:

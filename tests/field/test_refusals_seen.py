@@ -235,6 +235,17 @@ def test_only_unknown_devices_are_reported_without_any_output(trained: Plant) ->
     assert causes(trained)["unknown_device"]["share"] == 1.0
 
 
+def test_devices_of_other_streams_are_not_reported_once_they_are_named(trained: Plant) -> None:
+    only_devices(trained, 'p*"\nother_devices = ["x*", "q1"]  # "')
+    trained.append(changed(0.4, lambda document: document | {"device": "x9"}))
+    trained.append(readings(12, device="q2"))
+    trained.append(readings(12, device="q1"))
+    trained.drain()
+
+    assert causes(trained)["unknown_device"]["count"] == 12
+    assert causes(trained)["unknown_device"]["example"]["device"] == "q2"
+
+
 def test_series_count_by_their_readings(trained: Plant) -> None:
     rows = machine(640, seed=3).T.tolist()
     for first in range(0, 640, 64):
