@@ -1,10 +1,24 @@
-"""What a record costs to decode, against parsing it alone: `python -m benchmarks.decode`."""
+"""What a record costs to decode, against parsing it alone: `python -m benchmarks.decode`.
+
+`--old PATH` measures against another checkout instead, side by side: two processes decode the same bytes in turn, and
+each pair of turns gives a ratio of throughputs, new to old. `--check` exits with 1 where the lower 95 % bound of the
+median ratio of a case is below `--least`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import math
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import orjson
@@ -17,6 +31,9 @@ CHANNELS = [f"channel_{number}" for number in range(8)]
 SAMPLES = 64
 RECORDS = 1_000
 T0 = 1_700_000_000_000
+HERE = Path(__file__).resolve().parent
+LEAST = 0.95
+Case: TypeAlias = tuple[list[bytes], list[str]]
 
 
 def raw_batch(values: list[bytes], is_arrow: bool) -> RawBatch:
@@ -51,44 +68,129 @@ def parse(values: list[bytes]) -> None:
         orjson.loads(value)
 
 
-def best_us(works: list[Callable[[], object]], rounds: int = 60) -> list[float]:
-    """Return each work's microseconds of processor time a record, the best of rounds run in turn."""
+def best_s(works: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Return each work's seconds of processor time, the best of rounds run in turn."""
     best = [float("inf")] * len(works)
     for _ in range(rounds):
         for number, work in enumerate(works):
             start = time.process_time()
             work()
-            best[number] = min(best[number], (time.process_time() - start) / RECORDS * 1e6)
+            best[number] = min(best[number], time.process_time() - start)
     return best
 
 
-def main() -> None:
+def cases(records: int) -> dict[str, Case]:
+    """Return the payloads of each case with the channels to decode."""
     random = np.random.default_rng(0)
-    devices = [f"pump-{number:04d}" for number in random.integers(0, 500, RECORDS)]
+    devices = [f"pump-{number:04d}" for number in random.integers(0, 500, records)]
     samples = np.round(random.normal(50, 5, (SAMPLES, len(CHANNELS))), 3)
     table = {channel: samples[:, number] for number, channel in enumerate(CHANNELS)}
     gaps = {channel: np.where(random.random(SAMPLES) < 0.02, np.nan, column) for channel, column in table.items()}
     row = dict(zip(CHANNELS, samples[0].tolist(), strict=True))
     ts = np.arange(T0, T0 + SAMPLES * 1_000, 1_000)
     few = CHANNELS[:4]
-
-    cases: dict[str, tuple[list[bytes], list[str]]] = {
+    return {
         "series": ([encode_series(device, T0, 1_000, table) for device in devices], CHANNELS),
         "series with nulls": ([encode_series(device, T0, 1_000, gaps) for device in devices], CHANNELS),
         "single": ([encode_reading(device, T0, row) for device in devices], CHANNELS),
         "single, 4 channels": ([encode_reading(device, T0, {c: row[c] for c in few}) for device in devices], few),
         "arrow": ([encode_arrow([device] * SAMPLES, ts, table) for device in devices], CHANNELS),
     }
+
+
+def lower_bound(ratios: Sequence[float]) -> float:
+    """Return the lower 95 % bound of the median: an order statistic, whatever the distribution; 0 for too few."""
+    n, chance, place = len(ratios), 0.0, 0
+    for k in range(n):
+        chance += math.comb(n, k) / 2**n
+        if chance > 0.05:
+            break
+        place = k + 1
+    return sorted(ratios)[place - 1] if place else 0.0
+
+
+def paired(old: Path, payloads: Mapping[str, Case], rounds: int) -> dict[str, list[float]]:
+    """Return per case the throughputs of this checkout as multiples of another's, one a pair of turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "cases"
+        headers = {name: ARROW_HEADERS if name == "arrow" else () for name in payloads}
+        file.write_bytes(pickle.dumps({name: (*case, headers[name]) for name, case in payloads.items()}))
+        sides = [_worker(checkout, file) for checkout in (HERE.parent, old.resolve())]
+        try:
+            ratios: dict[str, list[float]] = {name: [] for name in payloads}
+            for number in range(rounds + 1):
+                for name, found in ratios.items():
+                    order = (0, 1) if number % 2 else (1, 0)
+                    took = {side: _turn(sides[side], name) for side in order}
+                    if took[0][1] != took[1][1]:
+                        raise SystemExit(f"{name}: {took[0][1]} readings here, {took[1][1]} there")
+                    if number:  # the first is for warming up
+                        found.append(took[1][0] / max(took[0][0], 1e-9))
+            return ratios
+        finally:
+            for side in sides:
+                side.kill()
+                side.wait()
+
+
+def _worker(checkout: Path, file: Path) -> subprocess.Popen[str]:
+    env = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, str(HERE / "decode_worker.py"), str(file)]
+    worker = subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    found = (worker.stdout.readline() if worker.stdout else "").strip()
+    if not Path(found).is_relative_to(checkout):
+        worker.kill()
+        raise SystemExit(f"{checkout}: expected stream_ad from there, found {found or 'none'}")
+    return worker
+
+
+def _turn(worker: subprocess.Popen[str], name: str) -> tuple[float, int]:
+    if worker.stdin is None or worker.stdout is None:
+        raise SystemExit("a worker without pipes")
+    worker.stdin.write(f"{name}\n")
+    worker.stdin.flush()
+    took, readings = worker.stdout.readline().split()
+    return float(took), int(readings)
+
+
+def compare(old: Path, payloads: Mapping[str, Case], rounds: int, least: float) -> bool:
+    """Print the ratios to another checkout, and return whether each lower bound reaches `least`."""
+    print(f"{'':20} median  lower 95 % bound, of {rounds} pairs: throughput here / at {old}")
+    is_enough = True
+    for name, ratios in paired(old, payloads, rounds).items():
+        bound = lower_bound(ratios)
+        is_enough &= bound >= least
+        print(f"{name:20} {np.median(ratios):6.3f}  {bound:6.3f}{'' if bound >= least else f'  below {least:g}'}")
+    return is_enough
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--old", type=Path, metavar="PATH", help="another checkout to measure against")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where this checkout is slower")
+    parser.add_argument("--least", type=float, default=LEAST, help=f"ratio that is enough ({LEAST})")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds, or pairs (60)")
+    parser.add_argument("--records", type=int, default=RECORDS, help=f"records a round ({RECORDS:,})")
+    parser.add_argument("--case", action="append", metavar="NAME", help="only this case; may be repeated")
+    args = parser.parse_args()
+    payloads = {name: case for name, case in cases(args.records).items() if name in (args.case or (name,))}
+    if args.old is not None:
+        is_enough = compare(args.old, payloads, args.rounds, args.least)
+        return 1 if args.check and not is_enough else 0
+    if args.check:
+        parser.error("--check needs --old")
     print(f"{'':20} bytes  decode   parse   naive (us a record)")
-    for name, (values, channels) in cases.items():
+    for name, (values, channels) in payloads.items():
         decoder, batch = Decoder(channels), raw_batch(values, name == "arrow")
         works: list[Callable[[], object]] = [partial(decoder.decode, batch)]
         if name != "arrow":
             works.append(partial(parse, values))
             if "nulls" not in name and channels is CHANNELS:
                 works.append(partial(naive_series if name == "series" else naive_single, values))
-        print(f"{name:20} {len(values[0]):5} " + " ".join(f"{us:7.2f}" for us in best_us(works)))
+        us = [took / args.records * 1e6 for took in best_s(works, args.rounds)]
+        print(f"{name:20} {len(values[0]):5} " + " ".join(f"{cost:7.2f}" for cost in us))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

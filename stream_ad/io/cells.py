@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream_ad.core.batches import Float64Array
-from stream_ad.io.cell_rule import BAD, BLANKS, LARGEST, NUMBER, WORDS
+from stream_ad.io.cell_rule import BAD, BLANKS, LARGEST, NUMBER, WORDS, are_numbers
 
 _FLOATS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+_PLAIN = frozenset(kind.id for kind in (pa.float64(), pa.float32(), pa.int64(), pa.int32(), pa.int16(), pa.int8()))
+"""Types that numpy reads without Arrow's casts."""
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
@@ -22,6 +24,8 @@ def to_float(column: pa.Array) -> Float64Array:
     Returns:
         float64[n], writable: finite numbers, NaN where a cell is missing, infinite where it is bad.
     """
+    if column.type.id in _PLAIN:
+        return _of_numbers(column)
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     kind = column.type
@@ -36,7 +40,16 @@ def to_float(column: pa.Array) -> Float64Array:
     return _of_numbers(column)
 
 
+def is_plain(column: pa.Array) -> bool:
+    """Return whether a column's numbers need no reading: no null among them, and a type that is numpy's as well."""
+    return bool(column.type.id in _PLAIN and column.null_count == 0)
+
+
 def _of_numbers(column: pa.Array) -> Float64Array:
+    if is_plain(column):
+        values = np.array(column.to_numpy(), np.float64)
+        if are_numbers(values):
+            return values
     absent = _absent(column)
     values = np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
     with np.errstate(invalid="ignore"):

@@ -89,7 +89,8 @@ class Decoder:
             if not usual and self._unusual(found, record, value, raw.headers[record]):
                 continue
             if BRACKET in value:
-                if not self._series(found, record, value):
+                # A byte order mark goes the complete way: the parser of series takes it, the other refuses it.
+                if not (value.startswith(b"{") and self._series(found, record, value)):
                     self._complete(found, record, value, JSON)
                 continue
             try:
@@ -125,8 +126,6 @@ class Decoder:
 
         No object of the parser may outlive this call: it refuses the next document while one does.
         """
-        if not raw.startswith(b"{"):  # a byte order mark, which the other parser refuses
-            return False
         try:
             document: Any = self._parser.parse(raw)
             device, ts, values = document["device"], document["ts"], document["values"]
@@ -156,9 +155,10 @@ class Decoder:
         brackets += times is not None
         if len(raw) - len(raw.replace(b"[", b"")) != brackets:
             return False
-        found.skip_channels(unknown)
+        if unknown:
+            found.skip_channels(unknown)
+            found.strangers.add_channel(device, unknown[0], samples)
         if samples:
-            found.strangers.add_channel(device, unknown[0] if unknown else "", samples)
             series = Series(record, found.slot(device), start_ns or 0, float(step_ms), times, b"".join(buffers))
             found.series.setdefault((samples, times is not None), []).append(series)
         return True

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from stream_ad.core.batches import BoolArray, Int32Array, Int64Array, Reason
-from stream_ad.io.cell_rule import LARGEST
-from stream_ad.io.cells import to_float
+from stream_ad.core.batches import BoolArray, Float64Array, Int32Array, Int64Array, Reason
+from stream_ad.io.cell_rule import LARGEST, are_numbers
+from stream_ad.io.cells import is_plain, to_float
 from stream_ad.io.time_guesses import guess
 from stream_ad.io.wire_json import MAX_DEVICE_LENGTH, Chunk, Found, Problem, Stranger, Unreadable, refused_rows, shown
 from stream_ad.io.wire_times import EXPECTED, MAX_MS, MIN_MS, milliseconds_ns, time_ns
@@ -69,8 +69,12 @@ def _decode(
         if count > 1:
             raise Unreadable(Reason.WRONG_TYPE, f"{shown(channel)}: expected one column, found {count}")
         if count:
-            columns[number] = _column(schema, batches, channel)
-            values[:, number] = to_float(columns[number])
+            column = columns[number] = _column(schema, batches, channel)
+            values[:, number] = column.to_numpy() if is_plain(column) else to_float(column)
+    are_good = are_numbers(values)
+    if not are_good:  # a NaN of a plain column is bad, not missing
+        for number, column in columns.items():
+            values[:, number] = to_float(column)
 
     mine = np.array([is_known(name) for name in ids] + [False], np.bool_)
     no_device = codes < 0
@@ -78,9 +82,11 @@ def _decode(
     bad_time, no_device = bad_time & wanted, no_device & wanted
     good = wanted & ~bad_time & ~no_device
     problem = _problem(ts, event_ns, bad_time, no_device) if (bad_time | no_device).any() else None
-    bad = np.argwhere((np.abs(values) > LARGEST) & good[:, None])
-    bad_cell = shown(columns[int(bad[0, 1])][int(bad[0, 0])].as_py()) if len(bad) else ""
-    chunk = Chunk(ids, codes[good], event_ns[good], values[good], bad_cell)
+    bad_cell = "" if are_good else _first_bad(values, good, columns)
+    if good.all():
+        chunk = Chunk(ids, codes, event_ns, values, bad_cell)
+    else:
+        chunk = Chunk(ids, codes[good], event_ns[good], values[good], bad_cell)
     foreign = [name for name, is_mine in zip(ids, mine[:-1].tolist(), strict=True) if not is_mine]
     unknown = sorted(set(names) - {"device", "ts"} - set(known) - ignored)
     counts = np.bincount(codes[codes >= 0], minlength=len(ids)).tolist()
@@ -102,6 +108,11 @@ def _decode(
         strangers,
         newcomer,
     )
+
+
+def _first_bad(values: Float64Array, good: BoolArray, columns: Mapping[int, Any]) -> str:
+    bad = np.argwhere((np.abs(values) > LARGEST) & good[:, None])
+    return shown(columns[int(bad[0, 1])][int(bad[0, 0])].as_py()) if len(bad) else ""
 
 
 def _problem(ts: Any, event_ns: Int64Array, bad_time: BoolArray, no_device: BoolArray) -> Problem:

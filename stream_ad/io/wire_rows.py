@@ -15,7 +15,7 @@ import orjson
 
 from stream_ad.core.batches import BoolArray, Float64Array, Int64Array, ReadingBatch, Refused
 from stream_ad.core.sentinels import take_out
-from stream_ad.io.cell_rule import LARGEST
+from stream_ad.io.cell_rule import LARGEST, are_numbers
 from stream_ad.io.transport import RawBatch
 from stream_ad.io.wire_json import Chunk, Problem, shown
 from stream_ad.io.wire_times import grid_ns, milliseconds_ns
@@ -202,8 +202,10 @@ def assemble(
     example = None
     if missing:
         take_out(values, channels, missing)
-    bad = np.abs(values) > LARGEST
-    bad_cells = int(np.count_nonzero(bad))
+    bad_cells = 0
+    if not are_numbers(values):
+        bad = (values > LARGEST) | (values < -LARGEST)
+        bad_cells = int(np.count_nonzero(bad))
     if bad_cells:
         bad_rows = np.any(bad, axis=1)
         row = int(np.argmax(bad_rows))
