@@ -9,6 +9,7 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,12 +89,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from stream_ad.config import parse
     from stream_ad.io.recordings import describe
+    from stream_ad.io.sentinel_search import sentinel_notes
 
     out: Path = args.out or args.config
     if out.exists() and not args.force:
         raise ConfigError(f"{out}: is there already; --force replaces it, --out names another")
     name = args.name or stream_name(args.recording)
     recording = read_for_a_look(args, name)
+    found_sentinels = sentinel_notes(recording.channels, recording.values)
+    recording = replace(recording, notes=(*found_sentinels, *recording.notes))
     found = describe(recording)
     text = settings_text(name, args.recording, found)
     parse(tomllib.loads(text), "init")
