@@ -68,7 +68,7 @@ class OverrangePart(Part):
     """What values far from the training mean score; see `core.overrange`."""
 
     score: Annotated[float, Field(gt=0)]
-    reach: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=10_000)]
+    reach: Annotated[tuple[Annotated[float, Field(gt=0, le=1e30)], ...], Field(min_length=1, max_length=10_000)]
 
 
 class Manifest(Part):

@@ -234,7 +234,7 @@ def reach_of(values: Float64Array, normaliser: Normaliser) -> Float32Array:
     """
     low, high = np.fmin.reduce(values, axis=(0, 1)), np.fmax.reduce(values, axis=(0, 1))
     distance = np.fmax(high - normaliser.center, normaliser.center - low) / normaliser.scale
-    found: Float32Array = np.fmax(distance, LEAST_REACH).astype(np.float32)
+    found: Float32Array = np.clip(np.fmax(distance, LEAST_REACH), None, 1e30).astype(np.float32)
     return found
 
 

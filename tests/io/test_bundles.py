@@ -23,6 +23,7 @@ from stream_ad.core.batches import Arrays, Float32Array, Float64Array
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import no_progress
 from stream_ad.core.model import Channel, Fill, Model, Normaliser, WindowShape
+from stream_ad.core.overrange import Overrange
 from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.base import Calibration
 from stream_ad.errors import (
@@ -278,6 +279,31 @@ def nudge(folder: Path, factor: float) -> None:
     seal(folder)
 
 
+def test_what_values_far_outside_score_is_kept(tmp_path: Path) -> None:
+    overrange = Overrange(0.75, np.array([10.0, 31.5, 12.25], np.float32))
+    bundles.save(replace(MODEL, overrange=overrange), tmp_path / "b", windows(5, seed=2))
+    loaded = bundles.load(tmp_path / "b").overrange
+    assert loaded is not None
+    assert loaded.score == 0.75
+    assert loaded.reach.tolist() == [10.0, 31.5, 12.25]
+
+
+def test_a_bundle_made_before_far_values_counted_opens_with_what_its_calibration_gives(folder: Path) -> None:
+    seal(folder, lambda manifest: manifest.pop("overrange"))
+    loaded = bundles.load(folder)
+    assert loaded.overrange is not None
+    assert loaded.overrange.score == MODEL.calibration.quantile(0.999)
+    far = windows(1, seed=3) + 15.0 * SCALE
+    assert Scoring(loaded).score_values(far).score > loaded.overrange.score
+
+
+def test_a_bundle_made_before_whose_scores_differ_names_the_command_that_makes_it_again(folder: Path) -> None:
+    seal(folder, lambda manifest: manifest.pop("overrange"))
+    nudge(folder, 1.5)
+    with pytest.raises(BundleProbeError, match=r"made before 0\.2\.0.*stream-ad train RECORDING --detector pca --out"):
+        bundles.load(folder)
+
+
 def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
     """Return an archive as numpy writes it, object arrays and all."""
     buffer = io.BytesIO()
@@ -364,6 +390,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
         BundleFormatError,
         "detector 'pca' cannot be loaded",
     ),
+    "reach of two channels": (
+        said(overrange={"score": 1.0, "reach": [10.0, 10.0]}),
+        BundleFormatError,
+        "a reach of each of 3 channels",
+    ),
+    "reach of nought": (said(overrange={"score": 1.0, "reach": [10.0, 0.0, 10.0]}), BundleFormatError, "overrange"),
+    "no far score": (said(overrange={"score": 0.0, "reach": [10.0, 10.0, 10.0]}), BundleFormatError, "overrange"),
     "clip as text": (said(clip="10"), BundleFormatError, "clip: "),
     "no smoothing": (said(smoothing=0.0), BundleFormatError, "smoothing: "),
     "no period": (said(window={"period_ns": 0, "samples": 8, "stride": 2}), BundleFormatError, "window.period_ns"),

@@ -15,11 +15,15 @@ from simulators import pretrain, scenarios, trial
 from simulators.fleet import CHANNELS
 from simulators.scenarios import Scenario
 from stream_ad import config, pretrained
+from stream_ad.core.batches import Float64Array
 from stream_ad.core.model import Model
+from stream_ad.core.scoring import Scoring
 from stream_ad.errors import ConfigError
 from stream_ad.io import bundles
 from stream_ad.io.recordings import Recording
 from stream_ad.lab.training import train
+from stream_ad.lab.windows import cut_windows
+from tests.support.rays import along, directions, forms, returns_under
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("pump-autoencoder", "pump-dagmm")
@@ -84,6 +88,29 @@ def test_the_wheel_holds_them(tmp_path: Path) -> None:
     assert shipped
     assert shipped <= held
     assert "stream_ad/pretrained/__init__.py" in held
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Float64Array:
+    """Raw windows of quiet pumps that no model has seen, float64[n, t, c]."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "FIRST_SEED", 777)
+        quiet = pretrain.quiet_recording(fleets=1, pumps=4, hours=0.1)
+    windows = cut_windows(quiet, pretrain.plan("pca").channels, pretrain.SHAPE).values
+    return windows[~np.isnan(windows).any(axis=(1, 2))][::5]
+
+
+@pytest.mark.parametrize("form", ["level", "step", "spike"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_larger_fault_never_takes_a_row_back_under_the_training(name: str, form: str, held_out: Float64Array) -> None:
+    model = bundles.load(pretrained.path(name))
+    scoring, sizes = Scoring(model), np.array([8.0, 8.5, 9.0, 9.5, 10.0, 11.0, 12.0, 16.0, 30.0, 200.0, 1_000.0])
+    limit = model.calibration.quantile(0.999)
+    for ray, direction in directions(model.normaliser):
+        windows = [along(start, direction, forms(64)[form], sizes, model.normaliser) for start in held_out]
+        scores = scoring.score_values(np.concatenate(windows)).score.reshape(len(held_out), -1)
+        assert not returns_under(scores, limit).any(), ray
+        assert (scores[:, sizes >= 30.0] > limit).all(), ray
 
 
 @pytest.mark.parametrize("name", NAMES)
