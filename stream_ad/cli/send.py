@@ -122,7 +122,7 @@ def read_recording(args: argparse.Namespace, zone: str | None = None, stream: st
         keep=keep,
         # Devices send their counters, whatever a model makes of them.
         counters=getattr(args, "verb", "") != "send",
-        missing=args.missing,
+        missing=getattr(args, "missing", ()),
     )
 
 

@@ -28,6 +28,8 @@ VALUE_NAMES = ("value", "reading", "measurement", "val", "_value")
 SKAB_LABELS = ("anomaly", "changepoint")
 SKAB_COLUMNS = {"datetime", "Accelerometer1RMS", "Accelerometer2RMS"}
 NAB_COLUMNS = ["timestamp", "value"]
+INFLUX_OWN = ("result", "table", "_start", "_stop", "_measurement", "_field", "_value")
+"""Columns that InfluxDB adds to what was measured."""
 KEYS = ("time", "device", "channel", "value", "labels", "quality")
 NAMED = ("wide", "long", "skab", "nab")
 
@@ -87,7 +89,8 @@ class Layout:
 
     def channels(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Return the columns that are neither time, device nor label (for wide layouts)."""
-        return tuple(name for name in columns if name not in {self.time, self.device, *self.labels, *self.clock})
+        others = {self.time, self.device, *self.labels, *self.clock, *(INFLUX_OWN if self.time == "_time" else ())}
+        return tuple(name for name in columns if name not in others)
 
 
 def stated_columns(stated: Layout | None) -> tuple[str, ...]:

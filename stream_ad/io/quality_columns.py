@@ -77,11 +77,17 @@ class QualityColumn:
         numbers = np.array([self.number.setdefault(word, len(self.number)) for word in words], np.int32)
         self.codes.append(numbers[texts.indices.to_numpy(False)])
 
-    def bad(self, rows: int) -> tuple[BoolArray, str] | None:
-        """Return bool[rows], which rows are not good, and what to say of it; None if it is no quality column."""
+    def all_codes(self, rows: int) -> Int32Array | None:
+        """Return int32[rows], the number of each cell, -1 where there is none; None if there are too many kinds."""
         if len(self.number) > MOST_KINDS or not self.number:
             return None
-        codes = np.concatenate([*self.codes, np.full(rows - self.rows, -1, np.int32)])
+        return np.concatenate([*self.codes, np.full(rows - self.rows, -1, np.int32)])
+
+    def bad(self, rows: int) -> tuple[BoolArray, str] | None:
+        """Return bool[rows], which rows are not good, and what to say of it; None if it is no quality column."""
+        codes = self.all_codes(rows)
+        if codes is None:
+            return None
         counts = np.bincount(codes[codes >= 0], minlength=len(self.number))
         judged = judge(list(self.number), counts.tolist(), self.is_status)
         if judged is None:

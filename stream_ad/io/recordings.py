@@ -20,11 +20,12 @@ from stream_ad.io.cells import to_float
 from stream_ad.io.choosing import Choice, choose_channels, label_notes, left_out_notes
 from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices
 from stream_ad.io.labels import STATES, is_label, marks_faults, plain, read_words, to_marks
-from stream_ad.io.layouts import Layout, resolve, stated_columns
+from stream_ad.io.layouts import INFLUX_OWN, Layout, resolve, stated_columns
 from stream_ad.io.number_columns import NumberColumns
 from stream_ad.io.quality_columns import QualityColumn, quality_columns, quality_notes, without_bad
 from stream_ad.io.tables import find_files, read_blocks
 from stream_ad.io.times import TimeColumn
+from stream_ad.io.unstated import date_columns, is_text, refuse_mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ class _Reader:
         self.states = _Columns()  # columns of words that are labels if all of them are known
         self.no_states: set[str] = set()
         self.quality: dict[str, QualityColumn] = {}
+        self.texts: dict[str, QualityColumn] = {}  # columns of words that may name devices
         self.tags = _Names()
         self.tag: list[Int32Array] = []  # long only: the channel of each value
         self.value: list[Float64Array] = []
@@ -186,6 +188,7 @@ class _Reader:
             self.unnamed.update(block.unnamed)
             if layout is None:
                 times = [name for name, column in block.columns.items() if pa.types.is_temporal(column.type)]
+                times = times or date_columns(block.columns)
                 parts = time_columns.guess(block.columns)
                 layout = resolve(tuple(block.columns), times, self.stated, str(path), parts)
                 self.layout = self.layout or layout
@@ -229,8 +232,22 @@ class _Reader:
         for found in quality_columns(columns, layout.quality):
             if not (layout.is_long and found.target):
                 self.quality.setdefault(found.name, found)
+        if not layout.device:
+            for name in columns:
+                if name not in INFLUX_OWN and is_text(block.columns[name]):
+                    self.texts.setdefault(name, QualityColumn(name, "", False))
+            for name, texts in self.texts.items():
+                texts.add(self.rows - len(block), block.columns.get(name), len(block))
         for name, quality in self.quality.items():
             quality.add(self.rows - len(block), block.columns.get(name), len(block))
+
+    def refuse_mixed(self, event_ns: Int64Array, device: Int32Array, origin: str) -> None:
+        """Refuse rows of several devices in files without a device column."""
+        found = {name: texts.all_codes(self.rows) for name, texts in self.texts.items()}
+        others = {name: codes for name, codes in found.items() if codes is not None}
+        if self.by_file and self.layout is not None:
+            groups = [device, np.concatenate(self.tag)] if self.tag else [device]
+            refuse_mixed(event_ns, groups, others, self.layout.name, origin)
 
     def bad_quality(self) -> dict[str, tuple[BoolArray, str, str]]:
         """Return by quality column which rows are not good, the column they judge, and what to say of it."""
@@ -321,6 +338,8 @@ def read(
         spans = [(owner.name, file, event_ns[rows]) for owner, file, rows in reader.by_file]
         check_apart([(name, file, int(span.min()), int(span.max())) for name, file, span in spans])
     quality = reader.bad_quality()
+    if named is None:
+        reader.refuse_mixed(event_ns, codes, str(path))
     labels = {name: marks for name, marks in reader.marks().items() if name not in quality}
     if reader.layout.is_long:
         tags, tag = tuple(reader.tags.number), np.concatenate(reader.tag)
