@@ -85,6 +85,7 @@ def plan(kind: str, settings: Mapping[str, Any] | None = None) -> TrainingPlan:
         settings=SETTINGS.get(kind, {}) if settings is None else settings,
         seed=SEED,
         baseline="",
+        per_device=False,  # it serves pumps that it has not seen
     )
 
 

@@ -151,6 +151,8 @@ def settings_text(name: str, origin: str, found: Description) -> str:
 
 def summary(out: Path, name: str, found: Description, recording: Recording) -> dict[str, object]:
     """Return what was found, for programs."""
+    from stream_ad.lab.remarks import remarks
+
     return {
         "settings": str(out),
         "name": name,
@@ -170,12 +172,14 @@ def summary(out: Path, name: str, found: Description, recording: Recording) -> d
         "left_out": dict(recording.left_out),
         "marked_rows": int(recording.faults.sum()),
         "layout": recording.layout.name if recording.layout else None,
-        "notes": recording.notes,
+        "notes": [*recording.notes, *remarks(recording)],
     }
 
 
 def tell(args: argparse.Namespace, out: Path, found: Description, recording: Recording) -> None:
     """Print what was found and what comes next."""
+    from stream_ad.lab.remarks import remarks
+
     layout = recording.layout.name if recording.layout else "?"
     print(f"{args.recording}: {found.rows:,} rows, devices: {found.devices:,} ({layout} layout)")
     print(f"  devices   {named(recording.devices, 8)}")
@@ -189,7 +193,7 @@ def tell(args: argparse.Namespace, out: Path, found: Description, recording: Rec
         print(f"            {line}")
     if found.labels:
         print(f"  labels    {named(found.labels, 8)} (not used as channels)")
-    for note in brief(recording.notes):
+    for note in brief((*recording.notes, *remarks(recording))):
         print(f"  note      {note}")
     print(f"\nWrote {out}. Next:")
     zone = []

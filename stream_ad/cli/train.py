@@ -58,6 +58,12 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--period", metavar="TIME", help="step of the grid (the recording's median: 250ms, 1s)")
     parser.add_argument("--samples", type=int, help="samples per window (64, fewer for a short recording)")
     parser.add_argument("--stride", type=int, help="samples between two windows (a quarter of a window, or fewer)")
+    parser.add_argument(
+        "--scale",
+        choices=("device", "fleet"),
+        default="device",
+        help="centre and scale of each training device (the default), or the fleet's for a model of devices to come",
+    )
     parser.add_argument("--smoothing", type=float, default=0.3, help="weight of the newest log score, 1 for none (0.3)")
     parser.add_argument("--folds", type=int, default=5, help="blocks of the calibration (5)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed and data give the same bundle (0)")
@@ -81,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.config import load
     from stream_ad.core.model import WindowShape
     from stream_ad.io import bundles
+    from stream_ad.lab.remarks import remarks
     from stream_ad.lab.shaping import Obstacle, choose
     from stream_ad.lab.training import TrainingPlan, train
 
@@ -102,12 +109,14 @@ def run(args: argparse.Namespace) -> int:
         folds=args.folds,
         seed=args.seed,
         baseline="" if args.no_baseline else "pca",
+        per_device=args.scale == "device",
     )
     begun = time.monotonic()
     choice = choose(recording, plan, args.samples, args.stride)
     if isinstance(choice, Obstacle):
         raise TrainingError(advice(args, choice))
-    for note in (*recording.notes, *choice.notes):
+    named = [channel.name for channel in plan.channels]
+    for note in (*recording.notes, *choice.notes, *remarks(recording, named)):
         print(f"note: {note}", file=sys.stderr)
     plan = choice.plan
     tell_cost(recording, choice)

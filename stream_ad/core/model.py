@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_ad.core.batches import Float64Array, expect
 from stream_ad.core.detectors.base import Detector, Settings
+from stream_ad.core.device_scales import DeviceScales
 from stream_ad.core.overrange import Overrange
 from stream_ad.core.thresholds.base import Calibration
 from stream_ad.errors import ContractError
@@ -117,6 +118,7 @@ class Model:
         card: the training card: data range, rows, seed, metrics, limits, versions (plain JSON).
         overrange: what values far from the training mean score; None only in the models that calibrate one.
         ignored: names that devices send and the model leaves out on purpose: labels, row numbers, counters, texts.
+        scales: centre and scale of single devices; None where all devices have the normaliser's.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Model:
     card: Settings = field(default_factory=dict)
     overrange: Overrange | None = None
     ignored: tuple[str, ...] = ()
+    scales: DeviceScales | None = None
 
     def __post_init__(self) -> None:
         names = [channel.name for channel in self.channels]
@@ -142,6 +145,8 @@ class Model:
             raise ContractError(f"model: normaliser has {len(self.normaliser.center)} channels, expected {len(names)}")
         if self.overrange is not None and len(self.overrange.reach) != len(names):
             raise ContractError(f"model: expected a reach of {len(names)} channels, found {len(self.overrange.reach)}")
+        if self.scales is not None and self.scales.center.shape[1] != len(names):
+            raise ContractError(f"model: device scales have {self.scales.center.shape[1]} channels, not {len(names)}")
         if not 0 < self.smoothing <= 1:
             raise ContractError(f"model: smoothing must be in (0, 1], found {self.smoothing}")
 

@@ -282,7 +282,7 @@ class PartitionPipeline:
             return
         if self._is_afresh:
             windows.quality[windows.keys.sequence < AFRESH_WINDOWS] |= np.uint32(Quality.AFRESH)
-        scores = self._scoring.score(windows)
+        scores = self._scoring.score(windows, self._table())
         self._unscored.take(windows, scores.quality)
         verdicts, raised = self._deciding.decide(scores, self._table())
         judged.append(Judged(verdicts, self._table()))

@@ -7,10 +7,13 @@ bits wherever the row stands and however a poll was cut. A larger deviation neve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int64Array, ScoreBatch, WindowBatch
 from stream_ad.core.detectors.base import Scores, check_scores
+from stream_ad.core.device_scales import DeviceScales
 from stream_ad.core.model import Model, Normaliser
 from stream_ad.core.overrange import MOST, NEAR, draw_in, growth, with_far
 from stream_ad.core.quality import Quality, coverage_flags
@@ -38,11 +41,18 @@ class Scoring:
             least = float(center.score[0])
             self._least = least if least <= float(model.calibration.score.min()) else 0.0
             self._near = min(self._clip, NEAR * float(overrange.reach.min()))
+        self._ids: Sequence[str] | None = None
+        self._rows: Int64Array = np.zeros(0, np.int64)
         self._moves = np.array([channel.always_moves for channel in model.channels], np.bool_)
         self._counters = np.array([channel.counter for channel in model.channels], np.bool_)
 
-    def score(self, windows: WindowBatch) -> ScoreBatch:
-        """Score closed windows; a window without enough samples keeps a NaN score and a flag."""
+    def score(self, windows: WindowBatch, ids: Sequence[str] = ()) -> ScoreBatch:
+        """Score closed windows; a window without enough samples keeps a NaN score and a flag.
+
+        Args:
+            windows: n of them.
+            ids: the device of each slot; not looked at where the model has no scales of single devices.
+        """
         n, _, channels = windows.values.shape
         flags, scorable = coverage_flags(windows.coverage, self.model.min_coverage)
         quality = windows.quality | flags
@@ -54,6 +64,11 @@ class Scoring:
         rows = np.flatnonzero(scorable)
         if len(rows):
             values = windows.values if len(rows) == n else windows.values[rows]
+            if self.model.scales is not None:
+                known = self._scale_rows(self.model.scales, ids)[windows.keys.device[rows]]
+                quality[rows[known < 0]] |= np.uint32(Quality.FLEET_SCALE)
+                normaliser = self.model.normaliser
+                values = self.model.scales.in_frame(values, known, normaliser.center, normaliser.scale)
             found, clipped = self._chunks(values)
             score[rows] = found.score
             quality[rows[clipped]] |= np.uint32(Quality.CLIPPED)
@@ -71,8 +86,17 @@ class Scoring:
             faulty=stuck | missing,
         )
 
+    def _scale_rows(self, scales: DeviceScales, ids: Sequence[str]) -> Int64Array:
+        """Return the row of each slot's device; looked up again only when slots change hands."""
+        if ids is not self._ids:
+            self._ids, self._rows = ids, scales.rows(ids)
+        return self._rows
+
     def score_values(self, values: Float64Array) -> Scores:
-        """Score raw windows, float64[n, t, c] with NaN for missing samples, whatever their coverage."""
+        """Score raw windows, float64[n, t, c] with NaN for missing samples, whatever their coverage.
+
+        Those of devices with a scale of their own are in the fleet's frame (`DeviceScales.in_frame`).
+        """
         return self._chunks(values)[0]
 
     def _chunks(self, values: Float64Array) -> tuple[Scores, BoolArray]:

@@ -89,6 +89,10 @@ class Manifest(Part):
     smoothing: Annotated[float, Field(gt=0, le=1)]
     ignored: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=500)], ...], Field(max_length=10_000)] = ()
     """Names that devices send and the model leaves out on purpose."""
+    limit_floor: Annotated[float, Field(gt=0)] | None = None
+    """No limit lies below; None in bundles made before 0.2.0 and where all channels moved in training."""
+    devices: Annotated[tuple[Text, ...], Field(max_length=1_000_000)] | None = None
+    """Devices with centre and scale of their own, rows of `device_center` and `device_scale` in calibration.npz."""
     digests: dict[str, Digest]
     """SHA-256 of every other file."""
 

@@ -4,7 +4,8 @@ Format version 1, five files::
 
     manifest.json         what the model is, and the digests of the other files
     weights.safetensors   the detector's arrays
-    calibration.npz       center float64[c], scale float64[c] (float32 before 0.2.0), score float64[m]
+    calibration.npz       center float64[c], scale float64[c] (float32 before 0.2.0), score float64[m]; with devices in
+                          the manifest also device_center and device_scale, float64[k, c]
     probe.npz             values float64[k, t, c] (float32 before 0.2.0), raw windows, with score float64[k], expected
     card.json             the training card
 
@@ -29,6 +30,7 @@ from safetensors import SafetensorError
 from stream_ad.core.batches import Arrays, Float64Array, expect
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import Detector
+from stream_ad.core.device_scales import DeviceScales
 from stream_ad.core.model import Channel, Model, Normaliser, WindowShape
 from stream_ad.core.overrange import LEAST_REACH, Overrange
 from stream_ad.core.scoring import Scoring
@@ -113,9 +115,7 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
     probe = _probe_with_gap(model, probe_rows)
     files = {
         WEIGHTS: _pack_weights(model.detector.arrays()),
-        CALIBRATION: pack_npz(
-            {"center": model.normaliser.center, "scale": model.normaliser.scale, "score": model.calibration.score}
-        ),
+        CALIBRATION: pack_npz(_calibration(model)),
         PROBE: pack_npz({"values": probe, "score": Scoring(model).score_values(probe).score}),
         CARD: pack_json(dict(model.card), "card"),
     }
@@ -146,6 +146,8 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
         "overrange": {"score": float(overrange.score), "reach": overrange.reach.tolist()},
         "detector": {"kind": model.kind, "settings": dict(model.settings)},
         "smoothing": float(model.smoothing),
+        **({"devices": list(model.scales.devices)} if model.scales is not None else {}),
+        **({"limit_floor": float(model.calibration.floor)} if model.calibration.floor > 0 else {}),
         "digests": {name: digest(data) for name, data in files.items()},
     }
     if model.ignored:
@@ -226,9 +228,10 @@ def _load(folder: Path) -> tuple[Model, ProbeResult, bool]:
     if extra:
         raise BundleFormatError(f"{folder}: not part of a bundle: {', '.join(extra[:10])}")
     files = {name: read_checked(folder, name, manifest) for name in LIMITS}
-    arrays = unpack_npz(
-        files[CALIBRATION], {"center": FLOATS, "scale": FLOATS, "score": "<f8"}, f"{folder / CALIBRATION}"
-    )
+    names = {"center": FLOATS, "scale": FLOATS, "score": "<f8"}
+    if manifest.devices is not None:
+        names |= {"device_center": "<f8", "device_scale": "<f8"}
+    arrays = unpack_npz(files[CALIBRATION], names, f"{folder / CALIBRATION}")
     card = read_json(files[CARD], folder / CARD)
     detector = _load_detector(manifest, _unpack_weights(files[WEIGHTS], folder / WEIGHTS), folder)
     try:
@@ -255,10 +258,13 @@ def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict
         kind=manifest.detector.kind,
         settings=manifest.detector.settings,
         smoothing=manifest.smoothing,
-        calibration=Calibration(score),
+        calibration=Calibration(score, manifest.limit_floor or 0.0),
         card=card,
         overrange=_overrange(manifest.overrange, Calibration(score), len(manifest.channels)),
         ignored=manifest.ignored,
+        scales=None
+        if manifest.devices is None
+        else DeviceScales(manifest.devices, arrays["device_center"], arrays["device_scale"]),
     )
 
 
@@ -267,6 +273,13 @@ def _overrange(part: OverrangePart | None, calibration: Calibration, channels: i
     if part is None:
         return Overrange.of(calibration.score, np.full(channels, LEAST_REACH, np.float32))
     return Overrange(part.score, np.array(part.reach, np.float32))
+
+
+def _calibration(model: Model) -> Arrays:
+    arrays = {"center": model.normaliser.center, "scale": model.normaliser.scale, "score": model.calibration.score}
+    if model.scales is not None:
+        arrays |= {"device_center": model.scales.center, "device_scale": model.scales.scale}
+    return arrays
 
 
 def _load_detector(manifest: Manifest, arrays: Arrays, folder: Path) -> Detector:

@@ -16,7 +16,8 @@ from stream_ad.core.detectors.multiscale_pca import lags
 from stream_ad.core.scoring import CHUNK, normalise
 from stream_ad.io.recordings import Recording
 from stream_ad.lab import sensitivity
-from stream_ad.lab.training import TrainingPlan, fit_normaliser
+from stream_ad.lab.normalising import fit
+from stream_ad.lab.training import TrainingPlan
 from stream_ad.lab.windows import Windows
 
 TRIAL_S = 1.0
@@ -104,7 +105,7 @@ def _linear(kind: str, windows: Windows, settings: dict[str, object], speed: _Sp
 
 def _timed(kind: str, windows: Windows, plan: TrainingPlan) -> float:
     """Return seconds of a fit, from its own progress over a second of it."""
-    values: Float32Array = normalise(windows.values, fit_normaliser(windows.values, plan.clip))
+    values: Float32Array = normalise(windows.values, fit(windows, (), plan.clip, 1.0).normaliser)
     begun = time.monotonic()
     seen: list[tuple[float, float]] = []  # moments and shares; what comes before the first is loading, not fitting
 

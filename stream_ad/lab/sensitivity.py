@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stream_ad.core.model import Model
 from stream_ad.core.scoring import Scoring
+from stream_ad.lab.normalising import in_frame
 from stream_ad.lab.windows import Windows
 
 SIZES = (1.0, 2.0, 4.0, 8.0)
@@ -17,7 +20,7 @@ MOST_VALUES = 1 << 23
 LEAST_SAMPLE = 16
 
 
-def sensitivity(model: Model, windows: Windows, limit: float) -> dict[str, float]:
+def sensitivity(model: Model, windows: Windows, ids: Sequence[str], limit: float) -> dict[str, float]:
     """Return per size of shift the share of windows that score over the limit.
 
     A constant is added to one channel at a time, in the younger half of the window, in standard
@@ -27,6 +30,7 @@ def sensitivity(model: Model, windows: Windows, limit: float) -> dict[str, float
         model: what scores.
         windows: where the shifts are put; an even sample of 256 is used, of fewer where windows are large, and of at
             most 32 channels.
+        ids: names of the devices; a shift is in deviations of the window's own.
         limit: in units of the score.
 
     Returns:
@@ -36,7 +40,7 @@ def sensitivity(model: Model, windows: Windows, limit: float) -> dict[str, float
     chosen = np.linspace(0, channels - 1, min(MOST_CHANNELS, channels)).astype(np.int64)
     most = max(MOST_VALUES // (samples * channels * len(chosen)), LEAST_SAMPLE)
     rows = np.linspace(0, len(windows) - 1, min(SAMPLE, most, len(windows))).astype(np.int64)
-    values = windows.values[rows]
+    values = in_frame(model, windows.take(rows), ids)
     scoring = Scoring(model)
     found = {"0": float((scoring.score_values(values).score > limit).mean())}
     # All channels at once: a scorer's chunk is then full.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stream_ad import __version__
-from stream_ad.core.batches import Float32Array, Float64Array, Int64Array, Keys, ScoreBatch
+from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int64Array, Keys, ScoreBatch
 from stream_ad.core.deciding import Deciding
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import Progress, no_progress
@@ -23,14 +23,17 @@ from stream_ad.core.thresholds.base import Calibration
 from stream_ad.core.thresholds.fixed import Fixed
 from stream_ad.errors import TrainingError
 from stream_ad.io.recordings import Recording
+from stream_ad.lab.normalising import Fitted, completed, fit, in_frame
 from stream_ad.lab.sensitivity import sensitivity
 from stream_ad.lab.windows import MIN_CALIBRATION, Windows, blocks, cut_windows, independent, usable
 
 MAX_CALIBRATION = 20_000
 PROBE_WINDOWS = 16
 REPORT_QUANTILE = 0.99
-STILL = 1e-12
-"""Of its level: a channel whose standard deviation is less never moved, but for the rounding of float64."""
+FLOOR_WINDOWS = 64
+FLOOR_SHIFT = 0.5
+"""Scales that channels which never moved in training may move without passing the lowest limit, all at once."""
+BLOCK_WINDOWS = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class TrainingPlan:
         folds: contiguous blocks of the leave-block-out calibration, >= 2.
         seed: the same seed and data give the same model on the same machine.
         baseline: detector that is trained beside it and told in the card, or "" for none.
+        per_device: each training device gets centre and scale of its own. False for a model of devices that it has
+            not seen.
     """
 
     name: str
@@ -62,6 +67,7 @@ class TrainingPlan:
     folds: int = 5
     seed: int = 0
     baseline: str = "pca"
+    per_device: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +113,12 @@ def train(
             f"of that outside of each of {plan.folds} blocks of time, found {len(windows)}: record longer, or take a "
             "shorter window or stride"
         )
-    model, held_out = _fit(windows, channels, plan, progress)
-    report = {plan.kind: _report(model, windows, held_out)}
+    ids = recording.devices
+    model, held_out = _fit(windows, ids, channels, plan, progress)
+    report = {plan.kind: _report(model, windows, ids, held_out)}
     if plan.baseline and plan.baseline != plan.kind:
-        baseline, scores = _fit(windows, channels, replace(plan, kind=plan.baseline, settings={}), progress)
-        report[plan.baseline] = _report(baseline, windows, scores)
+        baseline, scores = _fit(windows, ids, channels, replace(plan, kind=plan.baseline, settings={}), progress)
+        report[plan.baseline] = _report(baseline, windows, ids, scores)
     card = {
         "name": plan.name,
         "detector": plan.kind,
@@ -126,23 +133,31 @@ def train(
         "versions": {"stream_ad": __version__, "numpy": version("numpy"), "python": platform.python_version()},
         "limits": "fitted on one recording of normal running; scores mean nothing outside of its operating range",
     }
-    probe = windows.values[np.linspace(0, len(windows) - 1, min(PROBE_WINDOWS, len(windows))).astype(int)]
+    rows = np.linspace(0, len(windows) - 1, min(PROBE_WINDOWS, len(windows))).astype(np.int64)
+    probe = in_frame(model, windows.take(rows), ids)
     return Trained(replace(model, card=card), np.ascontiguousarray(probe), card)
 
 
 def _fit(
-    windows: Windows, channels: Sequence[Channel], plan: TrainingPlan, progress: Progress
+    windows: Windows, ids: Sequence[str], channels: Sequence[Channel], plan: TrainingPlan, progress: Progress
 ) -> tuple[Model, Float64Array]:
-    """Return the model fitted on all windows, and the held-out smoothed score of each window."""
+    """Return the model fitted on all windows, and the held-out smoothed score of each window.
+
+    Args:
+        windows: n of them, in order of time.
+        ids: names of their devices.
+        channels: sorted by name.
+        plan: what to train.
+        progress: called during long work.
+    """
     kind = catalog.get(plan.kind)
     moves = _moves(windows.values, [channel.counter for channel in channels])
     known = tuple(replace(channel, always_moves=bool(m)) for channel, m in zip(channels, moves, strict=True))
 
-    def fitted(rows: Int64Array, step: int) -> Model:
-        normaliser = fit_normaliser(windows.values[rows], plan.clip)
+    def fitted(rows: Int64Array, scaling: Fitted, step: int) -> Model:
         label = f"{plan.kind} {step}/{plan.folds + 1}"
         detector = kind.fit(
-            normalise(windows.values[rows], normaliser),
+            _normalised(windows, rows, scaling, ids),
             plan.settings,
             plan.seed,
             lambda what, done, total: progress(f"{label}: {what}", done, total),
@@ -153,25 +168,51 @@ def _fit(
             channels=known,
             window=plan.shape,
             min_coverage=plan.min_coverage,
-            normaliser=normaliser,
+            normaliser=scaling.normaliser,
             detector=detector,
             kind=plan.kind,
             settings={**kind.defaults(), **plan.settings},
             smoothing=plan.smoothing,
             calibration=Calibration(np.ones(1)),
+            scales=scaling.scales,
         )
 
+    apart = independent(windows, plan.shape) / len(windows)
+    whole = fit(windows, ids, plan.clip, apart, plan.per_device)
     held_out, single = np.full(len(windows), np.nan), np.full(len(windows), np.nan)
     for fold, (inside, outside) in enumerate(blocks(windows, plan.shape, plan.folds)):
-        model = fitted(outside, fold + 1)
-        single[inside] = Scoring(model).score_values(windows.values[inside]).score
-        held_out[inside] = smoothed_scores(model, windows.take(inside), single[inside])
-    model = fitted(np.arange(len(windows)), plan.folds + 1)
+        scaling = completed(fit(windows.take(outside), ids, plan.clip, apart, plan.per_device), whole)
+        block = windows.take(inside)
+        model = fitted(outside, scaling, fold + 1)
+        single[inside] = Scoring(model).score_values(scaling.framed(block, ids)).score
+        held_out[inside] = smoothed_scores(model, block, single[inside])
+    model = fitted(np.arange(len(windows)), whole, plan.folds + 1)
     sample = held_out[np.linspace(0, len(held_out) - 1, min(len(held_out), MAX_CALIBRATION)).astype(np.int64)]
-    seen = Scoring(model).score_values(windows.values).score
+    floor = _floor(model, windows, whole.is_still)
+    values = whole.framed(windows, ids)
+    seen = np.maximum(Scoring(model).score_values(values).score, floor)
     highest = np.maximum(np.maximum(single, held_out), seen)
-    overrange = Overrange.of(highest, reach_of(windows.values, model.normaliser))
-    return replace(model, calibration=Calibration(sample), overrange=overrange), held_out
+    overrange = Overrange.of(highest, reach_of(values, model.normaliser))
+    return replace(model, calibration=Calibration(sample, floor), overrange=overrange), held_out
+
+
+def _normalised(windows: Windows, rows: Int64Array, scaling: Fitted, ids: Sequence[str]) -> Float32Array:
+    """Return some windows as a detector sees them, float32[n, t, c]; a block at a time, to hold them once only."""
+    found = np.empty((len(rows), *windows.values.shape[1:]), np.float32)
+    for start in range(0, len(rows), BLOCK_WINDOWS):
+        part = slice(start, start + BLOCK_WINDOWS)
+        found[part] = normalise(scaling.framed(windows.take(rows[part]), ids), scaling.normaliser)
+    return found
+
+
+def _floor(model: Model, windows: Windows, is_still: BoolArray) -> float:
+    """Return what channels that never moved score when all of them move by half of their scale; 0 without any."""
+    if not is_still.any():
+        return 0.0
+    rows = np.linspace(0, len(windows) - 1, min(FLOOR_WINDOWS, len(windows))).astype(np.int64)
+    values = np.broadcast_to(model.normaliser.center, windows.values[rows].shape).copy()
+    values[:, :, is_still] += FLOOR_SHIFT * model.normaliser.scale[is_still]
+    return float(np.median(Scoring(model).score_values(values).score))
 
 
 def smoothed_scores(model: Model, windows: Windows, score: Float64Array) -> Float64Array:
@@ -203,34 +244,12 @@ def smoothed_scores(model: Model, windows: Windows, score: Float64Array) -> Floa
     return deciding.decide(batch, lambda slot: str(slot))[0].smoothed
 
 
-def fit_normaliser(values: Float64Array, clip: float) -> Normaliser:
-    """Return mean and standard deviation of each channel over all samples.
-
-    A channel that never moved gets a hundredth of its level as scale (1 where the level is 0), so
-    that a change from it is seen and no score is infinite.
-
-    Args:
-        values: float64[n, t, c], raw.
-        clip: cut of normalised values.
-    """
-    flat = values.reshape(-1, values.shape[2]).astype(np.float64, copy=False)
-    known = np.isfinite(flat)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, flat, 0.0).sum(axis=0) / count
-    mean += np.where(known, flat - mean, 0.0).sum(axis=0) / count  # what rounding took of a large level
-    std = np.sqrt(np.where(known, (flat - mean) ** 2, 0.0).sum(axis=0) / count)
-    level = np.abs(mean)
-    still = std <= STILL * np.maximum(level, 1.0)
-    scale = np.where(still, np.where(level > 0, 0.01 * level, 1.0), std)
-    return Normaliser(mean, np.maximum(scale, 1e-12), clip)
-
-
 def reach_of(values: Float64Array, normaliser: Normaliser) -> Float32Array:
     """Return float32[c], the largest distance of each channel from its centre in training, at least `LEAST_REACH`.
 
     Args:
-        values: float64[n, t, c], raw.
-        normaliser: fitted on them.
+        values: float64[n, t, c], in the fleet's frame.
+        normaliser: the fleet's.
     """
     low, high = np.fmin.reduce(values, axis=(0, 1)), np.fmax.reduce(values, axis=(0, 1))
     distance = np.fmax(high - normaliser.center, normaliser.center - low) / normaliser.scale
@@ -245,14 +264,14 @@ def _moves(values: Float64Array, counters: Sequence[bool]) -> list[bool]:
     return (~still.any(axis=0)).tolist() if values.shape[1] > 1 else [False] * values.shape[2]
 
 
-def _report(model: Model, windows: Windows, held_out: Float64Array) -> dict[str, Any]:
+def _report(model: Model, windows: Windows, ids: Sequence[str], held_out: Float64Array) -> dict[str, Any]:
     """Say how the held-out scores lie, and which injected shifts the model sees at their limit."""
-    limit = float(np.quantile(held_out, REPORT_QUANTILE))
+    limit = max(float(np.quantile(held_out, REPORT_QUANTILE)), model.calibration.floor)
     return {
         "score_median": float(np.median(held_out)),
         "limit": limit,
         "limit_quantile": REPORT_QUANTILE,
-        "shift_found": sensitivity(model, windows, limit),
+        "shift_found": sensitivity(model, windows, ids, limit),
     }
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from stream_ad.core.batches import Arrays, Float32Array, Float64Array
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import no_progress
+from stream_ad.core.device_scales import DeviceScales
 from stream_ad.core.model import Channel, Fill, Model, Normaliser, WindowShape
 from stream_ad.core.overrange import Overrange
 from stream_ad.core.scoring import Scoring
@@ -150,6 +151,22 @@ def test_a_probe_may_differ_in_the_last_bits(folder: Path) -> None:
 
 
 # Writing
+
+
+def test_scales_of_devices_and_the_floor_of_limits_are_kept(tmp_path: Path) -> None:
+    center, scale = windows(2, seed=3)[0, :2], np.abs(windows(2, seed=4)[0, :2]) + 1.0
+    scales = DeviceScales(("pump 1", "pump/2"), center, scale)
+    model = replace(MODEL, scales=scales, calibration=Calibration(MODEL.calibration.score, 0.25))
+    model_id = bundles.save(model, tmp_path / "b", windows(5, seed=2))
+    loaded = bundles.load(tmp_path / "b")
+    assert loaded.model_id == model_id
+    assert loaded.calibration.floor == 0.25
+    assert loaded.scales is not None
+    assert loaded.scales.devices == scales.devices
+    np.testing.assert_array_equal(loaded.scales.center, center)
+    np.testing.assert_array_equal(loaded.scales.scale, scale)
+    assert bundles.save(MODEL, tmp_path / "c", windows(5, seed=2)) != model_id
+    assert bundles.load(tmp_path / "c").scales is None
 
 
 def test_a_bundle_is_replaced_only_on_purpose(folder: Path) -> None:

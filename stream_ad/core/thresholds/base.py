@@ -46,9 +46,12 @@ class Calibration:
     Attributes:
         score: float64[m], smoothed scores as the live pipeline would give them, time order within
             blocks, 200 <= m <= 20000 (a bounded sample of the training recording).
+        floor: no limit lies below; 0 for none. What channels score that never moved in training, at half of the
+            scale assumed for them.
     """
 
     score: Float64Array
+    floor: float = 0.0
 
     def quantile(self, q: float) -> float:
         """Return the q-quantile (0..1) of the calibration scores."""

@@ -1,0 +1,67 @@
+"""Centre and scale of single devices: what a machine does by itself, at its own level and in its own spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream_ad.core.batches import Float64Array, Int64Array, expect
+from stream_ad.errors import ContractError
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceScales:
+    """Centre and scale of the devices that a model was trained on.
+
+    Attributes:
+        devices: k names, unique, sorted.
+        center: float64[k, c].
+        scale: float64[k, c], > 0.
+        number: name -> row.
+    """
+
+    devices: tuple[str, ...]
+    center: Float64Array
+    scale: Float64Array
+    number: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        expect("device centers", self.center, np.float64, (len(self.devices), None))
+        expect("device scales", self.scale, np.float64, self.center.shape)
+        if not (np.isfinite(self.center).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
+            raise ContractError("device scales: centers must be finite and scales finite and > 0")
+        if list(self.devices) != sorted(set(self.devices)):
+            raise ContractError("device scales: expected unique names in sorted order")
+        object.__setattr__(self, "number", {name: row for row, name in enumerate(self.devices)})
+
+    def rows(self, ids: Sequence[str]) -> Int64Array:
+        """Return int64[n], the row of each device, -1 for one that was not trained on."""
+        return np.array([self.number.get(name, -1) for name in ids], np.int64)
+
+    def in_frame(
+        self, values: Float64Array, row: Int64Array, center: Float64Array, scale: Float64Array
+    ) -> Float64Array:
+        """Return windows moved and stretched as if their devices were at the fleet's centre with the fleet's scale.
+
+        What follows knows one centre and scale only. Windows of other devices stay as they are.
+
+        Args:
+            values: float64[n, t, c], raw.
+            row: int64[n], as `rows` gives them.
+            center: float64[c], the fleet's.
+            scale: float64[c], the fleet's.
+        """
+        known = np.flatnonzero(row >= 0)
+        if not len(known):
+            return values
+        at = row[known]
+        moved = values[known] - self.center[at][:, None]
+        moved *= (scale / self.scale[at])[:, None]
+        moved += center
+        if len(known) == len(values):
+            return moved
+        out = values.copy()
+        out[known] = moved
+        return out

@@ -1,0 +1,167 @@
+"""Centre and scale of a model: the fleet's, and those of each training device; docs/adr/0019-device-scales.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_ad.core.batches import BoolArray, Float64Array, Int64Array
+from stream_ad.core.device_scales import DeviceScales
+from stream_ad.core.model import Model, Normaliser
+from stream_ad.lab.windows import Windows
+
+STILL = 1e-12
+"""Of its level: a channel whose standard deviation is less never moved, but for the rounding of float64."""
+COUNTS = 3.0
+"""Scales that a change by a hundredth of the level (by 1, where the level is 0) of a still channel counts."""
+FEW = 2.0
+"""Independent windows that the fleet's spread weighs as much as, against a device's own."""
+RARE = 0.25
+"""Standard deviation, in smallest steps, below which a channel hardly ever left its value in training."""
+STEPS_SAMPLED = 50_000
+MOST_VALUES = 1 << 21
+"""Devices times channels above which all devices have the fleet's scale: 32 MiB in a bundle."""
+BLOCK_VALUES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What windows are normalised with.
+
+    Attributes:
+        normaliser: the fleet's: mean and standard deviation over all samples, what lies between devices included.
+        scales: of single devices, None for one device.
+        is_still: bool[c], the channel never or hardly ever moved on any device; its scale is assumed.
+    """
+
+    normaliser: Normaliser
+    scales: DeviceScales | None
+    is_still: BoolArray
+
+    def framed(self, windows: Windows, ids: Sequence[str]) -> Float64Array:
+        """Return the windows' values in the fleet's frame, float64[n, t, c]."""
+        return _framed(self.scales, self.normaliser, windows, ids)
+
+
+def fit(windows: Windows, ids: Sequence[str], clip: float, apart: float, per_device: bool = True) -> Fitted:
+    """Return centre and scale of the fleet and, with two devices or more, of each of them.
+
+    A device's scale is `own^w * usual^(1 - w)`: its own standard deviation, the median of those of all devices, and
+    w = m / (m + 2) with m its windows that have no sample in common. So a device of few rows leans on the fleet, by
+    factors, so that a unit of its own survives. Where a channel stands still on one device and moves on others, their
+    median counts. A device without one whole window has the fleet's.
+
+    Args:
+        windows: n >= 1.
+        ids: names of the devices.
+        clip: cut of normalised values.
+        apart: share of the windows that have no sample in common, 0 < apart <= 1.
+        per_device: False leaves all devices with the fleet's.
+    """
+    values, device = windows.values, windows.device
+    steps = smallest_steps(values)
+    mean, std = _moments(values, np.zeros(len(values), np.int64), 1)
+    scale, still = assumed(mean, std, steps)
+    normaliser = Normaliser(mean[0], scale[0], clip)
+    seen, row, count = np.unique(device, return_inverse=True, return_counts=True)
+    kept = count * apart >= 1.0
+    if not per_device or len(ids) < 2 or not kept.any() or len(seen) * values.shape[2] > MOST_VALUES:
+        return Fitted(normaliser, None, still[0])
+    centers, own = _moments(values, row, len(seen))
+    own, stands = assumed(centers, own, steps)
+    moving = np.where(stands, np.nan, own)[kept]
+    some = np.isfinite(moving).any(axis=0)
+    usual = np.full(values.shape[2], np.nan)
+    usual[some] = np.nanmedian(moving[:, some], axis=0)
+    own = np.where(stands & np.isfinite(usual), usual, own)
+    usual = np.where(np.isfinite(usual), usual, np.median(own, axis=0))
+    weight = (count * apart / (count * apart + FEW))[:, None]
+    scales = np.exp(weight * np.log(own) + (1.0 - weight) * np.log(usual))
+    named = [ids[number] for number in seen.tolist()]
+    order = sorted(np.flatnonzero(kept).tolist(), key=lambda number: named[number])
+    names = tuple(named[number] for number in order)
+    is_still: BoolArray = np.logical_not(some)
+    return Fitted(normaliser, DeviceScales(names, centers[order], scales[order]), is_still)
+
+
+def in_frame(model: Model, windows: Windows, ids: Sequence[str]) -> Float64Array:
+    """Return windows' values in the frame of a model's fleet, float64[n, t, c]."""
+    return _framed(model.scales, model.normaliser, windows, ids)
+
+
+def _framed(scales: DeviceScales | None, normaliser: Normaliser, windows: Windows, ids: Sequence[str]) -> Float64Array:
+    if scales is None:
+        return windows.values
+    return scales.in_frame(windows.values, scales.rows(ids)[windows.device], normaliser.center, normaliser.scale)
+
+
+def completed(part: Fitted, whole: Fitted) -> Fitted:
+    """Return `part`, with devices that it lacks as in `whole`: a block of time may hold all windows of a device."""
+    if part.scales is None or whole.scales is None:
+        return Fitted(part.normaliser, whole.scales, part.is_still)
+    row = part.scales.rows(whole.scales.devices)
+    has = (row >= 0)[:, None]
+    center = np.where(has, part.scales.center[row], whole.scales.center)
+    scale = np.where(has, part.scales.scale[row], whole.scales.scale)
+    return Fitted(part.normaliser, DeviceScales(whole.scales.devices, center, scale), part.is_still)
+
+
+def assumed(mean: Float64Array, std: Float64Array, steps: Float64Array) -> tuple[Float64Array, BoolArray]:
+    """Return scales, with an assumed one for channels that never or hardly ever moved, and which these are.
+
+    A change by a hundredth of the level counts 3 there. A channel that left its value in a few samples only gets twice
+    its smallest step, at most the scale of one that never did: a step in the last digit is no emergency.
+
+    Args:
+        mean: float64[k, c].
+        std: float64[k, c].
+        steps: float64[c], smallest difference of two values of a channel, infinite if there is one value.
+    """
+    level = np.abs(mean)
+    still = std <= STILL * np.maximum(level, 1.0)
+    most = np.where(level > 0, 0.01 * level, 1.0) / COUNTS
+    least = np.where(still, most, np.where(std < RARE * steps, np.minimum(2.0 * steps, most), 0.0))
+    found = np.maximum(std, least)
+    return np.maximum(found, np.maximum(8.0 * np.spacing(level), 1e-12)), still | (least > std)
+
+
+def smallest_steps(values: Float64Array) -> Float64Array:
+    """Return float64[c], the smallest difference between two values of each channel, infinite with one value only.
+
+    Args:
+        values: float64[n, t, c], NaN where there is none; an even sample of some 50,000 is looked at.
+    """
+    flat = values.reshape(-1, values.shape[2])
+    flat = flat[:: max(len(flat) // STEPS_SAMPLED, 1)]
+    found = np.full(flat.shape[1], np.inf)
+    for channel in range(flat.shape[1]):
+        column = np.unique(flat[np.isfinite(flat[:, channel]), channel])
+        if len(column) > 1:
+            found[channel] = np.diff(column).min()
+    return found
+
+
+def _moments(values: Float64Array, row: Int64Array, rows: int) -> tuple[Float64Array, Float64Array]:
+    """Return mean and standard deviation over the samples of each row's windows, float64[rows, c]."""
+    n, samples, channels = values.shape
+    step = max(BLOCK_VALUES // max(samples * channels, 1), 1)
+
+    def added(of: object, about: Float64Array | None) -> Float64Array:
+        total = np.zeros((rows, channels))
+        for start in range(0, n, step):
+            part, at = values[start : start + step], row[start : start + step]
+            part = part if about is None else part - about[at][:, None]
+            part = (
+                np.isfinite(part)
+                if of is np.isfinite
+                else np.nan_to_num(part, nan=0.0) ** (2 if of is np.square else 1)
+            )
+            np.add.at(total, at, part.sum(axis=1))
+        return total
+
+    count = np.maximum(added(np.isfinite, None), 1)
+    mean = added(np.add, None) / count
+    mean += added(np.add, mean) / count  # what rounding took of a large level
+    return mean, np.sqrt(added(np.square, mean) / count)
