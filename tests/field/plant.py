@@ -110,7 +110,8 @@ class Plant:
         """All rows of the score log, without `contribution`, by device and time."""
         folder = Path(self.settings(config).store.scores)
         names = ["device", "end", "score", "smoothed", "limit", "is_anomaly", "quality", "coverage"]
-        tables = [pq.read_table(path, columns=names, partitioning=None) for path in sorted(folder.rglob("*.parquet"))]
+        paths = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+        tables = [pq.read_table(path, columns=names, partitioning=None) for path in paths]
         return pa.concat_tables(tables).sort_by([("device", "ascending"), ("end", "ascending")])
 
     def alerts(self, config: str = "stream.toml") -> list[dict[str, Any]]:
