@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import NS, duration_text, print_json
 from stream_ad.core.names import matches
-from stream_ad.errors import ConfigError
+from stream_ad.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
     from stream_ad.config import Settings
@@ -151,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
+    from stream_ad.io.producing import without_long_ids
+    from stream_ad.io.wire_json import MAX_DEVICE_LENGTH
 
     if args.loop and args.shift_to_now and (args.speed is None or args.speed > 1):
         raise ConfigError(
@@ -159,7 +161,13 @@ def run(args: argparse.Namespace) -> int:
     if args.samples < 1 or args.partitions < 1:
         raise ConfigError("--samples and --partitions: expected at least 1")
     settings = load(args.config)
-    recording = read_recording(args, stream=settings.stream.name)
+    recording, long = without_long_ids(read_recording(args, stream=settings.stream.name))
+    if long:
+        shown = ", ".join(f"{device[:40]!r}… ({len(device)} characters)" for device in long[:3])
+        said = f"ids of devices have at most {MAX_DEVICE_LENGTH} characters; {len(long):,} have more: {shown}"
+        if not len(recording):
+            raise RecordingError(f"{args.recording}: {said}; rename them")
+        print(f"note: {said}; their rows are not sent: rename them", file=sys.stderr)
     for line in notes(settings, recording):
         print(f"note: {line}", file=sys.stderr)
     transport = open_transport(settings)

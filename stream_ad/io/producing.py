@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from stream_ad.io.wire_encode import (
     encode_series,
     encode_series_at,
 )
+from stream_ad.io.wire_json import MAX_DEVICE_LENGTH
 
 MS = 1_000_000
 BAD_TEXT = "NaN"
@@ -50,6 +52,28 @@ class Message(NamedTuple):
     due_ns: int
     rows: int
     record: Record
+
+
+def without_long_ids(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
+    """Return what can be sent, and the ids that are longer than the wire takes; their rows are left out."""
+    long = tuple(device for device in recording.devices if len(device) > MAX_DEVICE_LENGTH)
+    if not long:
+        return recording, ()
+    kept = [number for number, device in enumerate(recording.devices) if device not in long]
+    number_of = np.full(len(recording.devices), -1, np.int32)
+    number_of[kept] = np.arange(len(kept))
+    device = number_of[recording.device]
+    rows = np.flatnonzero(device >= 0)
+    left = replace(
+        recording,
+        devices=tuple(recording.devices[number] for number in kept),
+        device=device[rows],
+        event_ns=recording.event_ns[rows],
+        values=recording.values[rows],
+        labels={name: label[rows] for name, label in recording.labels.items()},
+        bad=None if recording.bad is None else recording.bad[rows],
+    )
+    return left, long
 
 
 def messages(recording: Recording, form: Form, samples: int = 64, shift_ns: int = 0) -> Iterator[Message]:

@@ -129,6 +129,8 @@ def _series() -> tuple[bytes, ...]:
         encode_series("pump-1", START_MS, 1_000, values),
         encode_series("pump-1", START_MS, 0.25, whole),
         encode_series_at("pump-2", [START_MS, START_MS + 5, START_MS + 9], whole),
+        encode_series("pump-1", START_MS, 1_000, {"a": [1.0, "x", None], "b": [1.0, 2.0, 1e300], "c": whole["c"]}),
+        b'{"device":"d","ts":[1767225600000,1767225600001],"values":{"a":[nan,1e999],"b":"x","c":[true,"2"]}}',
     )
 
 
@@ -137,12 +139,16 @@ def _singles() -> tuple[bytes, ...]:
         GOOD,
         b'{"device":"d","ts":"2026-01-05T10:00:00.123456789+02:00","values":{"a":1,"b":null,"z":4e300}}',
         b'{"device":"\\u00fc","ts":1767225600000.5,"values":{"a":-0.0}}',
+        b'{"device":"d","ts":1767225600000,"values":{"a":-nan,"b":"60.3","c":true,"z":1.#QNAN}}',
+        b'{"device":"d","ts":1767225600000,"values":{"a":"Bad Input","b":[1],"c":+.5}}',
     )
 
 
 def _arrow() -> tuple[bytes, ...]:
     columns = {name: [1.0, 2.0] for name in CHANNELS}
-    return (encode_arrow(["d", "e"], [START_MS, START_MS + 1], columns),)
+    mixed = {"a": ["1.5", "x"], "b": [True, False], "c": [1.0, np.inf]}
+    times = [START_MS, START_MS + 1]
+    return encode_arrow(["d", "e"], times, columns), encode_arrow(["d", "e"], times, mixed)
 
 
 (SCORE,) = messages(verdicts(0, 3, 2), (5, 17))
