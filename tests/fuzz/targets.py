@@ -326,7 +326,13 @@ def _csv_seeds() -> tuple[bytes, ...]:
         f"{n + 1:02d}.03.2026 08:00;a;{n},5;192\n01.03.2026 08:{n:02d};b;{n};0\n" for n in range(ROWS)
     )
     quoted = '"time","temp\n[C]"\n' + "".join(f'"2026-03-02 08:00:{n:02d}","{n}"\n' for n in range(ROWS))
+    numbers = "time;flow;temp\n" + "".join(
+        f"{134169120000000000 + n * 10**7};1.{n:03d},5;{n},25 °C\n" for n in range(ROWS)
+    )
+    clocks = "Date,Time,x\n" + "".join(f"3/13/2026,{n}:05:00 PM,{n}%\n" for n in range(1, ROWS))
     return (
+        numbers.encode(),
+        clocks.encode(),
         plain.encode(),
         odd.encode(),
         long.encode("cp1252"),
