@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(choice, Obstacle):
         raise TrainingError(advice(args, choice))
     named = [channel.name for channel in plan.channels]
-    for note in (*recording.notes, *choice.notes, *remarks(recording, named)):
+    for note in (*choice.notes, *remarks(recording, named)):
         print(f"note: {note}", file=sys.stderr)
     plan = choice.plan
     tell_cost(recording, choice)

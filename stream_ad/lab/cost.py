@@ -106,20 +106,23 @@ def _linear(kind: str, windows: Windows, settings: dict[str, object], speed: _Sp
 def _timed(kind: str, windows: Windows, plan: TrainingPlan) -> float:
     """Return seconds of a fit, from its own progress over a second of it."""
     values: Float32Array = normalise(windows.values, fit(windows, (), plan.clip, 1.0).normaliser)
-    begun = time.monotonic()
     seen: list[tuple[float, float]] = []  # moments and shares; what comes before the first is loading, not fitting
 
     def watch(what: str, done: int, total: int) -> None:
         seen.append((time.monotonic(), done / max(total, 1)))
-        if seen[-1][0] - seen[0][0] > TRIAL_S:
+        if seen[-1][0] - seen[0][0] > TRIAL_S and seen[-1][1] > seen[0][1]:
             raise _EnoughSeenError
 
-    try:
-        catalog.get(kind).fit(values, plan.settings, plan.seed, watch)
-    except _EnoughSeenError:
-        (first_s, first), (last_s, last) = seen[0], seen[-1]
-        if last > first:
-            return (last_s - first_s) / (last - first)
+    begun = time.monotonic()
+    for _ in range(2):  # a short fit once more: the first one may have loaded a library in its middle
+        seen.clear()
+        begun = time.monotonic()
+        try:
+            catalog.get(kind).fit(values, plan.settings, plan.seed, watch)
+        except _EnoughSeenError:
+            (first_s, first), (last_s, last) = seen[0], seen[-1]
+            if last < 1.0:
+                return (last_s - first_s) / (last - first)
     return time.monotonic() - begun
 
 

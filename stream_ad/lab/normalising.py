@@ -18,6 +18,8 @@ COUNTS = 3.0
 """Scales that a change by a hundredth of the level (by 1, where the level is 0) of a still channel counts."""
 FEW = 2.0
 """Independent windows that the fleet's spread weighs as much as, against a device's own."""
+OTHER_UNIT = 10.0
+"""Ratio of a device's spread to the fleet's at which the fleet's weighs half of that: chance hardly explains it."""
 RARE = 0.25
 """Standard deviation, in smallest steps, below which a channel hardly ever left its value in training."""
 STEPS_SAMPLED = 50_000
@@ -49,9 +51,9 @@ def fit(windows: Windows, ids: Sequence[str], clip: float, apart: float, per_dev
     """Return centre and scale of the fleet and, with two devices or more, of each of them.
 
     A device's scale is `own^w * usual^(1 - w)`: its own standard deviation, the median of those of all devices, and
-    w = m / (m + 2) with m its windows that have no sample in common. So a device of few rows leans on the fleet, by
-    factors, so that a unit of its own survives. Where a channel stands still on one device and moves on others, their
-    median counts. A device without one whole window has the fleet's.
+    w = m / (m + few) with m its windows that have no sample in common. `few` is 2, and vanishes where the two differ
+    far more than tenfold: a device of few rows leans on the fleet, but not one with another unit. Where a channel
+    stands still on one device and moves on others, their median counts. A device without a window has the fleet's.
 
     Args:
         windows: n >= 1.
@@ -66,21 +68,21 @@ def fit(windows: Windows, ids: Sequence[str], clip: float, apart: float, per_dev
     scale, still = assumed(mean, std, steps)
     normaliser = Normaliser(mean[0], scale[0], clip)
     seen, row, count = np.unique(device, return_inverse=True, return_counts=True)
-    kept = count * apart >= 1.0
-    if not per_device or len(ids) < 2 or not kept.any() or len(seen) * values.shape[2] > MOST_VALUES:
+    if not per_device or len(ids) < 2 or len(seen) * values.shape[2] > MOST_VALUES:
         return Fitted(normaliser, None, still[0])
     centers, own = _moments(values, row, len(seen))
     own, stands = assumed(centers, own, steps)
-    moving = np.where(stands, np.nan, own)[kept]
+    logs = np.log(own)
+    moving = np.where(stands, np.nan, logs)
     some = np.isfinite(moving).any(axis=0)
-    usual = np.full(values.shape[2], np.nan)
-    usual[some] = np.nanmedian(moving[:, some], axis=0)
-    own = np.where(stands & np.isfinite(usual), usual, own)
-    usual = np.where(np.isfinite(usual), usual, np.median(own, axis=0))
-    weight = (count * apart / (count * apart + FEW))[:, None]
-    scales = np.exp(weight * np.log(own) + (1.0 - weight) * np.log(usual))
+    usual = logs.copy()
+    usual[:, some] = np.nanmedian(moving[:, some], axis=0)
+    beside = np.where(stands, 0.0, logs - usual)
+    few = FEW / (1.0 + (beside / np.log(OTHER_UNIT)) ** 4)
+    apart_each = (count * apart)[:, None]
+    scales = np.exp(usual + beside * apart_each / (apart_each + few))
     named = [ids[number] for number in seen.tolist()]
-    order = sorted(np.flatnonzero(kept).tolist(), key=lambda number: named[number])
+    order = sorted(range(len(named)), key=named.__getitem__)
     names = tuple(named[number] for number in order)
     is_still: BoolArray = np.logical_not(some)
     return Fitted(normaliser, DeviceScales(names, centers[order], scales[order]), is_still)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stream_ad.core.batches import BoolArray
 from stream_ad.core.model import WindowShape
 from stream_ad.io.recordings import Recording
 from stream_ad.lab.rates import Rates, hold_age_ns, holding, span_text
@@ -28,6 +29,8 @@ INDEPENDENT = 50
 """Windows without a common sample that a shorter window has to give at least."""
 TRUSTED = 100
 """Windows without a common sample below which a limit at the 99th percentile rests on less than one of them."""
+LEFT_OUT = 0.2
+"""Share of windows without enough values of all channels above which it is worth a line."""
 NAMED = 5
 
 
@@ -102,9 +105,11 @@ def _first_fit(
         tried = replace(plan, shape=shape)
         size = shape.samples * len(plan.channels) * recording.values.itemsize
         every = max(cells // shape.stride * size // MAX_TRAINING_BYTES, 1)
-        windows = usable(cut_windows(recording, tried.channels, shape, every), plan.min_coverage)
+        cut = cut_windows(recording, tried.channels, shape, every)
+        windows = usable(cut, plan.min_coverage)
         if len(windows) >= MIN_CALIBRATION and blocks(windows, shape, plan.folds):
-            return Choice(tried, windows, tuple(_notes(recording, tried, windows, samples, stride)))
+            notes = (*_notes(recording, tried, windows, samples, stride), *_left_out(tried, cut))
+            return Choice(tried, windows, notes)
         found = len(windows) if found is None else found
         if waits_for_slow and _is_grid_wrong(plan, rates):
             break  # a shorter window would train on the few cells in which all channels have a value
@@ -159,6 +164,22 @@ def _notes(
             f"the limit rests on about {apart} independent windows, so it is rough: "
             f"a recording {'twice' if times == 2 else f'{times} times'} as long gives one to trust"
         )
+
+
+def _left_out(plan: TrainingPlan, cut: Windows) -> Iterator[str]:
+    """Say how many windows were left out since some channels had too few values while others had enough."""
+    has: BoolArray = np.asarray(cut.coverage >= plan.min_coverage)
+    some: BoolArray = np.asarray(has.any(axis=1))
+    partial = some & ~has.all(axis=1)
+    if partial.sum() <= LEFT_OUT * some.sum():
+        return
+    lacking = (~has[partial]).sum(axis=0)
+    names = [plan.channels[number].name for number in np.argsort(-lacking, kind="stable")[:NAMED] if lacking[number]]
+    yield (
+        f"{int(partial.sum()):,} of {int(some.sum()):,} windows were left out, since channels had too few "
+        f"values in them (most of all {', '.join(names)}): leave such channels out (--channels), or carry values on "
+        "(--hold)"
+    )
 
 
 def _unused_devices(recording: Recording, rates: Rates, choice: Choice) -> Iterator[str]:

@@ -116,3 +116,24 @@ def test_bursts_train_on_windows_within_them(plant: Plant) -> None:
     plant.file("normal.csv", [lines[0], *(line for row, line in enumerate(lines[1:]) if row % 600 < 20)])
     ran = train(plant)
     assert ran.code == 0, ran.said
+
+
+def test_windows_left_out_for_a_channel_that_is_not_always_there_are_counted(plant: Plant) -> None:
+    lines = list(csv_lines(machine(3_000)))
+    half = [line.rsplit(",", 1)[0] + "," for line in lines[1_500:]]
+    plant.file("normal.csv", [*lines[:1_500], *half])
+    ran = train(plant)
+    assert ran.code == 0, ran.said
+    note = next(line for line in ran.err.splitlines() if "left out" in line)
+    assert "93 of 187 windows were left out" in note
+    assert "current" in note
+    plant.file("normal.csv", lines)
+    assert "left out" not in train(plant).err
+
+
+def test_each_note_is_given_once(plant: Plant) -> None:
+    lines = list(csv_lines(machine(3_000)))
+    plant.file("normal.csv", ["#,time" + lines[0][4:], *(f"{n}," + line for n, line in enumerate(lines[1:], 1))])
+    notes = [line for line in train(plant).err.splitlines() if line.startswith("note")]
+    assert len(notes) > 1
+    assert len(notes) == len(set(notes))

@@ -145,3 +145,32 @@ def test_devices_alike_are_not_reported(plant: Plant) -> None:
     note = trained(plant, {f"p{n}": machine(1_500, n) for n in range(3)})
     assert "tenfold" not in note
     assert len(CHANNELS) == 4
+
+
+def limit_of(plant: Plant, devices: Mapping[str, Values]) -> float:
+    """Return the 99 % limit that `train` finds."""
+    write(plant, "normal.csv", devices)
+    card = plant.ok("train", "normal.csv", *SAMPLES, "--out", "bundle", "--replace", "--name", "p", "--json").json()
+    return float(card["held_out"]["pca"]["limit"])
+
+
+@pytest.mark.parametrize("numbers", [range(2), range(FLEET)])
+def test_another_unit_of_a_device_changes_no_limit(plant: Plant, numbers: range) -> None:
+    known = fleet(1_500, numbers=numbers)
+    plain = limit_of(plant, known)
+    known["p01"] *= 1_000
+    assert limit_of(plant, known) == pytest.approx(plain, rel=0.2)
+
+
+@pytest.mark.parametrize("rows", [20, 30])
+def test_a_device_of_less_than_one_window_neither_lifts_the_limit_nor_alarms(plant: Plant, rows: int) -> None:
+    known = fleet(1_500)
+    plain = limit_of(plant, known)
+    few = {**known, "p09": small(rows, 60) + 10 * levels(0)}
+    assert limit_of(plant, few) == pytest.approx(plain, rel=0.2)
+    trained(plant, few, "--replace")
+    scored(plant, {"p09": small(600, 61) + 10 * levels(0)})
+    assert not flagged(plant)
+    table = plant.scores()
+    scores, limit = (np.array(table[name].to_pylist(), np.float64) for name in ("smoothed", "limit"))
+    assert np.nanmax(scores) < 5 * np.nanmax(limit)
