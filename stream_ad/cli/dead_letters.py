@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from stream_ad.cli.output import NS, console, moment_ns, print_json, time_text
+from stream_ad.core.names import matches
 from stream_ad.errors import ConfigError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             placed
             for placed in placed_letters(transport, topic, args.follow)
             if placed.log_ns >= since_ns
-            and fnmatchcase(placed.device, args.device)
+            and matches(placed.device, args.device)
             and (not args.reason or placed.letter.refused.reason.value in args.reason)
         )
         if args.resend:

@@ -187,3 +187,11 @@ def test_on_every_log_a_record_goes_again_once_and_counts(
     main(["status", "--json", "-c", str(stream.config)])
     causes = json.loads(capsys.readouterr().out)["intake"]["causes"]
     assert sum(one["count"] for one in causes if one["cause"] != "unknown_device") == len(found)
+
+
+def test_a_device_with_brackets_is_found_as_it_is_typed(plant: Plant, once: Path) -> None:
+    shutil.copytree(once, plant.folder, dirs_exist_ok=True)
+    plant.append({"device": device, "ts": "noon", "values": {}} for device in ("Pumpe [1]", "pump-1", "a,b"))
+    plant.drain()
+    for typed, found in (("Pumpe [1]", "Pumpe [1]"), ("pump-*", "pump-1"), ("a,b", "a,b")):
+        assert [letter["device"] for letter in letters(plant, "--device", typed)] == [found]
