@@ -121,4 +121,5 @@ def label_notes(recording: Recording) -> list[str]:
     return [
         f"{marked:,} of {len(recording):,} rows are marked as faults by {shown(tuple(recording.labels))}: "
         "training leaves them out"
+        + ("; if the column means something else, remove or rename it" if 2 * marked > len(recording) else "")
     ]

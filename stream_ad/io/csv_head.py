@@ -281,6 +281,11 @@ class _Look:
         fits = [row for row in before if _filled(row.cells) >= max(used, 1) or len(row.cells) == self.width > 1]
         named = [row for row in before if self._is_named(row.cells) and not _is_types(row.cells)]
         plain = [row for row in named if not any(map(is_date, row.cells)) and not _is_units(row.cells)]
+        # Lines such as "Time,08:00" or "Dimension,Time,Time" of a preamble have a time's name as well.
+        if named and all(len(set(row.cells)) < _filled(row.cells) for row in plain):
+            below = [row for row in fits if row.start > named[-1].start]
+            words = [row for row in below if not any(is_date(cell) or is_number(cell) for cell in row.cells)]
+            plain = [row for row in words if not _is_units(row.cells) and not _is_types(row.cells)] or plain
         if plain or named:
             return (plain or named)[-1]
         while len(fits) > 1 and (_is_units(fits[-1].cells) or _is_types(fits[-1].cells)):

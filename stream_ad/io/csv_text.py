@@ -293,7 +293,12 @@ class _Body:
         cells = row.cells[: len(self.names)]
         beyond = [cell for cell in row.cells[len(self.names) :] if cell.strip()]
         if beyond or len(cells) < len(self.names):
-            advice = "; quote cells that hold the separator, or write decimal points" if beyond else ""
+            advice = (
+                "; quote cells that hold the separator, or write decimal points"
+                if beyond
+                else "; a spreadsheet drops the separators of empty cells at the ends of rows: put them "
+                "back, or add a last column that is filled in every row"
+            )
             raise RecordingError(
                 f"{self.path}: line {number}: expected {len(self.names)} cells, as in the header (line "
                 f"{self.head.header_line}), found {len(row.cells)}: {row.text[:80]!r}{advice}"

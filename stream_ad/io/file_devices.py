@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from stream_ad.core.names import shown
@@ -104,6 +105,24 @@ def dated_notes(devices: Sequence[FileDevice]) -> list[str]:
     names = list(dict.fromkeys(dated))
     which = f"one device, {names[0]!r}" if len(names) == 1 else f"{len(names):,} devices: {shown(names)}"
     return [f"{len(dated):,} file(s) named by date are {which}; --device NAME overrides"]
+
+
+def following_notes(spans: Sequence[tuple[str, Path, int, int]]) -> list[str]:
+    """Return what to tell of devices that may be one machine: files that differ by a number and follow one another.
+
+    Args:
+        spans: per file its device, path, first and last event time.
+    """
+    names = list(dict.fromkeys(device for device, *_ in spans))
+    if len(names) < 2 or len(names) < len(spans) or len({re.sub(r"\d+", "0", name) for name in names}) > 1:
+        return []
+    order = sorted(spans, key=lambda span: span[2])
+    if any(later[2] < earlier[3] for earlier, later in pairwise(order)):
+        return []
+    return [
+        f"{len(names):,} files whose times follow one another are as many devices: {shown(names)}; if they are one "
+        "machine, add --device NAME"
+    ]
 
 
 def check_apart(spans: Sequence[tuple[str, Path, int, int]]) -> None:

@@ -17,7 +17,8 @@ NAMES = frozenset(
         "faultnumber", "attack", "is_attack", "isattack", "attack_label", "att_flag", "normal_attack",
         "attack_lable_1_no_attack_1_attack", "outlier", "is_outlier", "isoutlier", "ground_truth", "groundtruth",
         "failure", "is_failure", "isfailure", "machine_failure", "abnormal", "is_abnormal", "y_true", "changepoint",
-        "change_point", "is_changepoint",
+        "change_point", "is_changepoint", "störung", "stoerung", "fehler", "ausfall", "anomalie", "défaut", "panne",
+        "fallo", "falla", "anomalía", "anomalia", "guasto",
     }
 )  # fmt: skip
 """Of label columns, in lower case, with `_` for what is neither letter nor digit."""
@@ -29,14 +30,15 @@ NORMAL = frozenset(
     {
         "normal", "ok", "okay", "good", "healthy", "no", "none", "false", "n", "f", "benign", "inlier", "nominal",
         "clean", "no attack", "no fault", "no anomaly", "no failure", "not anomalous", "non-anomalous", "running",
-        "fine", "regular",
+        "fine", "regular", "gut", "in ordnung", "i.o.", "io", "bon", "sain",
     }
 )  # fmt: skip
 FAULTY = frozenset(
     {
         "attack", "a ttack", "anomaly", "anomalous", "abnormal", "fault", "faulty", "failure", "failed", "broken",
         "error", "alarm", "defect", "defective", "outlier", "malicious", "recovering", "bad", "damaged",
-        "unhealthy", "true", "yes", "y", "t",
+        "unhealthy", "true", "yes", "y", "t", "störung", "stoerung", "gestört", "fehler", "defekt", "ausfall", "n.i.o.",
+        "nio", "panne", "défaut",
     }
 )  # fmt: skip
 UNKNOWN = frozenset({"", "unknown", "unlabeled", "unlabelled", "nan", "null", "na", "n/a", "-", "?", "nil"})
@@ -44,7 +46,7 @@ UNKNOWN = frozenset({"", "unknown", "unlabeled", "unlabelled", "nan", "null", "n
 
 def plain(name: str) -> str:
     """Return a name as `NAMES` has it."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
 
 
 def is_label(name: str) -> bool:
@@ -84,7 +86,7 @@ def to_marks(values: Float64Array) -> Float32Array:
     """Return 1 where a label marks a fault, 0 where it does not, NaN where it says nothing.
 
     0 is normal and a number above it a fault or its kind; of -1 and 1, -1 is the fault, as libraries for outliers
-    have it. Numbers that are not whole mark nothing.
+    have it, unless most rows have it. Numbers that are not whole mark nothing.
 
     Args:
         values: float64[n], NaN where there is none.
@@ -93,8 +95,9 @@ def to_marks(values: Float64Array) -> Float32Array:
     seen = np.unique(values[known])
     marks = np.full(len(values), np.nan, np.float32)
     if len(seen) and (seen == np.floor(seen)).all():
-        reversed_ = set(seen.tolist()) == {-1.0, 1.0}
+        # Libraries for outliers have -1 for them; where most rows have it, it is the normal one.
+        reversed_ = set(seen.tolist()) == {-1.0, 1.0} and 2 * np.count_nonzero(values == -1) <= known.sum()
         marks[known] = np.where(values[known] < 0 if reversed_ else values[known] > 0, 1.0, 0.0)
-        if not reversed_:
+        if not reversed_ and set(seen.tolist()) != {-1.0, 1.0}:
             marks[known & (values < 0)] = np.nan
     return marks

@@ -11,7 +11,10 @@ from stream_ad.errors import RecordingError
 from stream_ad.io.labels import is_label
 
 TIME_NAMES = ("time", "timestamp", "ts", "datetime", "date_time", "event_time", "date", "time_stamp", "_time")
-DEVICE_NAMES = ("device", "device_id", "deviceid", "asset", "asset_id", "machine", "machine_id", "equipment", "host")
+DEVICE_NAMES = (
+    "device", "device_id", "deviceid", "device_name", "asset", "asset_id", "asset_name", "machine", "machine_id",
+    "machine_name", "equipment", "equipment_id", "host", "maschine", "anlage", "gerät",
+)  # fmt: skip
 CHANNEL_NAMES = (
     "channel",
     "sensor",
@@ -23,13 +26,26 @@ CHANNEL_NAMES = (
     "tagname",
     "tag_name",
     "_field",
+    "varname",
+    "var_name",
+    "variable_name",
+    "signal_name",
+    "point",
+    "point_name",
+    "item",
+    "item_id",
+    "parameter",
+    "messstelle",
+    "kanal",
+    "name",
 )
-VALUE_NAMES = ("value", "reading", "measurement", "val", "_value")
+VALUE_NAMES = ("value", "reading", "measurement", "val", "_value", "varvalue", "var_value", "wert", "messwert")
 SKAB_LABELS = ("anomaly", "changepoint")
 SKAB_COLUMNS = {"datetime", "Accelerometer1RMS", "Accelerometer2RMS"}
 NAB_COLUMNS = ["timestamp", "value"]
 INFLUX_OWN = ("result", "table", "_start", "_stop", "_measurement", "_field", "_value")
 """Columns that InfluxDB adds to what was measured."""
+UNIT = re.compile(r"\s*[\[(][^\[\]()]*[\])]$")
 KEYS = ("time", "device", "channel", "value", "labels", "quality")
 NAMED = ("wide", "long", "skab", "nab")
 
@@ -145,14 +161,24 @@ def resolve(
         if name not in columns:
             shown = ", ".join(repr(column) for column in columns[:12]) + (", …" if len(columns) > 12 else "")
             wanted = f"column {name!r}" if name else f"a {what} column"
+            more = " (date and time of day apart: time=DATE+TIME)" if what == "time" and len(columns) > 2 else ""
             raise RecordingError(
-                f"{origin}: expected {wanted} among {shown}; name it with --layout {layout.name},{what}=COLUMN"
+                f"{origin}: expected {wanted} among {shown}; name it with --layout {layout.name},{what}=COLUMN{more}"
             )
     if layout.device and layout.device not in columns:
         raise RecordingError(f"{origin}: there is no device column {layout.device!r}")
     if not layout.is_long and not layout.channels(columns):
-        raise RecordingError(f"{origin}: expected at least one channel beside the time column {layout.time!r}")
+        raise RecordingError(
+            f"{origin}: expected at least one channel beside the time column {layout.time!r}{_split(columns)}"
+        )
     return layout
+
+
+def _split(columns: Sequence[str]) -> str:
+    """Return what to do about a header that is all in one cell."""
+    if len(columns) == 1 and len(columns[0].split()) > 1:
+        return "; cells are to be apart by , ; tab or |, and not by blanks: export the file so"
+    return ""
 
 
 def _guess_name(columns: Sequence[str]) -> str:
@@ -166,6 +192,15 @@ def _guess_name(columns: Sequence[str]) -> str:
 
 
 def _pick(columns: Sequence[str], names: Sequence[str]) -> str:
-    """Return the column with the first of the names that any column has, by lower case."""
-    lowered = {column.strip().lower(): column for column in reversed(columns)}
-    return next((lowered[name] for name in names if name in lowered), "")
+    """Return the column with the first of the names that any column has; see `_plain`."""
+    for form in (lambda name: name.strip().lower(), _plain):
+        known = {form(column): column for column in reversed(columns)}
+        found = next((known[name] for name in names if name in known), "")
+        if found:
+            return found
+    return ""
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case, without a unit in brackets, `_` for blanks and dashes and none at the edges."""
+    return re.sub(r"[\s_-]+", "_", UNIT.sub("", name.strip().lower())).strip("_")

@@ -145,7 +145,10 @@ def quality_notes(quality: Mapping[str, tuple[BoolArray, str, str]], counts: Map
     if not quality:
         return []
     names = list(quality)
-    found = [f"{sum(counts.values()):,} values are missing because their quality is not good, by {shown(names)}"]
+    taken = sum(counts.values())
+    found = [f"{taken:,} values are missing because their quality is not good, by {shown(names)}"]
+    if not taken:
+        found = [f"{shown(names)} is quality and no channel; no value is missing for it"]
     how = {name: said for name, (_, _, said) in quality.items() if said}
     if how:
         found.append("; ".join(f"{name}: {said}" for name, said in list(how.items())[:4]))

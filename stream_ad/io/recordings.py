@@ -18,7 +18,7 @@ from stream_ad.io import time_columns
 from stream_ad.io.blocks import REMARKS, Block
 from stream_ad.io.cells import to_float
 from stream_ad.io.choosing import Choice, choose_channels, label_notes, left_out_notes
-from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices
+from stream_ad.io.file_devices import FileDevice, check_apart, dated_notes, file_devices, following_notes
 from stream_ad.io.labels import STATES, is_label, marks_faults, plain, read_words, to_marks
 from stream_ad.io.layouts import INFLUX_OWN, Layout, resolve, stated_columns
 from stream_ad.io.number_columns import NumberColumns
@@ -334,9 +334,11 @@ def read(
         clocks = codes * len(reader.tags.number) + np.concatenate(reader.tag)
     times = reader.times.finish(clocks)
     event_ns = times.event_ns
+    spans: list[tuple[str, Path, int, int]] = []
     if named is None:
-        spans = [(owner.name, file, event_ns[rows]) for owner, file, rows in reader.by_file]
-        check_apart([(name, file, int(span.min()), int(span.max())) for name, file, span in spans])
+        found = [(owner.name, file, event_ns[rows]) for owner, file, rows in reader.by_file]
+        spans = [(name, file, int(span.min()), int(span.max())) for name, file, span in found]
+        check_apart(spans)
     quality = reader.bad_quality()
     if named is None:
         reader.refuse_mixed(event_ns, codes, str(path))
@@ -377,7 +379,7 @@ def read(
     kept, left_out = choose_channels(whole, choice, str(path))
     notes = [*left_out_notes(left_out, frozenset(reader.unnamed)), *label_notes(whole)]
     notes += quality_notes(quality, poor)
-    notes += dated_notes([owner for owner, *_ in reader.by_file])
+    notes += dated_notes([owner for owner, *_ in reader.by_file]) or following_notes(spans)
     notes += [REMARKS[name].format(n=f"{count:,}") for name, count in reader.remarks.items()]
     if reader.layout.clock:
         notes.insert(0, f"the time is read from the columns {', '.join((reader.layout.time, *reader.layout.clock))}")
@@ -478,6 +480,12 @@ def _finish(
     rows = rows[np.argsort(whole.event_ns[rows], kind="stable")]
     columns = [whole.channels.index(name) for name in channels]
     values = np.ascontiguousarray(whole.values[rows][:, columns])
+    repeated = _repeated(codes[rows], whole.event_ns[rows], values)
+    if 100 * repeated > len(rows):
+        notes.append(
+            f"{repeated:,} of {len(rows):,} rows have values at a time that has some already, of which the "
+            "first count: export times with seconds or parts of them"
+        )
     bad = np.isinf(values)
     bad_cells = int(np.count_nonzero(bad))
     if bad_cells:
@@ -499,6 +507,15 @@ def _finish(
         units={name: unit for name, unit in whole.units.items() if name in channels},
         left_out=whole.left_out,
     )
+
+
+def _repeated(device: Int32Array, event_ns: Int64Array, values: Float64Array) -> int:
+    """Return how many rows have a value where the row before of that device and time has one; rows in order of time."""
+    order = np.argsort(device, kind="stable")
+    same = (np.diff(device[order]) == 0) & (np.diff(event_ns[order]) == 0)
+    later = np.flatnonzero(same) + 1
+    there = [~np.isnan(values[order[rows]]) for rows in (later, later - 1)]
+    return int(np.count_nonzero((there[0] & there[1]).any(axis=1)))
 
 
 def _round_period(period_ns: int) -> int:

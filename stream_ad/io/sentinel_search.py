@@ -64,7 +64,7 @@ def sentinel_notes(channels: Sequence[str], values: Float64Array) -> list[str]:
     by_value: dict[float, dict[str, int]] = {}
     for place, channel in enumerate(channels):
         for value, count in find_sentinels(values[:, place]).items():
-            by_value.setdefault(float(f"{value:.7g}"), {})[channel] = count
+            by_value.setdefault(float(_typed(value)), {})[channel] = count
     order = sorted(by_value.items(), key=lambda item: -sum(item[1].values()))
     notes = [_note(value, counts) for value, counts in order[:SHOWN]]
     if len(order) > SHOWN:
@@ -84,7 +84,7 @@ def _is_apart(number: float, others: Float64Array, counts: Int64Array, rows: int
 
 
 def _note(value: float, counts: Mapping[str, int]) -> str:
-    text = f"{value:.7g}"
+    text = _typed(value)
     names = list(counts)
     typed = text if len(names) > 1 else f"{names[0]}={text}"
     joint = "=" if typed.startswith("-") and not re.fullmatch(r"-\d+|-\d*\.\d+", typed) else " "
@@ -93,3 +93,12 @@ def _note(value: float, counts: Mapping[str, int]) -> str:
         f"{text} stands apart and recurs in {shown} ({sum(counts.values()):,} cells): if it means no value, "
         f"add --missing{joint}{shlex.quote(typed)}"
     )
+
+
+def _typed(value: float) -> str:
+    """Return the shortest text, of seven digits or more, by which `--missing` finds the value."""
+    for digits in range(7, 17):
+        text = f"{value:.{digits}g}"
+        if value in (float(text), float(np.float32(float(text)))):
+            return text if "e" not in text or abs(value) >= 1e15 or value % 1 else f"{value:.0f}"
+    return repr(value)

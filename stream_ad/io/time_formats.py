@@ -303,6 +303,8 @@ def _family(tidy: pa.Array, text: pa.Array, where: Callable[[int], str]) -> Fami
             f"{where(0)}: expected a date with the time, found {_cell(text, 0)}; if the date is in another column, "
             "--layout wide,time=DATE+TIME; if this is time elapsed since a start, --start 2026-03-02T08:00:00Z"
         )
+    if str(text[0]).startswith(("[", "{")):
+        raise RecordingError(f"{where(0)}: expected one time, found {_cell(text, 0)}; write an object per row")
     if not best_count:
         raise RecordingError(
             f"{where(0)}: expected an ISO 8601 time or another known one, found {_cell(text, 0)}; "
