@@ -12,7 +12,7 @@ from stream_ad.core.batches import Alert, AlertKind, AlertPhase
 from stream_ad.errors import ContractError
 from stream_ad.io.transport import Partition, Record
 from stream_ad.io.wire_encode import CONTENT_TYPE, JSON
-from stream_ad.io.wire_times import time_ns
+from stream_ad.io.wire_times import rfc3339_ns
 
 TYPE_PREFIX = "io.github.stream-ad.alert."
 SCHEMA_ID = "urn:stream-ad:alert:v1"
@@ -78,12 +78,12 @@ class AlertMessage(_Part):
     @property
     def opened_end_ns(self) -> int:
         """`opened_end` in UTC nanoseconds."""
-        return time_ns(self.opened_end) or 0
+        return rfc3339_ns(self.opened_end) or 0
 
     @property
     def end_ns(self) -> int:
         """`end` in UTC nanoseconds."""
-        return time_ns(self.end) or 0
+        return rfc3339_ns(self.end) or 0
 
     def alert(self) -> Alert:
         """Return the core's alert, from which an equal message would be made."""

@@ -39,10 +39,12 @@ def time_ns(value: object) -> int | None:
             return None
         whole = math.floor(value)
         return whole * 1_000_000 + round((value - whole) * 1e6)
-    return _text_ns(value) if isinstance(value, str) else None
+    nanoseconds = rfc3339_ns(value) if isinstance(value, str) else None
+    return nanoseconds if nanoseconds is not None and MIN_NS <= nanoseconds <= MAX_NS else None
 
 
-def _text_ns(text: str) -> int | None:
+def rfc3339_ns(text: str) -> int | None:
+    """Return the time of RFC 3339 text with an offset in nanoseconds, whatever the year, or None."""
     match = _RFC_3339.fullmatch(text)
     if match is None:
         return None
@@ -52,8 +54,7 @@ def _text_ns(text: str) -> int | None:
         since = moment - _EPOCH
     except (ValueError, OverflowError):
         return None
-    nanoseconds = (since.days * 86_400 + since.seconds) * 1_000_000_000 + int((fraction or "0")[:9].ljust(9, "0"))
-    return nanoseconds if MIN_NS <= nanoseconds <= MAX_NS else None
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + int((fraction or "0")[:9].ljust(9, "0"))
 
 
 def milliseconds_ns(ms: Float64Array) -> Int64Array:

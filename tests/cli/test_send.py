@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad.cli.main import main
+from stream_ad.cli import send
+from stream_ad.cli.main import build_parser, main
 from stream_ad.cli.send import paced, planned, read_recording, read_speed, shift_to
 from stream_ad.config import load
 from stream_ad.io.local_log import LocalLog
@@ -119,10 +120,8 @@ def test_no_shifted_reading_is_ahead_of_the_clock(speed: float | None) -> None:
 
 
 def test_a_loop_goes_on_in_later_times(here: Path) -> None:
-    args = argparse.Namespace(
-        recording="r.csv", zone=None, layout=None, device="pump-1", speed=None, loop=True,
-        shift_to_now=False, format="json", samples=1,
-    )  # fmt: skip
+    words = ["send", "r.csv", "--device", "pump-1", "--loop", "--format", "json", "--samples", "1"]
+    args = build_parser({"send": send}).parse_args(words)
     recording = read_recording(args)
 
     due = [message.due_ns for message in islice(planned(recording, args), 3 * ROWS)]
