@@ -20,6 +20,11 @@ FEW = 2.0
 """Independent windows that the fleet's spread weighs as much as, against a device's own."""
 OTHER_UNIT = 10.0
 """Ratio of a device's spread to the fleet's at which the fleet's weighs half of that: chance hardly explains it."""
+ALIKE_LEVELS = 0.5
+"""Differences of the devices' levels, in standard deviations of one device, of which half is kept: machines of one kind
+that start and stop differ by less over a day."""
+ALIKE_SPREADS = float(np.log(1.5))
+"""Differences of the logarithms of the devices' spreads of which half is kept."""
 RARE = 0.25
 """Standard deviation, in smallest steps, below which a channel hardly ever left its value in training."""
 STEPS_SAMPLED = 50_000
@@ -55,6 +60,9 @@ def fit(windows: Windows, ids: Sequence[str], clip: float, apart: float, per_dev
     far more than tenfold: a device of few rows leans on the fleet, but not one with another unit. Where a channel
     stands still on one device and moves on others, their median counts. A device without a window has the fleet's.
 
+    What devices that are alike differ by is chance: per channel the share `d^4 / (d^4 + alike^4)` of the differences is
+    kept, d being their root mean square over the devices.
+
     Args:
         windows: n >= 1.
         ids: names of the devices.
@@ -80,12 +88,26 @@ def fit(windows: Windows, ids: Sequence[str], clip: float, apart: float, per_dev
     beside = np.where(stands, 0.0, logs - usual)
     few = FEW / (1.0 + (beside / np.log(OTHER_UNIT)) ** 4)
     apart_each = (count * apart)[:, None]
-    scales = np.exp(usual + beside * apart_each / (apart_each + few))
+    scales = np.exp(usual + beside * _kept(beside, ALIKE_SPREADS) * apart_each / (apart_each + few))
+    levels = centers - mean[0]
+    centers = mean[0] + levels * _kept(levels / np.exp(usual), ALIKE_LEVELS)
     named = [ids[number] for number in seen.tolist()]
     order = sorted(range(len(named)), key=named.__getitem__)
     names = tuple(named[number] for number in order)
     is_still: BoolArray = np.logical_not(some)
     return Fitted(normaliser, DeviceScales(names, centers[order], scales[order]), is_still)
+
+
+def _kept(differences: Float64Array, alike: float) -> Float64Array:
+    """Return float64[c], the share of the devices' differences that is theirs and not chance.
+
+    Args:
+        differences: float64[k, c].
+        alike: their root mean square at which the share is a half.
+    """
+    fourth = np.square(np.square(differences).mean(axis=0))
+    share: Float64Array = fourth / (fourth + alike**4)
+    return share
 
 
 def in_frame(model: Model, windows: Windows, ids: Sequence[str]) -> Float64Array:
