@@ -118,6 +118,14 @@ def schema(channels: Sequence[str]) -> pa.Schema:
     )
 
 
+def prepare() -> None:
+    """Convert an array once: at the first one pyarrow imports pandas, where that is installed, which takes seconds.
+
+    A role does so before it joins its group: a member that is silent for as long loses its partitions.
+    """
+    pa.array(np.zeros(1))
+
+
 def encode(
     verdicts: VerdictBatch,
     ids: DeviceNames,

@@ -23,7 +23,7 @@ def test_the_one_column_of_times_is_the_time(name: str, plant: Plant) -> None:
     assert found.event_ns[1] - found.event_ns[0] == 10**9
 
 
-@pytest.mark.parametrize("column", ["pump_name", "Anlage", "site"])
+@pytest.mark.parametrize("column", ["pump_name", "Halle", "site"])
 def test_machines_in_one_file_are_not_taken_for_one(column: str, plant: Plant) -> None:
     rows = [f"{stamp(n)},P{k},{n % 7 + 10 * k}" for n in range(ROWS) for k in range(2)]
     path = plant.file("r.csv", [f"time,{column},temp", *rows])

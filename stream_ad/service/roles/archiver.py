@@ -96,6 +96,7 @@ class Archiver:
         Raises:
             TransportError: the log or the topic is not there.
         """
+        score_messages.prepare()
         self._transport = self._open_log()
         try:
             score_log.clean_aside(self._folder, time.time_ns() - ASIDE_KEPT_NS)

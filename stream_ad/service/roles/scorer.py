@@ -13,6 +13,7 @@ from stream_ad import assembly
 from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
 from stream_ad.errors import ConfigError, DeadlineError, TransportError, UnreachableError
+from stream_ad.io import score_messages
 from stream_ad.io.journal import DEVICES_NAMED, CloseEntry, GrowthEntry, StartEntry, SwapEntry
 from stream_ad.io.transport import (
     HOLD,
@@ -92,6 +93,7 @@ class Scorer:
         """
         # One thread a process: processes are what the work is spread over, and threads of several would fight.
         threadpool_limits(1)
+        score_messages.prepare()
         self._models = Models(self._settings)
         self._context.beat()
         self._transport = assembly.open_transport(self._settings)
