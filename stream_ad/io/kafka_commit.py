@@ -25,6 +25,7 @@ from stream_ad.errors import (
     ContractError,
     DeadlineError,
     FencedError,
+    PositionError,
     RecordTooLargeError,
     StreamAdError,
     TopicError,
@@ -115,8 +116,8 @@ class KafkaCommitter:
     def commit(self, commit: Commit) -> CommitOutcome:
         """Publish records and positions in one transaction; see `transport.Committer.commit`.
 
-        REJECTED: a partition is not (any more) owned, its topic was made anew, the group has moved on, or sending
-        failed; the transaction was aborted before its commit was asked for. Where the group refused it as no member's,
+        REJECTED: a partition is not (any more) owned, the group has moved on, or sending failed; the transaction was
+        aborted before its commit was asked for. Where the group refused it as no member's,
         the next poll knows why.
         UNKNOWN: asking for the commit failed, or even the abort did: this committer takes no more; a new one, best in
         a new process, ends what is open, and `committed` then tells.
@@ -126,6 +127,7 @@ class KafkaCommitter:
                 a commit of ours was lost before it was fenced: the committed position tells.
             RecordTooLargeError: a record does not fit; nothing was published.
             TopicError: an output topic or partition is missing; nothing was published.
+            PositionError: the source's topic was deleted and made anew; nothing was published.
             ContractError: metadata above 4,096 bytes; nothing was published.
             AccessError, UnreachableError: not allowed to, or nobody there to begin with; nothing was published.
             DeadlineError: the outcome is unknown and the client hangs: leave the process.
@@ -204,7 +206,7 @@ class KafkaCommitter:
                 f"{self._where}: the outcome of an earlier commit is unknown; make a new committer"
             )
             return CommitOutcome.UNKNOWN
-        if issubclass(kind, RecordTooLargeError | TopicError | AccessError):
+        if issubclass(kind, RecordTooLargeError | TopicError | PositionError | AccessError):
             if isinstance(cause, StreamAdError):
                 raise cause
             raise translated(cause, self._where) from error

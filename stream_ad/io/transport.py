@@ -208,6 +208,7 @@ class Committer(Protocol):
         Raises:
             FencedError: a newer owner exists: nothing was published, and never will be by us.
             RecordTooLargeError: a record does not fit; nothing was published.
+            PositionError: the source's topic was made anew under the same name; nothing was published.
             DeadlineError: the outcome is unknown and the client hangs: leave the process.
         """
         ...

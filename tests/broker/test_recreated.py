@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -11,6 +12,7 @@ import pytest
 
 from stream_ad.assembly import group
 from stream_ad.errors import PositionError, ScoreLogError, StreamAdError
+from stream_ad.io import kafka_source
 from stream_ad.io.kafka_log import KafkaLog
 from stream_ad.io.transport import Partition, Record
 from stream_ad.service.roles.archiver import Archiver
@@ -64,10 +66,13 @@ def turned(role: Scorer | Archiver) -> StreamAdError:
     raise AssertionError("the role went on")
 
 
-@pytest.mark.parametrize("is_running", [False, True])
-def test_readings_made_anew_are_not_taken_for_the_old(stream: Stream, is_running: bool) -> None:
+@pytest.mark.parametrize("noticed_by", ["start", "poll", "commit"])
+def test_readings_made_anew_are_not_taken_for_the_old(
+    stream: Stream, noticed_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The new topic has more records than were scored of the old one: by its offsets alone it looks like a sequel."""
     records: Iterator[Record] = fleet_records(duration_s=900)
+    monkeypatch.setattr(kafka_source, "TOPIC_EVERY_S", 0.0 if noticed_by == "poll" else math.inf)
     scorer = open_scorer(stream)
     stream.send(list(islice(records, RECORDS)))
     work_off(scorer, stream)
@@ -75,11 +80,11 @@ def test_readings_made_anew_are_not_taken_for_the_old(stream: Stream, is_running
     wait_until(lambda: published(stream) > 0)
     before = published(stream)
     offset = committed(stream)
-    if not is_running:
+    if noticed_by == "start":
         scorer.close()
     made_anew(stream, stream.settings.stream.readings_topic)
     stream.send(list(islice(records, 2 * RECORDS)))
-    if is_running:
+    if noticed_by != "start":
         why = turned(scorer)
         assert isinstance(why, PositionError)
         assert "made anew" in str(why)
