@@ -351,11 +351,11 @@ class KafkaSource:
                 partitions.pop(0)
             events.pop(0)
             self._answered_at = self._dealt_at = time.monotonic()
-        if self._positions and not self.is_member():
-            replaced = self._is_replaced()
+        if self._is_replaced():
             self._drop(list(self._positions))
-            if replaced:
-                raise FencedError(f"{self._where}: a newer process joined as this member")
+            raise FencedError(f"{self._where}: a newer process joined as this member")
+        if self._positions and not self.is_member():
+            self._drop(list(self._positions))
             raise FencedError(f"{self._where}: the group gave the partitions away")
 
     def _drop(self, partitions: Iterable[TopicPartition]) -> None:
@@ -441,14 +441,20 @@ class KafkaSource:
                 self._is_undealt = True
 
     def _expect_owners(self) -> None:
-        """Let the group deal its partitions anew where nobody owns one of them.
+        """Have the group assign its partitions again where nobody reads one of them.
 
-        So it is after a deal while the topic was missing: the broker gives a static member that comes back what it had,
-        and where that is the leader, kafka-python has none that watches the topic.
+        So it is after an assignment while the topic was missing: the broker gives a static member that comes back what
+        it had, and where that is the leader, kafka-python has none that watches the topic. The broker may also count
+        a partition as ours that the client never told us of.
         """
-        if self._positions or not self.consumer._coordinator.stable():
+        if self._positions or self._held or not self.consumer._coordinator.stable():
             return
         with contextlib.suppress(UnreachableError):
-            if len(self._log.owners(self.group, self.topic)) < self._log.partitions([self.topic])[self.topic]:
-                logging.getLogger(__name__).warning("%s: partitions of %s have no owner", self._where, self.topic)
-                self.consumer._coordinator.request_rejoin()
+            owners = self._log.owners(self.group, self.topic)
+            if len(owners) < self._log.partitions([self.topic])[self.topic] or self.member in owners.values():
+                logging.getLogger(__name__).warning("%s: partitions of %s are not read", self._where, self.topic)
+                if untold := sorted(self.consumer.assignment()):
+                    self.consumer.pause(*untold)
+                    self._listener.events.append(("gained", untold))
+                else:
+                    self.consumer._coordinator.request_rejoin()

@@ -162,6 +162,22 @@ def test_a_zombie_with_an_open_transaction_publishes_nothing_and_harms_nobody(lo
     newer.close()
 
 
+def test_a_member_without_partitions_also_learns_that_a_newer_process_has_its_name(
+    open_log: Callable[[], KafkaLog], log: KafkaLog, topic: str
+) -> None:
+    reader, spare = joined(log, topic, "a-0"), Member(log, topic, "a-1")
+
+    def is_idle() -> bool:
+        assert isinstance(spare.source, KafkaSource)
+        return spare.source.consumer.group_metadata().generation_id >= 0 and reader.count() == 1
+
+    poll_until(is_idle, reader, spare)
+    newer = Member(open_log(), topic, "a-1")
+    with pytest.raises(FencedError, match="a newer process joined as this member"):
+        poll_until(lambda: False, newer, reader, spare)
+    assert spare.journal == []
+
+
 def test_an_evicted_member_is_refused_by_the_broker_then_at_home_and_must_leave(
     kafka_broker: list[str], log: KafkaLog, topic: str
 ) -> None:

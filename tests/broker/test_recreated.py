@@ -63,7 +63,7 @@ def turned(role: Scorer | Archiver) -> StreamAdError:
             role.turn(0.05)
         except StreamAdError as error:
             return error
-    raise AssertionError("the role went on")
+    raise AssertionError(f"the role went on: {role.ready()}, reads {role._source and role._source.assignment()}")
 
 
 @pytest.mark.parametrize("noticed_by", ["start", "poll", "commit"])
