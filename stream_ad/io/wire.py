@@ -12,6 +12,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -145,8 +146,9 @@ class Decoder:
             missing = b"" if len(given) == len(columns) else np.full(samples, np.nan).tobytes()
             try:
                 buffers = [missing if column is None else column.as_buffer(of_type="d") for column in columns]
+                numbers = b"".join(buffers)
             except TypeError:
-                buffers = self._with_others(raw, samples, missing)
+                numbers = self._with_others(raw, samples)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
             return False
         if start_ns is not None and not grid_fits(start_ns, samples, step_ms):
@@ -159,7 +161,7 @@ class Decoder:
             found.skip_channels(unknown)
             found.strangers.add_channel(device, unknown[0], samples)
         if samples:
-            series = Series(record, found.slot(device), start_ns or 0, float(step_ms), times, b"".join(buffers))
+            series = Series(record, found.slot(device), start_ns or 0, float(step_ms), times, numbers)
             found.series.setdefault((samples, times is not None), []).append(series)
         return True
 
@@ -183,19 +185,18 @@ class Decoder:
         unknown = [name for name in others if name not in self._ignored]
         return columns, arrays + len(names) - len(others), unknown
 
-    def _with_others(self, raw: bytes, samples: int, missing: bytes) -> list[bytes]:
-        """Return the samples of each channel as bytes of float64 where some are no numbers.
+    def _with_others(self, raw: bytes, samples: int) -> bytes:
+        """Return the samples of all channels as bytes of float64 where some are no numbers.
 
         Raises:
-            ValueError: a column has another number of samples.
+            ValueError: a column is no array of so many samples.
         """
         values = orjson.loads(raw)["values"]
-        buffers = []
-        for column in map(values.get, self._channels):
-            if column is not None and len(column) != samples:
-                raise ValueError("nested arrays")
-            buffers.append(missing if column is None else numbers_of(column).tobytes())
-        return buffers
+        absent = [None] * samples
+        columns = [absent if (column := values.get(channel)) is None else column for channel in self._channels]
+        if {*map(type, columns)} != {list} or {*map(len, columns)} != {samples}:
+            raise ValueError("expected arrays of equal length")
+        return numbers_of([*chain.from_iterable(columns)]).tobytes()
 
     def _complete(self, found: Gathered, record: int, value: bytes, kind: str) -> None:
         """Decode a record of any shape and keep what it holds."""

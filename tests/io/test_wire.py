@@ -505,6 +505,8 @@ def fast(found: Decoded) -> list[tuple[Any, ...]]:
 @given(docs=st.lists(documents(numbers, times) | documents(odd, odd_times), max_size=6))
 @example(docs=[{"device": "p1", "ts": {"start": T0, "step_ms": 1}, "values": {"flow": [], "temp": [[]]}}])
 @example(docs=[{"device": "p1", "ts": [T0, True], "values": {c: [1, 2] for c in CHANNELS}}])
+@example(docs=[{"device": "p1", "ts": [T0, T0 + 1], "values": {"flow": [1, None], "temp": {"1": 1, "2": [2]}}}])
+@example(docs=[{"device": "p1", "ts": [T0, T0 + 1], "values": {"flow": [1, None], "temp": None}}])
 def test_the_short_ways_give_what_the_complete_way_gives(docs: list[dict[str, Any]]) -> None:
     values = [json.dumps(doc, ensure_ascii=i % 2 == 0).encode() for i, doc in enumerate(docs)]
     assert fast(decode(*values, devices="[pü]*")) == sorted(complete(values, "[pü]*"), key=lambda entry: entry[0])
