@@ -41,11 +41,15 @@ def open_transport(settings: Settings) -> Transport:
     Raises:
         UnreachableError: the file cannot be opened, or no broker answers.
         AccessError: the broker refused us.
-        ConfigError: a certificate or the file of a secret cannot be used.
+        ConfigError: a certificate or the file of a secret cannot be used, or kafka-python has another version that
+            lacks what we need.
     """
     transport = settings.transport
     if isinstance(transport, KafkaTransport):
-        from stream_ad.io.kafka_log import KafkaLog  # only streams on Kafka load the client
+        from stream_ad.io.kafka_internals import expect_known_version  # only streams on Kafka load the client
+
+        expect_known_version()
+        from stream_ad.io.kafka_log import KafkaLog
 
         return KafkaLog(
             transport.servers,
