@@ -111,7 +111,7 @@ def realised(kind: str, settings: Mapping[str, Any], logs: Float64Array) -> Floa
     for start in range(0, rows, block):
         part = scores[start : start + block]
         end = np.repeat(np.arange(start, start + len(part), dtype=np.int64), devices)
-        keys = Keys(np.tile(slots, len(part)), (end + 1) * SECOND_NS, end, end, np.zeros(len(end), np.uint16))
+        keys = Keys(np.tile(slots, len(part)), (end + 1) * SECOND_NS, end, end)
         coverage = np.ones((len(end), 1), np.float32)
         batch = ScoreBatch(keys, np.zeros(len(end), np.uint32), coverage, part.reshape(-1), None, "null")
         verdicts, _ = deciding.decide(batch, str)

@@ -91,7 +91,7 @@ class Refused:
 class ReadingBatch:
     """Decoded readings of one partition, in log order; the one type with a row per reading.
 
-    Rows of one record are adjacent, `offset` and `log_ns` never fall. `record_offset` and
+    Rows of one record are adjacent, `offset` and `record_offset` never fall. `record_offset` and
     `record_log_ns` list every record polled, also those without a usable reading, because log time
     moves with each of them.
 
@@ -99,17 +99,15 @@ class ReadingBatch:
         ids: text of the batch's devices.
         device: int32[n], index into `ids`.
         event_ns: int64[n], event time, UTC nanoseconds.
-        log_ns: int64[n], append time of the reading's record, UTC nanoseconds.
         offset: int64[n], input offset of the reading's record.
         values: float64[n, c], one column per channel of the bundle; NaN is missing.
         record_offset: int64[r], offsets of all records of the batch, ascending.
-        record_log_ns: int64[r], their append times.
+        record_log_ns: int64[r], their append times, UTC nanoseconds.
     """
 
     ids: tuple[str, ...]
     device: Int32Array
     event_ns: Int64Array
-    log_ns: Int64Array
     offset: Int64Array
     values: Float64Array
     record_offset: Int64Array
@@ -118,7 +116,6 @@ class ReadingBatch:
     def __post_init__(self) -> None:
         expect("device", self.device, np.int32, (None,))
         expect("event_ns", self.event_ns, np.int64, self.device.shape)
-        expect("log_ns", self.log_ns, np.int64, self.device.shape)
         expect("offset", self.offset, np.int64, self.device.shape)
         expect("values", self.values, np.float64, (*self.device.shape, None))
         expect("record_offset", self.record_offset, np.int64, (None,))
@@ -134,34 +131,31 @@ class Keys:
         end_ns: int64[n], exclusive end of the window, event time, UTC nanoseconds.
         offset: int64[n], offset of the input record that closed the window.
         sequence: int64[n], the device's windows counted from 0, so that a hole shows.
-        revision: uint16[n], 0 until late data amends the window.
     """
 
     device: Int32Array
     end_ns: Int64Array
     offset: Int64Array
     sequence: Int64Array
-    revision: UInt16Array
 
     def __post_init__(self) -> None:
         expect("device", self.device, np.int32, (None,))
         expect("end_ns", self.end_ns, np.int64, self.device.shape)
         expect("offset", self.offset, np.int64, self.device.shape)
         expect("sequence", self.sequence, np.int64, self.device.shape)
-        expect("revision", self.revision, np.uint16, self.device.shape)
 
     def __len__(self) -> int:
         return len(self.device)
 
     def take(self, rows: Int64Array) -> Keys:
         """Return the given rows, in the given order."""
-        return Keys(self.device[rows], self.end_ns[rows], self.offset[rows], self.sequence[rows], self.revision[rows])
+        return Keys(self.device[rows], self.end_ns[rows], self.offset[rows], self.sequence[rows])
 
     @classmethod
     def none(cls) -> Keys:
         """Return no rows."""
         number = np.empty(0, np.int64)
-        return cls(np.empty(0, np.int32), number, number, number, np.empty(0, np.uint16))
+        return cls(np.empty(0, np.int32), number, number, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +197,6 @@ class WindowBatch:
             np.concatenate([part.keys.end_ns for part in parts]),
             np.concatenate([part.keys.offset for part in parts]),
             np.concatenate([part.keys.sequence for part in parts]),
-            np.concatenate([part.keys.revision for part in parts]),
         )
         return cls(
             keys,

@@ -71,7 +71,6 @@ def merged(parts: Sequence[Judged]) -> Judged:
         np.concatenate([batch.keys.end_ns for batch in batches]),
         np.concatenate([batch.keys.offset for batch in batches]),
         np.concatenate([batch.keys.sequence for batch in batches]),
-        np.concatenate([batch.keys.revision for batch in batches]),
     )
     faulty = [batch.scores.faulty for batch in batches if batch.scores.faulty is not None]
     explained = [batch.scores.contribution for batch in batches if batch.scores.contribution is not None]
@@ -360,7 +359,6 @@ def _cut(batch: ReadingBatch, bad: BoolArray | None, start: int, stop: int) -> t
         ids=batch.ids,
         device=batch.device[rows],
         event_ns=batch.event_ns[rows],
-        log_ns=batch.log_ns[rows],
         offset=batch.offset[rows],
         values=batch.values[rows],
         record_offset=offsets[start:stop],

@@ -332,7 +332,6 @@ class Windowing:
             end_ns=closing.end * self._shape.period_ns,
             offset=np.ascontiguousarray(closing.offset),
             sequence=np.zeros(n, np.int64),
-            revision=np.zeros(n, np.uint16),
         )
         return WindowBatch(keys, values, coverage, quality)
 

@@ -312,7 +312,7 @@ def _batch(verdicts: VerdictBatch, ids: DeviceNames, channels: Sequence[str], wi
         pa.array(scores.coverage.mean(axis=1, dtype=np.float32)),
         pa.StructArray.from_arrays(fields, fields=list(wanted.field("contribution").type), mask=pa.array(absent)),
         pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), pa.array([scores.model_id], pa.string())),
-        pa.array(keys.revision),
+        pa.array(np.zeros(n, np.uint16)),
         pa.array(keys.sequence),
         pa.array(np.full(n, partition, np.int32)),
         pa.array(keys.offset),

@@ -219,7 +219,6 @@ def assemble(
         ids=ids,
         device=slot.astype(np.int32),
         event_ns=event_ns,
-        log_ns=np.repeat(raw.log_ns, counts),
         offset=np.repeat(raw.offset, counts),
         values=values,
         record_offset=np.ascontiguousarray(raw.offset),

@@ -38,7 +38,6 @@ def rehearse(run: Run, configuration: Configuration, trained: Trained) -> Judged
         ids=sent.devices,
         device=sent.device,
         event_ns=sent.event_ns,
-        log_ns=sent.event_ns,
         offset=rows,
         values=np.ascontiguousarray(sent.values[:, columns]),
         record_offset=rows,

@@ -234,7 +234,7 @@ def smoothed_scores(model: Model, windows: Windows, score: Float64Array) -> Floa
     deciding.grow(int(windows.device.max(initial=0)) + 1)
     row = np.arange(n)
     batch = ScoreBatch(
-        keys=Keys(windows.device, windows.end_ns, row, row, np.zeros(n, np.uint16)),
+        keys=Keys(windows.device, windows.end_ns, row, row),
         quality=np.zeros(n, np.uint32),
         coverage=windows.coverage,
         score=score,

@@ -79,7 +79,6 @@ def cut_windows(recording: Recording, channels: Sequence[Channel], shape: Window
             ids=recording.devices,
             device=recording.device[rows],
             event_ns=event,
-            log_ns=event,
             offset=np.full(len(event), start, np.int64),
             values=np.ascontiguousarray(recording.values[rows][:, at]),
             record_offset=np.array([start], np.int64),

@@ -82,9 +82,10 @@ def test_last_counts_from_the_newest_row(filled: Path) -> None:
 def test_only_the_newest_revision_of_a_window_counts(filled: Path) -> None:
     folder = filled.parent / "scores"
     batch = verdicts(199, 1, score=[9.0])
-    batch.keys.revision[:] = 1
     (record,) = messages(batch, (ROWS, ROWS + 1))
     table = decode(record.value, record.headers).table
+    at = table.schema.get_field_index("revision")
+    table = table.set_column(at, table.schema.field(at), [np.ones(len(table), np.uint16)])
     score_log.write_part(folder, 0, Span(2, 3), [table], START_NS, "topic", Span(ROWS, ROWS + 1), {})
     scores = load_device(folder, "pump-0-0", None)
     assert (len(scores), float(scores.score[-1])) == (ROWS, 9.0)

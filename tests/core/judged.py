@@ -40,7 +40,7 @@ def score_batch(
         seen[slot] = int(sequence[row]) + 1
     ends = (sequence + 1) * SECOND_NS if end_s is None else np.rint(np.array(end_s) * SECOND_NS).astype(np.int64)
     return ScoreBatch(
-        keys=Keys(slots, ends, np.arange(n, dtype=np.int64), sequence, np.zeros(n, np.uint16)),
+        keys=Keys(slots, ends, np.arange(n, dtype=np.int64), sequence),
         quality=np.zeros(n, np.uint32) if quality is None else np.array(quality, np.uint32),
         coverage=np.ones((n, 3), np.float32) if coverage is None else np.array(coverage, np.float32),
         score=np.array(score, np.float64),

@@ -16,7 +16,6 @@ class NaiveReading:
     device: int
     event_ns: int
     offset: int
-    log_ns: int
     values: tuple[float, ...]
     bad: bool = False
 

@@ -86,7 +86,7 @@ def test_a_swapped_model_has_other_devices() -> None:
     pipeline = small_pipeline(old)
     pipeline.step(log)
     pipeline.swap(Scoring(new), new.smoothing, make_threshold("fixed", new.calibration, {}), 0, "another")
-    later = replace(log, event_ns=log.event_ns + 10**13, log_ns=log.log_ns + 10**13)
+    later = replace(log, event_ns=log.event_ns + 10**13)
     later = replace(later, record_log_ns=log.record_log_ns + 10**13)
     seen = set()
     for part in pipeline.step(later).judged:

@@ -28,7 +28,6 @@ def windows(slots: list[int], ends_s: list[int], filled: list[float], seed: int 
         START + SECOND * np.array(ends_s, np.int64),
         np.arange(n, dtype=np.int64),
         np.zeros(n, np.int64),
-        np.zeros(n, np.uint16),
     )
     return WindowBatch(keys, values, coverage, np.zeros(n, np.uint32))
 

@@ -50,7 +50,7 @@ def cases(draw: st.DrawFn) -> Case:
             clocks[device] += jump * period
             event = clocks[device] + draw(st.integers(-period // 2, period // 2))
             values = tuple(draw(st.sampled_from([math.nan, 1.0, 2.0, 3.0, 4.0])) for _ in "ab")
-            readings.append(NaiveReading(device, event, offset, log, values, draw(st.integers(0, 9)) == 0))
+            readings.append(NaiveReading(device, event, offset, values, draw(st.integers(0, 9)) == 0))
         records.append((offset, log, tuple(readings)))
     return Case(shape, channels, rules, tuple(records))
 
@@ -62,7 +62,6 @@ def batch_of(records: tuple[tuple[int, int, tuple[NaiveReading, ...]], ...]) -> 
         ids=("0", "1", "2"),
         device=device,
         event_ns=np.array([r.event_ns for r in rows], np.int64),
-        log_ns=np.array([r.log_ns for r in rows], np.int64),
         offset=np.array([r.offset for r in rows], np.int64),
         values=np.array([r.values for r in rows], np.float64).reshape(len(rows), 2),
         record_offset=np.array([offset for offset, _, _ in records], np.int64),
@@ -150,8 +149,8 @@ def test_poll_boundaries_and_snapshots_do_not_change_windows(case: Case, data: s
 def test_a_wrong_clock_of_one_device_does_not_make_another_late() -> None:
     shape = WindowShape(SECOND, 4, 4)
     rules = TimeRules(0, 100 * SECOND, 1000 * SECOND)
-    readings = [NaiveReading(0, START + 900 * SECOND, 0, START, (1.0, 1.0))]
-    readings += [NaiveReading(1, START + k * SECOND, 0, START, (1.0, 1.0)) for k in range(9)]
+    readings = [NaiveReading(0, START + 900 * SECOND, 0, (1.0, 1.0))]
+    readings += [NaiveReading(1, START + k * SECOND, 0, (1.0, 1.0)) for k in range(9)]
     case = Case(shape, (Channel("a"), Channel("b")), rules, ((0, START, tuple(readings)),))
     batches, refused = run(case, [])
     assert refused == []
@@ -162,6 +161,6 @@ def test_a_wrong_clock_of_one_device_does_not_make_another_late() -> None:
 def test_a_long_gap_costs_no_windows(gap: int) -> None:
     shape = WindowShape(SECOND, 4, 2)
     rules = TimeRules(0, 10**6 * SECOND, 10**9 * SECOND)
-    readings = tuple(NaiveReading(0, START + k * SECOND, 0, START, (1.0, 1.0)) for k in (0, 1, 2, 3, gap, gap + 1))
+    readings = tuple(NaiveReading(0, START + k * SECOND, 0, (1.0, 1.0)) for k in (0, 1, 2, 3, gap, gap + 1))
     case = Case(shape, (Channel("a"), Channel("b")), rules, ((0, START, readings),))
     assert_same(columns(run(case, [])[0]), naive(case).windows)

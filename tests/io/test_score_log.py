@@ -32,7 +32,6 @@ def table(devices: list[int], first: int = 0, channels: tuple[str, ...] = ("flow
         end_ns=T0 + np.arange(first, first + n, dtype=np.int64) * 1_000_000_000,
         offset=np.arange(first, first + n, dtype=np.int64),
         sequence=np.arange(n, dtype=np.int64),
-        revision=np.zeros(n, np.uint16),
     )
     shares = np.full((n, len(channels)), 0.5, np.float32)
     score: Float64Array = np.arange(n) + np.float64(0.25)

@@ -29,7 +29,6 @@ def verdicts(n: int, seed: int = 0, has_shares: bool = True) -> VerdictBatch:
         end_ns=1_700_000_000_000_000_000 + random.integers(0, 10**9, n) * 1_000,
         offset=np.sort(random.integers(0, 1_000, n)),
         sequence=random.integers(0, 99, n),
-        revision=random.integers(0, 3, n).astype(np.uint16),
     )
     shares = random.random((n, 2)).astype(np.float32) if has_shares else None
     scores = ScoreBatch(
@@ -74,7 +73,7 @@ def test_rows_come_back_whole_and_in_order(n: int, seed: int, max_bytes: int) ->
         expected = None if shares is None or not scored else dict(zip(CHANNELS, shares[i].tolist(), strict=True))
         assert row["contribution"] == expected
         assert (row["model_id"], row["partition"]) == ("m" * 64, 3)
-        assert (row["revision"], row["sequence"]) == (batch.keys.revision[i], batch.keys.sequence[i])
+        assert (row["revision"], row["sequence"]) == (0, batch.keys.sequence[i])
         assert row["offset"] == batch.keys.offset[i]
 
 

@@ -56,12 +56,12 @@ def rows(decoded: Decoded) -> list[tuple[Any, ...]]:
     """Readings as plain tuples: device, event time, log time, offset, values (None for NaN), bad."""
     r = decoded.readings
     bad = np.zeros(len(r.device), bool) if decoded.bad_value_rows is None else decoded.bad_value_rows
+    log_ns = dict(zip(r.record_offset.tolist(), r.record_log_ns.tolist(), strict=True))
     return [
-        (r.ids[d], e, g, o, tuple(None if math.isnan(v) else v for v in values), b)
-        for d, e, g, o, values, b in zip(
+        (r.ids[d], e, log_ns[o], o, tuple(None if math.isnan(v) else v for v in values), b)
+        for d, e, o, values, b in zip(
             r.device.tolist(),
             r.event_ns.tolist(),
-            r.log_ns.tolist(),
             r.offset.tolist(),
             r.values.tolist(),
             bad.tolist(),

@@ -101,7 +101,6 @@ def fleet_log(seed: int, devices: int = 4, records: int = 120, samples: int = 6)
         ids=tuple(f"pump-{d}" for d in range(devices)),
         device=np.array([r[0] for r in rows], np.int32),
         event_ns=np.array([r[1] for r in rows], np.int64),
-        log_ns=np.array([record_log[r[2]] for r in rows], np.int64),
         offset=np.array([2 * r[2] for r in rows], np.int64),
         values=np.stack([r[3] for r in rows]),
         record_offset=2 * np.arange(records, dtype=np.int64),

@@ -63,7 +63,7 @@ class Fleet:
         self.journal += bool(rows_of_journal)
         slot, sequence, end, offset = (np.array(column, np.int64) for column in zip(*rows, strict=True))
         n = len(rows)
-        keys = Keys(slot.astype(np.int32), end, offset, sequence, np.zeros(n, np.uint16))
+        keys = Keys(slot.astype(np.int32), end, offset, sequence)
         shares = np.full((n, len(self.channels)), 0.25, np.float32)
         shares[::3, 0] = np.nan
         score = np.random.default_rng(self.offset).exponential(size=n)

@@ -61,7 +61,6 @@ def verdicts(
                 end_ns=START_NS + numbers * STRIDE_NS,
                 offset=numbers,
                 sequence=numbers,
-                revision=np.zeros(n, np.uint16),
             ),
             quality=np.zeros(n, np.uint32),
             coverage=np.ones((n, len(CHANNELS)), np.float32),
