@@ -26,6 +26,7 @@ from stream_ad.config import Settings
 from stream_ad.core.batches import Int64Array
 from stream_ad.io import alert_messages
 from stream_ad.io.transport import Partition, Record, Transport
+from stream_ad.role_table import deciding_group
 
 TICK_S = 0.01
 FAULTS_PER_DEVICE_HOUR = 3.0
@@ -141,7 +142,7 @@ def measure(
     records = faulty(int(rate * seconds), DEVICES)
     with running(path, "archiver", scorer):
         log.append(topic, records[:WARM_UP])
-        await_offset(log, assembly.group(settings, "scorer"), Partition(topic, 0), WARM_UP)
+        await_offset(log, deciding_group(settings), Partition(topic, 0), WARM_UP)
         subscriber = Subscriber(settings)
         subscriber.start()
         actual = send_paced(log, topic, records[WARM_UP:], rate)

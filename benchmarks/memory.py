@@ -13,6 +13,7 @@ from benchmarks.load import TOPIC, fill, make_bundle, settings_of, write_setting
 from benchmarks.pipeline import running
 from stream_ad import assembly
 from stream_ad.io.transport import Partition
+from stream_ad.role_table import deciding_group
 
 BAR_MB = 700
 
@@ -32,7 +33,7 @@ def measure(folder: Path, devices: int, messages_a_device: int) -> list[tuple[fl
         deadline = time.monotonic() + 900
         done = 0
         while done < end and time.monotonic() < deadline:
-            position = log.committed(assembly.group(settings, "scorer"), partition)
+            position = log.committed(deciding_group(settings), partition)
             done = position.offset if position else 0
             curve.append((done / end, scorer.memory_info().rss / 1e6))
             time.sleep(0.25)

@@ -26,6 +26,7 @@ from benchmarks.load import DEVICES, TOPIC, fill, make_bundle, settings_of, writ
 from deploy.kafka.broker import KafkaCluster
 from stream_ad import assembly
 from stream_ad.io.transport import Partition
+from stream_ad.role_table import deciding_group
 
 BARS = {("kafka", "series"): 0.45, ("kafka", "single"): 0.55}
 
@@ -78,7 +79,7 @@ def pipe(
     """
     settings = settings_of(settings_path)
     transport = assembly.open_transport(settings)
-    group = assembly.group(settings, "scorer")
+    group = deciding_group(settings)
     partition = Partition(topic, 0)
     end = transport.bounds(partition)[1]
     transport.close()

@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 
-from stream_ad import assembly
 from stream_ad.config import Settings
 from stream_ad.io.transport import Partition, Transport
+from stream_ad.role_table import deciding_group
 
 LONG_S = 180.0
 
@@ -91,7 +91,7 @@ class Progress:
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._transport = transport
-        self._group = assembly.group(settings, "scorer")
+        self._group = deciding_group(settings)
         self._partition = Partition(settings.stream.readings_topic, 0)
 
     def committed(self) -> int:

@@ -13,12 +13,13 @@ from pathlib import Path
 import orjson
 
 from simulators.scenarios import Scenario
-from stream_ad import assembly, config
+from stream_ad import config
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, AlertPhase
 from stream_ad.errors import StreamAdError
 from stream_ad.io import alert_messages
 from stream_ad.io.transport import Partition, Transport
+from stream_ad.role_table import deciding_group
 
 # ruff: noqa: S603 - the commands are built here
 
@@ -269,7 +270,7 @@ class Observer:
 
     def scored(self) -> int:
         """Return the number of those that the scorers have committed."""
-        group = assembly.group(self._settings, "scorer")
+        group = deciding_group(self._settings)
         found = [self._transport.committed(group, partition) for partition in self._readings]
         return sum(position.offset for position in found if position is not None)
 

@@ -29,7 +29,6 @@ from stream_ad.io.kafka_security import Security, read_secret, readable_by_other
 from stream_ad.io.transport import Partition, TopicInfo, Transport
 from stream_ad.io.wire import Decoder
 
-GROUP = "stream-ad"
 LOCAL_MAX_RECORD_BYTES = 1_000_000
 MIN_RECORD_BYTES = 100_000
 """A dead letter takes tens of kilobytes for keys, headers and its own facts."""
@@ -319,16 +318,6 @@ def swap_model(settings: Settings, pipeline: PartitionPipeline, model: Model, of
 def nanoseconds(seconds: float) -> int:
     """Return a duration in nanoseconds."""
     return round(seconds * 1e9)
-
-
-def group(settings: Settings, role: str) -> str:
-    """Return the consumer group of a role."""
-    return f"{GROUP}.{settings.stream.name}.{role}"
-
-
-def member(settings: Settings, role: str, index: int = 0) -> str:
-    """Return the static member id of a process, the same over its restarts."""
-    return f"{settings.service.instance}-{role}-{index}"
 
 
 def deciding_config(settings: Settings) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from stream_ad.role_table import BUILT_IN, RoleSpec
+
 HEAVY = ("torch", "sklearn", "river", "kafka", "matplotlib", "duckdb", "pandas")
 
 
@@ -22,9 +24,18 @@ def test_an_import_loads_nothing_heavy(module: str) -> None:
     assert loaded(f"import {module}") == set()
 
 
-@pytest.mark.parametrize("role", ["scorer", "archiver"])
-def test_a_role_on_the_local_log_loads_neither_torch_nor_kafka(role: str) -> None:
-    assert loaded(f"import stream_ad.service.roles.{role}, stream_ad.io.local_log") == set()
+@pytest.mark.parametrize("spec", BUILT_IN, ids=lambda spec: spec.name)
+def test_a_role_on_the_local_log_loads_neither_torch_nor_kafka(spec: RoleSpec) -> None:
+    assert loaded(f"import {spec.module}, stream_ad.io.local_log") == set()
+
+
+def test_the_table_of_roles_loads_no_role() -> None:
+    program = "import sys, stream_ad.role_table; print(*[name for name in sys.modules if name.startswith('stream_ad')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    names = set(done.stdout.split())
+
+    assert "stream_ad.role_table" in names
+    assert not {name for name in names if name.startswith(("stream_ad.service", "stream_ad.core"))}
 
 
 @pytest.mark.parametrize("bundle", ["pump-autoencoder", "pump-dagmm"])

@@ -149,11 +149,14 @@ def check_rights(transport: Transport, settings: Settings) -> Iterator[Finding]:
     if not isinstance(settings.transport, KafkaTransport):
         return
     from stream_ad.io.kafka_log import KafkaLog
-    from stream_ad.rights import lacking
+    from stream_ad.io.kafka_rights import lacking
+    from stream_ad.role_table import needed, roles
 
     if isinstance(transport, KafkaLog):
-        lacks = list(lacking(settings, transport.allowed))
-        yield Finding("rights", not lacks, "\n".join(lacks) or "all that scorer and archiver need")
+        lacks = list(lacking(needed(settings), transport.allowed))
+        names = [spec.name for spec in roles(settings)]
+        everything = f"all that {', '.join(names[:-1])} and {names[-1]} need"
+        yield Finding("rights", not lacks, "\n".join(lacks) or everything)
 
 
 def check_topics(transport: Transport, settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
@@ -187,16 +190,16 @@ def check_topics(transport: Transport, settings: Settings, create: bool, partiti
 
 def check_positions(transport: Transport, settings: Settings) -> Iterator[Finding]:
     """Say where the scorer's group stands at offsets that no scorer committed; nothing where all are right."""
-    from stream_ad.assembly import group
     from stream_ad.io.transport import Partition
     from stream_ad.replaying.standing import VERB, partitions_of, position_fault
+    from stream_ad.role_table import deciding_group
 
     wrong = []
     topic = settings.stream.readings_topic
     try:
         for number in range(partitions_of(transport, topic)):
             partition = Partition(topic, number)
-            position = transport.committed(group(settings, "scorer"), partition)
+            position = transport.committed(deciding_group(settings), partition)
             if fault := position_fault(settings, transport, partition, position):
                 wrong.append(f"partition {number}: {fault}; {VERB}")
     except RightsError:
@@ -422,15 +425,22 @@ def describe_ports(settings: Settings) -> str:
     Raises:
         ConfigError: another program than this stream holds one.
     """
-    from stream_ad.service.roles.catalog import http_address
+    from stream_ad.role_table import processes
 
-    roles = [("archiver", 0), *(("scorer", k) for k in range(settings.service.scorers))]
-    addresses = [address for name, index in roles if (address := http_address(settings, name, index))]
+    addresses = sorted({address for spec, index in processes(settings) if (address := spec.address(settings, index))})
     if not addresses:
         return "pages are turned off (service.http_port = 0)"
     running = [f"{host}:{port}" for host, port in addresses if not port_free(host, port, settings.stream.name)]
-    span = f"{addresses[0][0]}:{addresses[0][1]}" + (f"–{addresses[-1][1]}" if len(addresses) > 1 else "")
-    return f"{span} " + (f"(in use by this stream, which is running: {', '.join(running)})" if running else "free")
+    spans = f"{addresses[0][0]}:{', '.join(_spans([port for _, port in addresses]))}"
+    return f"{spans} " + (f"(in use by this stream, which is running: {', '.join(running)})" if running else "free")
+
+
+def _spans(numbers: list[int]) -> Iterator[str]:
+    """Yield ascending numbers as text, those that follow one another as a span."""
+    firsts = [number for number in numbers if number - 1 not in numbers]
+    lasts = [number for number in numbers if number + 1 not in numbers]
+    for first, last in zip(firsts, lasts, strict=True):
+        yield str(first) if first == last else f"{first}–{last}"
 
 
 def port_free(host: str, port: int, stream: str) -> bool:

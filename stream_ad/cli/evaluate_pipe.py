@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from stream_ad.lab.configurations import Configuration
 from stream_ad.lab.datasets import Run, to_send
 from stream_ad.lab.evaluation import Judged
 from stream_ad.lab.training import Trained
+from stream_ad.role_table import ARCHIVER, SCORER, RoleSpec
 from stream_ad.service.role import Role
 from stream_ad.service.roles.catalog import RoleContext, build
 
@@ -59,8 +60,8 @@ class LivePipe:
             transport.append(
                 settings.stream.readings_topic, (message.record for message in messages(recording, Form.JSON))
             )
-            self._drain("scorer", settings, lambda: _is_scored(settings, transport))
-            self._drain("archiver", settings, lambda: _is_archived(settings, transport))
+            self._drain(SCORER, settings, transport)
+            self._drain(ARCHIVER, settings, transport)
         return _judged(score_log.read(settings.store.scores, run.name))
 
     def _settings(self, run: Run, configuration: Configuration) -> Settings:
@@ -115,32 +116,25 @@ class LivePipe:
         finally:
             transport.close()
 
-    def _drain(self, name: str, settings: Settings, is_done: Callable[[], bool]) -> None:
+    def _drain(self, spec: RoleSpec, settings: Settings, transport: Transport) -> None:
         """Turn a role until it has caught up, then close it."""
-        role: Role = build(name, RoleContext(settings, 0, lambda: None))
+        role: Role = build(spec.name, RoleContext(settings, 0, lambda: None))
         role.open()
         try:
             until = time.monotonic() + PATIENCE_S
-            while not is_done():
+            while not _has_caught_up(settings, transport, spec):
                 if time.monotonic() > until:
-                    raise DeadlineError(f"{settings.stream.name}: the {name} has not caught up within {PATIENCE_S:g} s")
+                    late = f"the {spec.name} has not caught up within {PATIENCE_S:g} s"
+                    raise DeadlineError(f"{settings.stream.name}: {late}")
                 role.turn(0.05)
         finally:
             role.close()
 
 
-def _is_scored(settings: Settings, transport: Transport) -> bool:
-    return _reached(settings, transport, "scorer", settings.stream.readings_topic)
-
-
-def _is_archived(settings: Settings, transport: Transport) -> bool:
-    return _reached(settings, transport, "archiver", settings.stream.scores_topic)
-
-
-def _reached(settings: Settings, transport: Transport, role: str, topic: str) -> bool:
-    """Return whether a role has committed up to the last record of a topic."""
-    partition = Partition(topic, 0)
-    position = transport.committed(assembly.group(settings, role), partition)
+def _has_caught_up(settings: Settings, transport: Transport, spec: RoleSpec) -> bool:
+    """Return whether a role has committed up to the last record of its topic."""
+    partition = Partition(spec.topic(settings), 0)
+    position = transport.committed(spec.consumer_group(settings), partition)
     if position is None:
         return False
     _, end = transport.bounds(partition)

@@ -85,11 +85,13 @@ def run(args: argparse.Namespace) -> int:
 def scorer_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
     """Yield what is to be done about the scorer's group."""
     from stream_ad.replaying.standing import Restoring
+    from stream_ad.role_table import decider
 
+    name = decider().name
     for one in Restoring(settings, transport).standings():
         found = None if one.found is None else one.found.offset
         put = None if one.marker is None else (one.offset, one.marker.to_text())
-        yield Plan("scorer", one.partition, found, one.fault, put, one.refused)
+        yield Plan(name, one.partition, found, one.fault, put, one.refused)
 
 
 def archiver_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
@@ -98,10 +100,11 @@ def archiver_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
     Its offset is an alarm: parts decide where it goes on. So only one beyond the newest part is wrong, and it can be
     put back as long as the topic has all that comes after that part: those scores are filed again.
     """
-    from stream_ad.assembly import group
     from stream_ad.io import score_log
     from stream_ad.io.transport import Partition
+    from stream_ad.role_table import ARCHIVER
 
+    name = ARCHIVER.name
     topic, folder = settings.stream.scores_topic, settings.store.scores
     try:
         info = transport.topic(topic)
@@ -109,18 +112,18 @@ def archiver_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
         return
     for number in range(info.partitions):
         place = Partition(topic, number)
-        position = transport.committed(group(settings, "archiver"), place)
+        position = transport.committed(ARCHIVER.consumer_group(settings), place)
         if position is None:
-            yield Plan("archiver", place, None)
+            yield Plan(name, place, None)
             continue
         try:
             last = score_log.last_part(folder, number)
         except StorageError as error:
-            yield Plan("archiver", place, position.offset, "the files cannot be read", refused=str(error))
+            yield Plan(name, place, position.offset, "the files cannot be read", refused=str(error))
             continue
         end = 0 if last is None else last.span.end
         if position.offset <= end or (last is None and _is_given_up(settings, number, position.offset)):
-            yield Plan("archiver", place, position.offset)
+            yield Plan(name, place, position.offset)
             continue
         files = "there is no file" if last is None else f"the newest file ends at {end}"
         fault = f"{position.offset} is committed, and {files} in {folder}: moved by hand, or files were taken away"
@@ -133,7 +136,7 @@ def archiver_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
                 f"scores {end} to {earliest - 1} are no longer in the topic: put the files back (docs/score-log.md)"
             )
         put = (end, "") if last is not None else None
-        yield Plan("archiver", place, position.offset, fault, put, refused)
+        yield Plan(name, place, position.offset, fault, put, refused)
 
 
 def _is_given_up(settings: Settings, number: int, committed: int) -> bool:
@@ -149,14 +152,14 @@ def restore(settings: Settings, transport: Transport, plans: list[Plan]) -> None
     Raises:
         PositionError: a role is running.
     """
-    from stream_ad.assembly import group
+    from stream_ad.role_table import role
 
     deadline = time.monotonic() + settings.transport.session_timeout_s + GRACE_S
-    for role in sorted({plan.role for plan in plans}):
-        mine = [plan for plan in plans if plan.role == role]
-        name, topic = group(settings, role), mine[0].partition.topic
+    for each in sorted({plan.role for plan in plans}):
+        mine = [plan for plan in plans if plan.role == each]
+        name, topic = role(settings, each).consumer_group(settings), mine[0].partition.topic
         positions = {plan.partition: plan.put for plan in mine}
-        _patiently(lambda n=name, t=topic, p=positions: transport.set_positions(n, t, p), deadline, role)  # type: ignore[misc]
+        _patiently(lambda n=name, t=topic, p=positions: transport.set_positions(n, t, p), deadline, each)  # type: ignore[misc]
 
 
 def _patiently(write: Callable[[], None], deadline: float, role: str) -> None:

@@ -6,6 +6,8 @@ import argparse
 import threading
 from typing import TYPE_CHECKING
 
+from stream_ad import role_table
+
 if TYPE_CHECKING:
     from stream_ad.config import Settings
 
@@ -18,7 +20,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         description="Run the scorers and the archiver under a supervisor that restarts them, or one role alone "
         "(under systemd or Kubernetes). Ctrl-C or SIGTERM drains and commits. Logs go to stderr.",
     )
-    parser.add_argument("role", nargs="?", choices=("scorer", "archiver"), help="run this role alone")
+    parser.add_argument("role", nargs="?", choices=role_table.names(), help="run this role alone")
     parser.add_argument("--scorers", type=_count, metavar="N", help="number of scorer processes (service.scorers)")
     parser.add_argument("--index", type=int, default=0, metavar="K", help="number of this role on this host, from 0")
 
@@ -48,7 +50,10 @@ def run_all(settings: Settings, args: argparse.Namespace) -> int:
     log_format: logs.Format = args.log_format or ("text" if sys.stderr.isatty() else "json")
     logs.configure(settings.service.log_level, log_format, {"role": "supervisor"})
     _warn_of_exposed(settings)
-    return supervisor(settings, args.config, args.scorers or settings.service.scorers, log_format).run()
+    if args.scorers:
+        service = settings.service.model_copy(update={"scorers": args.scorers})
+        settings = settings.model_copy(update={"service": service})
+    return supervisor(settings, args.config, log_format).run()
 
 
 def run_one(settings: Settings, args: argparse.Namespace) -> int:
@@ -63,13 +68,13 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
         stop_on_signals,
         supervised,
     )
-    from stream_ad.service.roles.catalog import RoleContext, build, http_address
+    from stream_ad.service.roles.catalog import RoleContext, build
 
-    label = args.role if args.role == "archiver" and not args.index else f"{args.role}-{args.index}"
+    spec = role_table.role(settings, args.role)
     logs.configure(
         settings.service.log_level,
         args.log_format,
-        {"role": label, "instance": settings.service.instance, "stream": settings.stream.name},
+        {"role": spec.label(args.index), "instance": settings.service.instance, "stream": settings.stream.name},
     )
     stop = threading.Event()
     stop_on_signals(stop)
@@ -80,11 +85,11 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
         return int(Exit.DONE)
     pulse = Pulse(settings.service.heartbeat_timeout_s, fd, on_orphaned=stop.set)
     return run_role(
-        lambda: build(args.role, RoleContext(settings, args.index, pulse.beat, True)),
+        lambda: build(spec.name, RoleContext(settings, args.index, pulse.beat, True)),
         pulse,
         stop,
         shutdown_timeout_s=settings.service.shutdown_timeout_s,
-        http=http_address(settings, args.role, args.index),
+        http=spec.address(settings, args.index),
         on_opened=set_aside_what_stays,
     )
 

@@ -171,10 +171,12 @@ def show(out: Console, settings: Settings, status: Status | None, lines: list[st
 
 def scoring_table(settings: Settings, status: Status) -> Table:
     """Return the scorers' half."""
+    from stream_ad.role_table import decider
+
     table = _table(f"scoring {settings.stream.readings_topic}")
     for name in ("partition", "unscored", "behind", "at offset"):
         table.add_column(name, justify="right")
-    for name in ("scorer", "model", "state", "last scores", "checkpoints: newest, oldest"):
+    for name in (decider().name, "model", "state", "last scores", "checkpoints: newest, oldest"):
         table.add_column(name)
     for part in status.partitions:
         found = part.scoring
@@ -194,10 +196,12 @@ def scoring_table(settings: Settings, status: Status) -> Table:
 
 def archiving_table(settings: Settings, status: Status) -> Table:
     """Return the archiver's half."""
+    from stream_ad.role_table import ARCHIVER
+
     table = _table(f"archiving {settings.stream.scores_topic}")
     for name in ("partition", "not in Parquet", "behind"):
         table.add_column(name, justify="right")
-    for name in ("archiver", "last part"):
+    for name in (ARCHIVER.name, "last part"):
         table.add_column(name)
     for part in status.partitions:
         found = part.archiving

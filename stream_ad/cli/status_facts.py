@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stream_ad import assembly
 from stream_ad.cli.output import time_text
 from stream_ad.cli.status_intake import IntakeStatus, look_at
 from stream_ad.cli.status_roles import RoleStatus, ask
@@ -19,6 +18,7 @@ from stream_ad.io.newest import newest_record as newest_record
 from stream_ad.io.transport import Headers, Partition, Position, Transport
 from stream_ad.replaying import Marker
 from stream_ad.replaying.standing import VERB, position_fault
+from stream_ad.role_table import ARCHIVER, RoleSpec, decider, deciding_group, roles
 
 COUNTED = 200
 """So many unread offsets are read and their records counted; of more the span of offsets is told."""
@@ -241,37 +241,42 @@ class Look:
         self._scores_id, self._scores = _described(transport, stream.scores_topic)  # "": no scorer has ever run
         _, self._journals = _described(transport, stream.journal_topic)
         self._outputs = min(self._scores, self._journals) if self._scores_id else self._count
-        self._scorers = self._owners("scorer", stream.readings_topic)
-        self._archivers = self._owners("archiver", stream.scores_topic) if self._scores_id else {}
+        self._owners = {spec.name: self._owners_of(spec) for spec in roles(settings)}
+        self._scorers, self._archivers = self._owners[decider().name], self._owners[ARCHIVER.name]
 
     def status(self) -> Status:
         """Return how the stream stands."""
         now_ns = time.time_ns()
-        roles = self._roles()
+        asked = self._roles()
         parts = tuple(
-            PartitionStatus(number, self._scoring(number, roles), self._archiving(number))
+            PartitionStatus(number, self._scoring(number, asked), self._archiving(number))
             for number in range(self._count)
         )
         intake = look_at(self._settings, self._transport)
-        return Status(self._settings.stream.name, now_ns, parts, roles, intake)
+        return Status(self._settings.stream.name, now_ns, parts, asked, intake)
 
-    def _owners(self, role: str, topic: str) -> dict[int, str]:
-        found = self._transport.owners(assembly.group(self._settings, role), topic)
+    def _owners_of(self, spec: RoleSpec) -> dict[int, str]:
+        """Return which member of a role's group has each partition; nothing without a group, or before its topic."""
+        topic = spec.topic(self._settings)
+        if not topic or not _described(self._transport, topic)[0]:
+            return {}
+        found = self._transport.owners(spec.consumer_group(self._settings), topic)
         return {partition.number: member for partition, member in found.items()}
 
     def _archives_here(self, member: str) -> bool:
-        return member == assembly.member(self._settings, "archiver")
+        return member == ARCHIVER.member(self._settings)
 
     def _roles(self) -> tuple[RoleStatus, ...]:
         """Ask the roles that should run here: those in the settings, unless only other hosts run this stream."""
-        prefix = assembly.member(self._settings, "scorer", 0).removesuffix("0")
-        numbers = {int(name.removeprefix(prefix)) for name in self._scorers.values() if _numbered(name, prefix)}
-        if numbers or not self._scorers:
-            numbers |= set(range(self._settings.service.scorers))
-        roles = [ask(self._settings, "scorer", index) for index in sorted(numbers)]
-        if not self._archivers or any(map(self._archives_here, self._archivers.values())):
-            roles.append(ask(self._settings, "archiver", 0))
-        return tuple(roles)
+        specs = roles(self._settings)
+        return tuple(ask(self._settings, spec, index) for spec in specs for index in sorted(self._numbers(spec)))
+
+    def _numbers(self, spec: RoleSpec) -> set[int]:
+        """Return the numbers of the processes of a role that should run here."""
+        prefix = spec.member(self._settings, 0).removesuffix("0")
+        owners = self._owners[spec.name].values()
+        numbers = {int(name.removeprefix(prefix)) for name in owners if _numbered(name, prefix)}
+        return numbers | set(range(spec.count(self._settings))) if numbers or not owners else numbers
 
     # -- scoring ----------------------------------------------------------------------------------
 
@@ -279,7 +284,7 @@ class Look:
         stream = self._settings.stream
         partition = Partition(stream.readings_topic, number)
         earliest, end = self._transport.bounds(partition)
-        position = self._transport.committed(assembly.group(self._settings, "scorer"), partition)
+        position = self._transport.committed(deciding_group(self._settings), partition)
         marker = _marker(position)
         trouble = self._fault(partition, position)
         committed = None if position is None else position.offset
@@ -362,7 +367,7 @@ class Look:
             return Archiving(owner, Lag(), last)
         scores = Partition(self._settings.stream.scores_topic, number)
         earliest, end = self._transport.bounds(scores)
-        position = self._transport.committed(assembly.group(self._settings, "archiver"), scores)
+        position = self._transport.committed(ARCHIVER.consumer_group(self._settings), scores)
         archived = 0 if position is None else position.offset
         trouble = ""
         if info is not None and info.topic_id != self._scores_id:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream_ad import assembly
 from stream_ad.cli.output import duration_text, time_text
 from stream_ad.cli.split_devices import SplitDevices, split_devices
 from stream_ad.config import Settings
@@ -31,6 +30,7 @@ from stream_ad.replaying.intake import (
     share_of,
     unjudged_in,
 )
+from stream_ad.role_table import deciding_group
 
 ROUND = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120)
 LOOK, FAIL = 0.01, 0.20
@@ -93,7 +93,7 @@ def look_at(settings: Settings, transport: Transport) -> IntakeStatus:
         TopicError: there is no readings topic.
         TransportError: the log does not answer.
     """
-    topic, group = settings.stream.readings_topic, assembly.group(settings, "scorer")
+    topic, group = settings.stream.readings_topic, deciding_group(settings)
     found: dict[int, Mapping[str, Any]] = {}
     for number in range(transport.topic(topic).partitions):
         position = transport.committed(group, Partition(topic, number))

@@ -9,6 +9,7 @@ from stream_ad.cli.output import duration_text
 from stream_ad.cli.status_facts import Archiving, Growth, Lag, PartitionStatus, Scoring, Status
 from stream_ad.cli.status_intake import lines
 from stream_ad.config import Settings
+from stream_ad.role_table import ARCHIVER, decider
 
 LAGGING_S = 10.0
 """Behind by less, a growing lag is the way between two commits; scores wait besides for their part to be full."""
@@ -70,8 +71,8 @@ def is_lagging(status: Status, limits: Limits) -> bool:
 def _ownerless(status: Status) -> Iterator[str]:
     parts = [part for part in status.partitions if part.scoring.has_outputs]
     halves: dict[str, Mapping[int, str]] = {
-        "scorer": {part.partition: part.scoring.owner for part in parts},
-        "archiver": {part.partition: part.archiving.owner for part in parts},
+        decider().name: {part.partition: part.scoring.owner for part in parts},
+        ARCHIVER.name: {part.partition: part.archiving.owner for part in parts},
     }
     for role, owners in halves.items():
         alone = [number for number, owner in owners.items() if not owner]

@@ -12,7 +12,7 @@ from typing import Literal
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_ad.config import Settings
-from stream_ad.service.roles.catalog import http_address
+from stream_ad.role_table import RoleSpec
 
 TIMEOUT_S = 2.0
 PAGE_BYTES = 4_000_000
@@ -28,11 +28,11 @@ class RoleStatus:
     """A role as its pages tell.
 
     Attributes:
-        name: `archiver` or `scorer-<k>`.
+        name: of the process, as in the log: `archiver`, `scorer-<k>`.
         address: `host:port` of the pages, "" if they are turned off.
         state: in a word.
         text: what the page of readiness says, or why there is none.
-        replaying: whether each partition (by number) catches up from a checkpoint; scorers only.
+        replaying: whether each partition (by number) catches up from a checkpoint; only of the role that decides.
     """
 
     name: str
@@ -42,16 +42,16 @@ class RoleStatus:
     replaying: Mapping[str, bool] = field(default_factory=dict)
 
 
-def ask(settings: Settings, role: str, index: int) -> RoleStatus:
+def ask(settings: Settings, spec: RoleSpec, index: int) -> RoleStatus:
     """Ask a role of this host for its readiness and its metrics.
 
     Args:
         settings: of the stream.
-        role: `scorer` or `archiver`.
-        index: number of the role among its kind.
+        spec: the role.
+        index: number of the process among those of the role.
     """
-    name = f"{role}-{index}" if role == "scorer" else role
-    address = http_address(settings, role, index)
+    name = spec.label(index)
+    address = spec.address(settings, index)
     if address is None:
         return RoleStatus(name, "", "pages off", "service.http_port is 0")
     host, port = address

@@ -95,15 +95,15 @@ def await_swap(settings: Settings, transport: Transport, model_id: str, wait_s: 
 
 def in_force(settings: Settings, transport: Transport) -> list[InForce]:
     """Return which bundle each partition's committed position tells of; partitions without one are left out."""
-    from stream_ad.assembly import group
     from stream_ad.io.transport import Partition
     from stream_ad.replaying import Marker
+    from stream_ad.role_table import deciding_group
 
     readings = settings.stream.readings_topic
     found = []
     for number in range(transport.topic(readings).partitions):
         partition = Partition(readings, number)
-        position = transport.committed(group(settings, "scorer"), partition)
+        position = transport.committed(deciding_group(settings), partition)
         if position is not None:
             found.append(InForce(partition, Marker.from_text(position.metadata).model_id))
     return found

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from stream_ad.assembly import group
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, AlertPhase
 from stream_ad.errors import ContractError
@@ -14,6 +13,7 @@ from stream_ad.io import alert_messages
 from stream_ad.io.alert_messages import AlertMessage
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying.reconciling import endings
+from stream_ad.role_table import deciding_group
 
 Key = tuple[str, int, str]
 """Incident, number of the message, phase."""
@@ -64,7 +64,7 @@ class AlertLedger:
             transport: the log.
             beat: called now and then.
         """
-        readings, self._group = settings.stream.readings_topic, group(settings, "scorer")
+        readings, self._group = settings.stream.readings_topic, deciding_group(settings)
         self._transport = transport
         partitions = [Partition(readings, number) for number in range(transport.topic(readings).partitions)]
         self.positions = {one.number: transport.committed(self._group, one) for one in partitions}

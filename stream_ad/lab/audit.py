@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from stream_ad.assembly import Models, fingerprint, group, time_rules
+from stream_ad.assembly import Models, fingerprint, time_rules
 from stream_ad.config import Settings
 from stream_ad.core.pipeline import Judged, merged
 from stream_ad.errors import PartMovedError, PositionError, StreamAdError
@@ -29,6 +29,7 @@ from stream_ad.io.transport import Partition, Position, Transport
 from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.lab.neighbours import Neighbours
 from stream_ad.replaying import Marker, Recomputed, Recomputing
+from stream_ad.role_table import deciding_group
 
 KEYS = ("offset", "device", "end", "sequence", "revision")
 """What names a row."""
@@ -188,7 +189,7 @@ class Audit:
     def _compare(self, number: int, stretch: Stretch, alerts: AlertLedger | None) -> Outcome | None:
         partition = Partition(self._settings.stream.readings_topic, number)
         position = (
-            self._transport.committed(group(self._settings, "scorer"), partition)
+            self._transport.committed(deciding_group(self._settings), partition)
             if alerts is None
             else alerts.positions[number]
         )

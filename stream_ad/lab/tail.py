@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream_ad.assembly import group
 from stream_ad.config import Settings
 from stream_ad.errors import ContractError, PositionError
 from stream_ad.io import score_messages
@@ -12,6 +11,7 @@ from stream_ad.io.score_messages import ScoreMessage
 from stream_ad.io.score_parts import PartInfo
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying import Marker
+from stream_ad.role_table import deciding_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
         last: the newest file, None if there is none.
     """
     readings = Partition(settings.stream.readings_topic, number)
-    position = transport.committed(group(settings, "scorer"), readings)
+    position = transport.committed(deciding_group(settings), readings)
     if position is None:
         return None if last is None else Tail(number, 0, 0, "files are there, and the group has committed nothing")
     scores = Partition(settings.stream.scores_topic, number)
@@ -53,7 +53,7 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
             for at, value in enumerate(raw.values):
                 chain.add(int(raw.offset[at]), score_messages.decode(value, raw.headers[at]))
         # A scorer may commit meanwhile: what is read reaches the first position, and at most the one there is now.
-        later = transport.committed(group(settings, "scorer"), readings) or position
+        later = transport.committed(deciding_group(settings), readings) or position
         chain.end(Marker.from_text(position.metadata), Marker.from_text(later.metadata))
     except (ContractError, PositionError) as error:
         return Tail(number, chain.messages, chain.rows, chain.gap or str(error))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from stream_ad.assembly import group
 from stream_ad.config import Settings
 from stream_ad.errors import ContractError, JournalError, OffsetsError, PositionError, StorageError, TopicError
 from stream_ad.io import alert_messages, checkpoints, dead_letters, journal, score_log, score_messages
@@ -18,6 +17,7 @@ from stream_ad.io.journal import Entry, StartEntry, SwapEntry
 from stream_ad.io.newest import newest_record
 from stream_ad.io.transport import Partition, Position, RawBatch, Transport
 from stream_ad.replaying.lineage import LOST_KEPT, Marker
+from stream_ad.role_table import deciding_group
 
 VERB = "`stream-ad reposition` puts them back, from the last span of the scores topic, while no scorer runs"
 TRIES = 3
@@ -46,7 +46,7 @@ def position_fault(settings: Settings, transport: Transport, partition: Partitio
     """Return what is wrong with the position of a scorer's group, "" where a scorer committed it, or never any."""
     for _ in range(TRIES):
         fault = _fault(settings, transport, partition, position)
-        again = transport.committed(group(settings, "scorer"), partition) if fault else position
+        again = transport.committed(deciding_group(settings), partition) if fault else position
         if again == position:
             return fault
         position = again
@@ -59,11 +59,11 @@ def _fault(settings: Settings, transport: Transport, partition: Partition, posit
         if not topic:
             return ""
         return (
-            f"nothing is committed, although {topic} has records (the offsets of {group(settings, 'scorer')} were "
+            f"nothing is committed, although {topic} has records (the offsets of {deciding_group(settings)} were "
             "deleted, or have expired: do the broker's offsets.retention.minutes outlast a pause of the stream? Or "
             f"{partition.topic} was made anew): starting over would repeat rows"
         )
-    moved = f"the offsets of group {group(settings, 'scorer')} were moved by hand: {position.offset} is committed, and "
+    moved = f"the offsets of group {deciding_group(settings)} were moved by hand: {position.offset} is committed, and "
     try:
         marker = Marker.from_text(position.metadata)
     except PositionError as error:
@@ -170,7 +170,7 @@ class Restoring:
         found = []
         for number in range(self._readings.partitions):
             partition = Partition(self._readings.name, number)
-            position = self._transport.committed(group(self._settings, "scorer"), partition)
+            position = self._transport.committed(deciding_group(self._settings), partition)
             fault = position_fault(self._settings, self._transport, partition, position)
             standing = Standing(partition, position, fault)
             if fault:

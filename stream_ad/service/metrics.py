@@ -27,6 +27,7 @@ from stream_ad import __version__
 from stream_ad.core.batches import AlertKind, AlertPhase, Reason
 from stream_ad.io.transport import CommitOutcome, Partition
 from stream_ad.replaying.intake import BAD_CELL, CAUSES, CELLS
+from stream_ad.role_table import ARCHIVER, SCORER
 
 PREFIX = "stream_ad"
 DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -110,7 +111,7 @@ class ScorerMetrics(RoleMetrics):
     """
 
     def __init__(self, stream: str, instance: str) -> None:
-        super().__init__("scorer", stream, instance)
+        super().__init__(SCORER.name, stream, instance)
         self.readings = self._counter("readings", "Readings decoded")
         self.skipped_readings = self._counter("skipped_readings", "Readings of unknown devices or channels")
         self.windows = self._counter("windows", "Windows judged")
@@ -253,7 +254,7 @@ class ArchiverMetrics(RoleMetrics):
     """
 
     def __init__(self, stream: str, instance: str, buffered_bytes: Callable[[], int]) -> None:
-        super().__init__("archiver", stream, instance)
+        super().__init__(ARCHIVER.name, stream, instance)
         self.part_files = self._counter("part_files", "Parquet parts linked")
         self.part_rows = self._counter("part_rows", "Rows in parts linked")
         self.part_bytes = self._counter("part_bytes", "Size of parts linked")

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from stream_ad.config import Settings
+from stream_ad.role_table import processes
 from stream_ad.service.logs import EventLog
 from stream_ad.service.role import ECHO_S, HEARTBEAT_FD, OPENED, PARENT_PID, Exit
 
@@ -261,17 +262,17 @@ def role_command(config: Path, role: str, index: int, log_format: str) -> tuple[
     return (*program, "run", role, "--index", str(index))
 
 
-def supervisor(settings: Settings, config: Path, scorers: int, log_format: str) -> Supervisor:
-    """Return the supervisor of a stream: `scorers` scorers and one archiver.
+def supervisor(settings: Settings, config: Path, log_format: str) -> Supervisor:
+    """Return the supervisor of a stream: of every process that the table of roles has for it.
 
     Args:
         settings: the stream's settings, as read from `config`.
         config: the file, which each role reads again.
-        scorers: number of scorer processes, >= 1.
         log_format: `json` or `text`, for the roles' logs, which go to our stderr untouched.
     """
-    commands = {f"scorer-{k}": role_command(config, "scorer", k, log_format) for k in range(scorers)}
-    commands["archiver"] = role_command(config, "archiver", 0, log_format)
+    commands = {
+        spec.label(index): role_command(config, spec.name, index, log_format) for spec, index in processes(settings)
+    }
     service = settings.service
     return Supervisor(
         commands,

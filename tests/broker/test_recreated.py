@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad.assembly import group
 from stream_ad.errors import PositionError, ScoreLogError, StreamAdError
+from stream_ad.identity import group
 from stream_ad.io import kafka_source
 from stream_ad.io.kafka_log import KafkaLog
 from stream_ad.io.transport import Partition, Record

@@ -18,16 +18,17 @@ import pytest
 from kafka.admin import ACLOperation, ResourceType
 
 from deploy.kafka.broker import free_ports
-from stream_ad.assembly import group
 from stream_ad.cli.check import Finding, findings
 from stream_ad.cli.main import main
 from stream_ad.errors import AccessError, ConfigError, StreamAdError, UnreachableError
+from stream_ad.identity import group
 from stream_ad.io import kafka_clients
 from stream_ad.io.kafka_clients import Manager
 from stream_ad.io.kafka_log import KafkaLog
+from stream_ad.io.kafka_rights import Right
 from stream_ad.io.kafka_security import Security
 from stream_ad.io.transport import Record
-from stream_ad.rights import Right, rights
+from stream_ad.role_table import role as role_of
 from stream_ad.service.role import Exit
 from tests.crashes.conftest import pump_bundle
 from tests.support.e2e import Process, Stream, fleet_records, wait_until
@@ -308,7 +309,7 @@ class Secured:
     def grant(self, *roles: str, but: tuple[str, ACLOperation] | None = None) -> None:
         """Give the user what the table says for some roles, but for an operation on what a name begins."""
         for role in roles:
-            for right in rights(self.stream.settings, role):
+            for right in role_of(self.stream.settings, role).rights(self.stream.settings):
                 self._grant(right, but)
 
     def _grant(self, right: Right, but: tuple[str, ACLOperation] | None) -> None:

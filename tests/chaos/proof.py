@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stream_ad.assembly import Models, group, load_model
+from stream_ad.assembly import Models, load_model
 from stream_ad.core.pipeline import merged
+from stream_ad.identity import group
 from stream_ad.io import alert_messages, contributions, dead_letters, score_log, score_messages
 from stream_ad.io.transport import Partition
 from stream_ad.replaying import Marker, Recomputing

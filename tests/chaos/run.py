@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stream_ad.assembly import ensure_topics, group, member
+from stream_ad.assembly import ensure_topics
+from stream_ad.identity import group, member
 from stream_ad.io import journal, score_log
 from stream_ad.io.transport import Partition
 from tests.chaos import ledger, proof, schedule

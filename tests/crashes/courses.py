@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from stream_ad.assembly import group
+from stream_ad.identity import group
 from stream_ad.io.bundles import load
 from stream_ad.io.transport import Partition, Record
 from stream_ad.replaying import Marker

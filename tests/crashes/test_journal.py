@@ -15,11 +15,12 @@ import pyarrow as pa
 import pytest
 
 from simulators.fleet import CHANNELS
-from stream_ad.assembly import Models, group
+from stream_ad.assembly import Models
 from stream_ad.core.batches import AlertPhase
 from stream_ad.core.model import Model
 from stream_ad.core.quality import Quality
 from stream_ad.errors import PositionError
+from stream_ad.identity import group
 from stream_ad.io import alert_messages, checkpoints, journal, score_log
 from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
 from stream_ad.io.local_log import LocalLog

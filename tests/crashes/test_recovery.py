@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from stream_ad.assembly import Models, group
+from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
 from stream_ad.errors import PositionError
+from stream_ad.identity import group
 from stream_ad.io import checkpoints, journal, score_log
 from stream_ad.io.journal import StartEntry, SwapEntry
 from stream_ad.io.local_log import LocalLog

@@ -12,6 +12,7 @@ import pytest
 
 from stream_ad.cli.main import build_parser
 from stream_ad.config import ServiceSettings
+from stream_ad.role_table import BUILT_IN
 from stream_ad.service.metrics import ArchiverMetrics, ScorerMetrics
 from tests.docs.pages import ROOT
 
@@ -69,13 +70,16 @@ def test_commands_are_understood() -> None:
 
     roles = [parser.parse_args(command[1:]).role for command in commands()]
 
-    assert roles == [None, "scorer", "archiver"]
+    assert roles == [None, *(spec.name for spec in BUILT_IN)]
 
 
 def test_ports_are_those_of_the_settings() -> None:
     port = ServiceSettings().http_port
     pods = (DEPLOY / "kubernetes" / "stream-ad.yaml").read_text()
     targets = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+    ports = [str(port + spec.port_offset) for spec in BUILT_IN]
 
-    assert re.findall(r"containerPort: (\d+)", pods) == [str(port + 1), str(port)]
-    assert re.findall(r"127.0.0.1:(\d+)", targets) == [str(port), str(port + 1)]
+    assert re.findall(r"containerPort: (\d+)", pods) == ports
+    assert re.findall(r"prometheus.io/port: \"(\d+)\"", pods) == ports
+    assert re.findall(r"- name: ([a-z_]+)\n +image", pods) == [spec.name for spec in BUILT_IN]
+    assert sorted(re.findall(r"127.0.0.1:(\d+)", targets)) == sorted(ports)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad.assembly import group
 from stream_ad.cli.main import main
 from stream_ad.errors import OffsetsError, PartsGoneError, StreamAdError
+from stream_ad.identity import group
 from stream_ad.io.transport import Partition, Position, Record
 from stream_ad.replaying import Marker
 from stream_ad.service.role import Exit, exit_code

@@ -19,10 +19,11 @@ from stream_ad.io.score_compaction import compact
 from stream_ad.io.score_messages import ScoreMessage, Span, decode
 from stream_ad.io.transport import Partition, Record
 from stream_ad.lab.verification import verify
+from stream_ad.role_table import ARCHIVER, SCORER
 from stream_ad.service.role import Exit
 from stream_ad.service.roles import archiver as module
 from stream_ad.service.roles.archiver import Archiver
-from stream_ad.service.roles.catalog import RoleContext, http_address
+from stream_ad.service.roles.catalog import RoleContext
 from stream_ad.service.roles.shelf import HOUR_NS
 from tests.support.e2e import wait_until
 from tests.support.scores import TOPIC, messages, settings_in, verdicts
@@ -210,11 +211,11 @@ def test_pages_of_all_roles_have_ports_of_their_own(tmp_path: Path) -> None:
     settings = settings_in(tmp_path).model_dump(mode="json")
     settings["service"]["http_port"] = 9_464
     parsed = parse(settings)
-    found = [http_address(parsed, role, index) for role in ("scorer", "archiver") for index in range(4)]
+    found = [spec.address(parsed, index) for spec in (SCORER, ARCHIVER) for index in range(4)]
     assert len({address for address in found if address}) == len(found)
     assert found[4] == ("127.0.0.1", 9_464)
     with pytest.raises(ConfigError, match="gives port 0"):
-        http_address(parsed, "archiver", 9_464)
+        ARCHIVER.address(parsed, 9_464)
 
 
 def test_a_zombie_places_no_file(house: House) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from stream_ad.assembly import ensure_topics, group, member, open_transport
+from stream_ad.assembly import ensure_topics, open_transport
 from stream_ad.errors import (
     ContractError,
     DeadlineError,
@@ -22,6 +22,7 @@ from stream_ad.io import score_exchange, score_log, score_messages
 from stream_ad.io.score_messages import ScoreMessage, Span
 from stream_ad.io.score_parts import PartInfo
 from stream_ad.io.transport import Commit, CommitOutcome, Committer, Partition, Position, RawBatch, Source, Transport
+from stream_ad.role_table import ARCHIVER
 from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ArchiverMetrics
 from stream_ad.service.role import Plain
@@ -54,7 +55,7 @@ class Archiver:
     the group's offset is only an alarm that parts were taken away.
     """
 
-    name = "archiver"
+    name = ARCHIVER.name
 
     def __init__(self, context: RoleContext, open_log: Callable[[], Transport]) -> None:
         """Prepare; nothing is opened yet.
@@ -71,8 +72,8 @@ class Archiver:
         self._open_log = open_log
         self._folder: Path = store.scores
         self._topic = stream.scores_topic
-        self._group = group(context.settings, self.name)
-        self._member = member(context.settings, self.name, context.index)
+        self._group = ARCHIVER.consumer_group(context.settings)
+        self._member = ARCHIVER.member(context.settings, context.index)
         self._max_rows, self._max_age_s = store.part_max_rows, store.part_max_age_s
         self._poll_records = context.settings.commit.poll_records
         self._stream = stream.name

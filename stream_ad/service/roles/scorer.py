@@ -29,6 +29,7 @@ from stream_ad.io.transport import (
 )
 from stream_ad.replaying import Marker, Stepped, recover
 from stream_ad.replaying.standing import expect_position
+from stream_ad.role_table import SCORER
 from stream_ad.service.checkpointer import Checkpointer
 from stream_ad.service.intake_log import IntakeLog
 from stream_ad.service.logs import EventLog
@@ -63,7 +64,7 @@ class Scorer:
 
     def __init__(self, context: RoleContext) -> None:
         settings = context.settings
-        self.name = f"scorer-{context.index}"
+        self.name = SCORER.label(context.index)
         self.metrics = ScorerMetrics(settings.stream.name, f"{settings.service.instance}-{context.index}")
         self._context = context
         self._settings = settings
@@ -111,9 +112,9 @@ class Scorer:
         )
         self._checkpointer = Checkpointer(self._settings, self._transport, self.metrics)
         self._commands = CommandFollower(self._settings, self._transport, self._models, self.metrics)
-        member = assembly.member(self._settings, "scorer", self._context.index)
+        member = SCORER.member(self._settings, self._context.index)
         readings = self._settings.stream.readings_topic
-        self._source = self._transport.join(readings, assembly.group(self._settings, "scorer"), self, member)
+        self._source = self._transport.join(readings, SCORER.consumer_group(self._settings), self, member)
         self._committer = self._transport.committer(self._source, member)
         if self._context.looks_first:
             self._expect_positions(topics[readings].partitions)
@@ -127,7 +128,7 @@ class Scorer:
         """
         for number in range(count):
             partition = Partition(self._settings.stream.readings_topic, number)
-            position = self._transport.committed(assembly.group(self._settings, "scorer"), partition)
+            position = self._transport.committed(SCORER.consumer_group(self._settings), partition)
             expect_position(self._settings, self._transport, partition, position)
             self._context.beat()
 
