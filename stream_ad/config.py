@@ -303,6 +303,9 @@ class Settings(Section):
     commit: CommitSettings = CommitSettings()
     store: StoreSettings
     service: ServiceSettings = ServiceSettings()
+    roles: Annotated[dict[str, dict[str, Any]], Field(repr=False)] = {}
+    """`[roles.NAME]`: a role of another package, which checks its section (`stream_ad.role_table`). Not shown: it may
+    hold secrets."""
 
 
 PATHS = (
@@ -357,16 +360,28 @@ def _refuse_secrets(data: Mapping[str, Any], path: Path) -> None:
 
 
 def overlay(data: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """Put `STREAM_AD__SECTION__KEY` values over the file's, in place; lists are split at commas."""
+    """Put `STREAM_AD__SECTION__KEY` and `STREAM_AD__ROLES__NAME__KEY` over the file's values, in place.
+
+    Servers are split at commas.
+
+    Raises:
+        ConfigError: a variable names no key, or its section is no table.
+    """
     for name, text in sorted(environment.items()):
         if not name.startswith(PREFIX):
             continue
         section, _, key = name[len(PREFIX) :].lower().partition("__")
+        path = [section]
+        if section == "roles":
+            role, _, key = key.partition("__")
+            path.append(role)
         if not key:
-            raise ConfigError(f"{name}: expected {PREFIX}SECTION__KEY")
-        table = data.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"{section}: expected a table")
+            raise ConfigError(f"{name}: expected {PREFIX}{'ROLES__NAME' if section == 'roles' else 'SECTION'}__KEY")
+        table = data
+        for depth, part in enumerate(path, 1):
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{'.'.join(path[:depth])}: expected a table")
         table[key] = text.split(",") if key == "servers" else text
 
 
@@ -379,10 +394,17 @@ def parse(data: Mapping[str, Any], origin: str = "settings") -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            where = ".".join(str(part) for part in problem["loc"])
-            what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-            lines.append(f"{origin}: {where}: {what}")
         # No cause: it holds the input, which a traceback or a debugger would show.
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in problems(error))) from None
+
+
+def problems(error: ValidationError, section: str = "") -> Iterator[str]:
+    """Yield one line per wrong key, with its path and without its value.
+
+    Args:
+        error: what pydantic found.
+        section: path of the table that was checked, "" for all settings.
+    """
+    for problem in error.errors(include_url=False, include_input=False):
+        where = ".".join(part for part in (section, *map(str, problem["loc"])) if part)
+        yield f"{where}: {'unknown key' if problem['type'] == 'extra_forbidden' else problem['msg']}"

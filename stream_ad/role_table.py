@@ -1,13 +1,23 @@
 """The roles of a stream, one row each. What runs, watches, checks or grants rights to roles iterates over this table.
 
 No code of a role is imported here: a row names the module, which is imported where the role runs.
+
+Another package adds a role in its `pyproject.toml`::
+
+    [project.entry-points."stream_ad.roles"]
+    my_role = "my_package.my_spec:SPEC"
+
+where `SPEC` is a `RoleSpec` whose `name` is `my_role`. It runs in streams whose settings have a section
+`[roles.my_role]`, which the role itself checks; see CONTRIBUTING.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
 from stream_ad.errors import ConfigError
 from stream_ad.identity import group, member
@@ -26,6 +36,12 @@ if TYPE_CHECKING:
     from stream_ad.config import Settings
 
 MAX_PORT = 65_535
+ENTRY_POINTS = "stream_ad.roles"
+NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+FIRST_OFFSET = 100
+"""Ports of other packages' roles begin so far above `service.http_port`; those below are for roles of this package."""
+OFFSET_KEY = "port_offset"
+"""Key of `[roles.NAME]` that is ours; all others are the role's."""
 
 
 def no_rights(settings: Settings) -> Iterable[Right]:
@@ -53,6 +69,9 @@ class RoleSpec:
         rights: returns what it needs on Kafka. A transactional id is named by its prefix.
         processes: returns how many of it `stream-ad run` starts, >= 1; None for a role that needs only one.
         decides: whether scores, verdicts and alerts are its work; true of exactly one role.
+        parse: of a role of another package, checks the keys of `[roles.NAME]` and returns what `RoleContext.section`
+            is to hold; raises ValueError (pydantic's ValidationError is one), TypeError or ConfigError. None: it has no
+            keys.
     """
 
     name: str
@@ -64,6 +83,7 @@ class RoleSpec:
     rights: Callable[[Settings], Iterable[Right]] = no_rights
     processes: Callable[[Settings], int] | None = None
     decides: bool = False
+    parse: Callable[[Mapping[str, Any]], object] | None = None
 
     def count(self, settings: Settings) -> int:
         """Return how many processes of it `stream-ad run` starts."""
@@ -146,25 +166,78 @@ BUILT_IN = (SCORER, ARCHIVER)
 
 
 def roles(settings: Settings) -> tuple[RoleSpec, ...]:
-    """Return the roles that a stream runs."""
-    return BUILT_IN
+    """Return the roles that a stream runs: the built-in ones, then by name those that its settings have a section for.
+
+    Raises:
+        ConfigError: a section names no installed role or has a wrong key, or two processes would have one port.
+    """
+    if not settings.roles:
+        return BUILT_IN
+    found = (*BUILT_IN, *(_registered(settings, name) for name in sorted(settings.roles)))
+    _expect_own_ports(settings, found)
+    return found
 
 
 def role(settings: Settings, name: str) -> RoleSpec:
     """Return a role of the stream.
 
     Raises:
-        ConfigError: the stream has no such role.
+        ConfigError: the stream has no such role, or its sections of roles are wrong.
     """
     found = {spec.name: spec for spec in roles(settings)}
-    if name not in found:
-        raise ConfigError(f"role: expected one of {', '.join(found)}, found {name!r}")
-    return found[name]
+    if name in found:
+        return found[name]
+    if name in names():
+        raise ConfigError(
+            f"roles.{name}: expected a section [roles.{name}], found none: a role of another package runs only in "
+            "streams whose settings have one"
+        )
+    raise ConfigError(f"role: expected one of {', '.join(found)}, found {name!r}")
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all roles that could run."""
-    return tuple(spec.name for spec in BUILT_IN)
+    """Return the names of all roles that are installed, those of other packages last."""
+    return (*(spec.name for spec in BUILT_IN), *sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)}))
+
+
+def section(settings: Settings, spec: RoleSpec) -> object:
+    """Return what a role makes of its section `[roles.NAME]`; None for a built-in role.
+
+    Raises:
+        ConfigError: one line per wrong key, with its path.
+    """
+    from pydantic import ValidationError
+
+    from stream_ad.config import problems
+
+    where = f"roles.{spec.name}"
+    keys = {key: value for key, value in settings.roles.get(spec.name, {}).items() if key != OFFSET_KEY}
+    if spec.parse is None:
+        if keys:
+            raise ConfigError("\n".join(f"{where}.{key}: unknown key" for key in keys))
+        return None
+    try:
+        return spec.parse(keys)
+    except ValidationError as error:
+        # No cause: it holds the input, which may be a secret.
+        raise ConfigError("\n".join(problems(error, where))) from None
+    except (ValueError, TypeError, ConfigError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def address_of(settings: Settings, spec: RoleSpec, index: int) -> tuple[str, int] | None:
+    """Return host and port of the pages of a process, also of one that `stream-ad run` does not start.
+
+    Raises:
+        ConfigError: there is no such port, or it belongs to a process of another role.
+    """
+    found = spec.address(settings, index)
+    for other, number in processes(settings):
+        if found is not None and other.name != spec.name and other.address(settings, number) == found:
+            raise ConfigError(
+                f"--index: {index} of {spec.name} gives port {found[1]}, which is that of {other.label(number)}"
+            )
+    return found
 
 
 def decider() -> RoleSpec:
@@ -193,3 +266,86 @@ def needed(settings: Settings) -> Iterator[Right]:
                 yield replace(right, name=right.name + spec.member(settings))
             else:
                 yield right
+
+
+def _registered(settings: Settings, name: str) -> RoleSpec:
+    """Return the role of another package, with the port that the settings give it.
+
+    Raises:
+        ConfigError: there is no such role, its package is broken, or its section is wrong.
+    """
+    where = f"roles.{name}"
+    if name in {spec.name for spec in BUILT_IN}:
+        raise ConfigError(f"{where}: unknown section: {name} is built in and has no keys here")
+    entries = {entry.value: entry for entry in entry_points(group=ENTRY_POINTS) if entry.name == name}
+    if not entries:
+        others = sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
+        installed = f"there are {', '.join(others)}" if others else "no installed package has any"
+        raise ConfigError(f"{where}: expected the name of a role of an installed package, found {name!r}: {installed}")
+    if len(entries) > 1:
+        raise ConfigError(f"{where}: claimed more than once: {', '.join(sorted(map(_origin, entries.values())))}")
+    (entry,) = entries.values()
+    try:
+        spec = entry.load()
+    except Exception as error:  # a package's module can raise anything at import
+        raise ConfigError(f"{where}: {_origin(entry)} cannot be loaded: {error}") from error
+    if fault := _fault(settings, name, spec):
+        raise ConfigError(f"{where}: {_origin(entry)}: {fault}")
+    placed: RoleSpec = replace(spec, port_offset=_offset(settings, spec))
+    section(settings, placed)
+    count = placed.count(settings)
+    if not isinstance(count, int) or count < 1:
+        raise ConfigError(f"{where}: {_origin(entry)}: expected 1 process or more, found {count!r}")
+    return placed
+
+
+def _fault(settings: Settings, name: str, spec: object) -> str:
+    """Return why a row of another package cannot be taken into the table, "" if it can."""
+    if not isinstance(spec, RoleSpec):
+        return f"expected a RoleSpec, found {type(spec).__name__}"
+    if spec.name != name or not NAME.fullmatch(name):
+        return f"expected the entry point's name, in lower-case letters, digits and _, found {spec.name!r}"
+    if spec.decides:
+        return f"a stream has one role that decides, {decider().name}"
+    if spec.group not in ("", name):
+        return f"expected a consumer group of its own, {name!r}, found {spec.group!r}"
+    if bool(spec.group) != bool(spec.reads) or (spec.reads and not hasattr(settings.stream, spec.reads)):
+        return f"expected a key of [stream] in `reads` if it has a group, and only then; found {spec.reads!r}"
+    if spec.port_offset < FIRST_OFFSET or spec.port_step != 1:
+        return f"expected ports from {FIRST_OFFSET} above service.http_port upwards, found {spec.port_offset}"
+    return ""
+
+
+def _offset(settings: Settings, spec: RoleSpec) -> int:
+    """Return where the ports of another package's role begin: what the settings say, else its own choice."""
+    chosen = settings.roles[spec.name].get(OFFSET_KEY, spec.port_offset)
+    text = str(chosen)
+    if isinstance(chosen, bool) or not text.isdecimal() or int(text) < FIRST_OFFSET:
+        path = f"roles.{spec.name}.{OFFSET_KEY}"
+        raise ConfigError(f"{path}: expected a whole number of at least {FIRST_OFFSET}, found {chosen!r}")
+    return int(text)
+
+
+def _expect_own_ports(settings: Settings, specs: Iterable[RoleSpec]) -> None:
+    """See that no two processes have one port.
+
+    Raises:
+        ConfigError: two have.
+    """
+    taken: dict[tuple[str, int], str] = {}
+    for spec in specs:
+        for index in range(spec.count(settings)):
+            found = spec.address(settings, index)
+            if found is None:
+                return
+            if found in taken:
+                raise ConfigError(
+                    f"roles.{spec.name}: {spec.label(index)} has port {found[1]}, which is that of {taken[found]}: "
+                    f"set another roles.{spec.name}.{OFFSET_KEY}"
+                )
+            taken[found] = spec.label(index)
+
+
+def _origin(entry: EntryPoint) -> str:
+    package = "no package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    return f"{entry.value} ({package})"

@@ -95,6 +95,10 @@ def findings(config: Path, create: bool = False, partitions: int | None = None) 
         yield Finding("config", False, str(error))
         return
     yield Finding("config", True, f"{config}: stream {settings.stream.name!r}, instance {settings.service.instance!r}")
+    for finding in check_roles(settings):
+        yield finding
+        if not finding.good:
+            return
     yield from check_secrets(settings)
     yield from check_log(settings, create, partitions)
     yield _guarded("bundle", lambda: describe_bundle(settings))
@@ -140,6 +144,26 @@ def check_secrets(settings: Settings) -> Iterator[Finding]:
 
     if exposed := exposed_secrets(settings):
         yield Finding("secrets", True, "\n".join(f"{path}: every user may read it; chmod 600 it" for path in exposed))
+
+
+def check_roles(settings: Settings) -> Iterator[Finding]:
+    """Check the roles of other packages that the settings name, and import them; nothing where there are none."""
+    from stream_ad.role_table import roles
+    from stream_ad.service.roles.catalog import builder
+
+    lines = []
+    try:
+        for spec in roles(settings):
+            if spec.name in settings.roles:
+                builder(spec)
+                address = spec.address(settings, 0)
+                where = "pages off" if address is None else f"pages at {address[0]}:{address[1]}"
+                lines.append(f"{spec.name}: {spec.module}, processes: {spec.count(settings)}, {where}")
+    except ConfigError as error:
+        yield Finding("roles", False, str(error))
+    else:
+        if lines:
+            yield Finding("roles", True, "\n".join(lines))
 
 
 def check_rights(transport: Transport, settings: Settings) -> Iterator[Finding]:

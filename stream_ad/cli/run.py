@@ -17,8 +17,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "run",
         help="score the stream until stopped",
-        description="Run the scorers and the archiver under a supervisor that restarts them, or one role alone "
-        "(under systemd or Kubernetes). Ctrl-C or SIGTERM drains and commits. Logs go to stderr.",
+        description="Run the scorers, the archiver and the roles of other packages that the settings name "
+        "under a supervisor that restarts them, or one role alone (under systemd or Kubernetes). Ctrl-C or SIGTERM "
+        "drains and commits. Logs go to stderr.",
     )
     parser.add_argument("role", nargs="?", choices=role_table.names(), help="run this role alone")
     parser.add_argument("--scorers", type=_count, metavar="N", help="number of scorer processes (service.scorers)")
@@ -89,7 +90,7 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
         pulse,
         stop,
         shutdown_timeout_s=settings.service.shutdown_timeout_s,
-        http=spec.address(settings, args.index),
+        http=role_table.address_of(settings, spec, args.index),
         on_opened=set_aside_what_stays,
     )
 

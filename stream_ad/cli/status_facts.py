@@ -269,7 +269,10 @@ class Look:
     def _roles(self) -> tuple[RoleStatus, ...]:
         """Ask the roles that should run here: those in the settings, unless only other hosts run this stream."""
         specs = roles(self._settings)
-        return tuple(ask(self._settings, spec, index) for spec in specs for index in sorted(self._numbers(spec)))
+        asked = [(spec, ask(self._settings, spec, index)) for spec in specs for index in sorted(self._numbers(spec))]
+        # Where a role without a group runs cannot be seen in the log: it may be on another host.
+        is_whole = all(self._numbers(spec) for spec in specs if spec.group)
+        return tuple(one for spec, one in asked if spec.group or is_whole or one.state != "unreachable")
 
     def _numbers(self, spec: RoleSpec) -> set[int]:
         """Return the numbers of the processes of a role that should run here."""

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from stream_ad import config
+from stream_ad import config, role_table
 from tests.docs.pages import ROOT, tables
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -44,5 +44,11 @@ def test_the_page_has_every_section() -> None:
     page = tables((ROOT / "docs" / "configuration.md").read_text())
     sections = {heading.split("]")[0].removeprefix("`[") for heading in SECTIONS}
 
-    assert set(page) == set(SECTIONS)
-    assert sections == set(config.Settings.model_fields)
+    assert set(page) == {*SECTIONS, "`[roles.NAME]`"}
+    assert {*sections, "roles"} == set(config.Settings.model_fields)
+
+
+def test_the_page_has_the_one_key_of_a_role_that_is_ours() -> None:
+    page = tables((ROOT / "docs" / "configuration.md").read_text())
+
+    assert list(page["`[roles.NAME]`"]) == [role_table.OFFSET_KEY]
