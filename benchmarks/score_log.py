@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from stream_ad.io import score_log
-from stream_ad.io.score_messages import Span, schema
+from stream_ad.io.score_messages import Span
+from stream_ad.io.score_rows import schema
 
 CHANNELS = [f"c{k}" for k in range(8)]
 T0_US = 1_767_225_600_000_000

@@ -22,9 +22,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.bare import decoder as bare_decoder
 from benchmarks.load import DEVICES, TOPIC, make_bundle, messages_of, settings_of, write_settings
 from stream_ad import assembly
+from stream_ad.core.batches import Judged
 from stream_ad.core.model import Model
-from stream_ad.core.pipeline import Judged, merged
-from stream_ad.io import score_log, score_messages
+from stream_ad.io import score_log, score_messages, score_rows
 from stream_ad.io.transport import Partition, RawBatch, Record
 
 COMMIT_ROWS = 5_000
@@ -117,12 +117,9 @@ def publish(
 ) -> None:
     """Do what a commit makes of verdicts, and what the archiver makes of the commit."""
     messages = span.end - span.start
-    window_ns = model.window.samples * model.window.period_ns
     with stages.timing("encode", messages):
-        part = merged(pending)
-        records = score_messages.encode(
-            part.verdicts, part.ids, names, window_ns, span, Partition(TOPIC, 0), "0" * 16, 900_000
-        )
+        rows = score_rows.table(pending, names, model.window.length_ns, 0)
+        records = score_messages.encode(rows, span, Partition(TOPIC, 0), "0" * 16, 900_000)
     with stages.timing("archiver: decode", messages):
         tables = [score_messages.decode(record.value, record.headers).table for record in records]
     with stages.timing("archiver: part", messages):

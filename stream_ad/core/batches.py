@@ -297,6 +297,43 @@ class VerdictBatch:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Verdicts with the ids of their own devices: a slot may change hands later, these do not.
+
+    Attributes:
+        ids: the devices that occur, each once.
+        device: int32[n], index into `ids`.
+        verdicts: n rows in emission order.
+    """
+
+    ids: tuple[str, ...]
+    device: Int32Array
+    verdicts: VerdictBatch
+
+    def __post_init__(self) -> None:
+        expect("device", self.device, np.int32, (len(self.verdicts),))
+
+    def __len__(self) -> int:
+        return len(self.verdicts)
+
+    @classmethod
+    def of(cls, verdicts: VerdictBatch, table: Sequence[str]) -> Judged:
+        """Take the ids of the devices that occur out of a table, in the order of their slots.
+
+        Args:
+            verdicts: n rows in emission order.
+            table: id of each slot at that moment.
+        """
+        slots, codes = np.unique(verdicts.keys.device, return_inverse=True)
+        return cls(tuple(table[slot] for slot in slots.tolist()), codes.astype(np.int32), verdicts)
+
+    def take(self, rows: Int64Array) -> Judged:
+        """Return the given rows, in the given order, with the ids that occur in them."""
+        used, codes = np.unique(self.device[rows], return_inverse=True)
+        return Judged(tuple(self.ids[code] for code in used.tolist()), codes.astype(np.int32), self.verdicts.take(rows))
+
+
 class AlertKind(StrEnum):
     """What an incident is about."""
 

@@ -67,6 +67,11 @@ class WindowShape:
         if self.period_ns < 1 or self.samples < 1 or self.stride < 1:
             raise ContractError(f"window: period, samples and stride must be positive, found {self}")
 
+    @property
+    def length_ns(self) -> int:
+        """Length of a window."""
+        return self.samples * self.period_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Normaliser:

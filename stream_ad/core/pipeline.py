@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +12,9 @@ from stream_ad.core.batches import (
     Arrays,
     BoolArray,
     Int32Array,
-    Keys,
+    Judged,
     ReadingBatch,
     Refused,
-    ScoreBatch,
-    VerdictBatch,
     WindowBatch,
 )
 from stream_ad.core.deciding import Deciding
@@ -36,61 +33,6 @@ AFRESH_WINDOWS = 1_000
 counts for at a device's start."""
 EVICTION_TICKS = 4
 """Eviction is judged when log time passes a multiple of the silence divided by this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Verdicts with the names of their slots at that moment.
-
-    Attributes:
-        verdicts: n rows in emission order.
-        ids: id of each slot; slots not in `verdicts` may hold anything.
-    """
-
-    verdicts: VerdictBatch
-    ids: Sequence[str]
-
-
-def merged(parts: Sequence[Judged]) -> Judged:
-    """Return consecutive parts as one, its slots numbered anew: a slot may change hands between parts.
-
-    Args:
-        parts: at least one, all of one model.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    number: dict[str, int] = {}
-    renumbered = []
-    for part in parts:
-        slots, codes = np.unique(part.verdicts.keys.device, return_inverse=True)
-        own = [number.setdefault(part.ids[slot], len(number)) for slot in slots.tolist()]
-        renumbered.append(np.array(own, np.int32)[codes])
-    batches = [part.verdicts for part in parts]
-    keys = Keys(
-        np.concatenate(renumbered),
-        np.concatenate([batch.keys.end_ns for batch in batches]),
-        np.concatenate([batch.keys.offset for batch in batches]),
-        np.concatenate([batch.keys.sequence for batch in batches]),
-    )
-    faulty = [batch.scores.faulty for batch in batches if batch.scores.faulty is not None]
-    explained = [batch.scores.contribution for batch in batches if batch.scores.contribution is not None]
-    scores = ScoreBatch(
-        keys=keys,
-        quality=np.concatenate([batch.scores.quality for batch in batches]),
-        coverage=np.concatenate([batch.scores.coverage for batch in batches]),
-        score=np.concatenate([batch.scores.score for batch in batches]),
-        contribution=np.concatenate(explained) if len(explained) == len(batches) else None,
-        model_id=batches[0].scores.model_id,
-        faulty=np.concatenate(faulty) if len(faulty) == len(batches) else None,
-    )
-    verdicts = VerdictBatch(
-        scores,
-        np.concatenate([batch.smoothed for batch in batches]),
-        np.concatenate([batch.limit for batch in batches]),
-        np.concatenate([batch.is_anomaly for batch in batches]),
-        np.concatenate([batch.incident for batch in batches]),
-    )
-    return Judged(verdicts, list(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +56,17 @@ class StepResult:
     @property
     def rows(self) -> int:
         """Number of verdicts."""
-        return sum(len(part.verdicts) for part in self.judged)
+        return sum(len(part) for part in self.judged)
 
     def since(self, offset: int) -> StepResult:
         """Drop what the input before `offset` caused: it is public already."""
         judged = []
         for part in self.judged:
             rows = np.flatnonzero(part.verdicts.keys.offset >= offset)
-            if len(rows) == len(part.verdicts):
+            if len(rows) == len(part):
                 judged.append(part)
             elif len(rows):
-                judged.append(Judged(part.verdicts.take(rows), part.ids))
+                judged.append(part.take(rows))
         return StepResult(
             tuple(judged),
             tuple(alert for alert in self.alerts if alert.offset >= offset),
@@ -284,7 +226,7 @@ class PartitionPipeline:
         scores = self._scoring.score(windows, self._table())
         self._unscored.take(windows, scores.quality)
         verdicts, raised = self._deciding.decide(scores, self._table())
-        judged.append(Judged(verdicts, self._table()))
+        judged.append(Judged.of(verdicts, self._table()))
         alerts += raised
 
     def _table(self) -> tuple[str, ...]:

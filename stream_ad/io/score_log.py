@@ -36,6 +36,7 @@ from stream_ad.io.score_parts import (
     part_name,
     with_footer,
 )
+from stream_ad.io.score_rows import plain
 
 __all__ = ["PartInfo", "clean_aside", "last_part", "part_info", "parts", "read", "write_part"]
 
@@ -309,23 +310,14 @@ def ordered(tables: Sequence[pa.Table]) -> pa.Table:
     if not tables:
         raise ScoreLogError("part: expected at least one table, found none")
     # Structs are lighter than maps: it is they that are sorted, where there are structs only.
-    plain = [_plain(table) for table in tables]
-    has_maps = any(contributions.TYPE in table.schema.types for table in plain)
-    table = _concat([contributions.as_map(table) for table in plain] if has_maps else plain)
+    texts = [plain(table) for table in tables]
+    has_maps = any(contributions.TYPE in table.schema.types for table in texts)
+    table = _concat([contributions.as_map(table) for table in texts] if has_maps else texts)
     try:
         order = pc.sort_indices(table, [(name, "ascending") for name in ("device", "end", "revision", "offset")])
         return contributions.as_map(table.take(order))
     except (pa.ArrowException, KeyError) as error:
         raise ScoreLogError(f"part: expected the columns of a score message, found: {error}") from error
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """Turn dictionaries into text: parts then agree in their types, and Parquet has its own dictionaries."""
-    fields = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields))
 
 
 def write_file(table: pa.Table, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Verdicts <-> messages of the scores topic: Arrow IPC, split by bytes, each naming the spans it comes from.
+"""Rows <-> messages of the scores topic: Arrow IPC, split by bytes, each naming the spans it comes from.
 
 What a partition's results depend on is its input and its journal (a start, another bundle, a close by the wall
 clock). A position in both is a pair: the next input offset, and how many journal entries were applied. A message
@@ -8,24 +8,21 @@ hole. A span that closed no window needs no message; the next span then starts w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from stream_ad.core.batches import Int32Array, VerdictBatch
 from stream_ad.errors import ContractError, RecordTooLargeError
+from stream_ad.io.score_rows import schema
 from stream_ad.io.transport import Headers, Partition, Record
 from stream_ad.io.wire_encode import ARROW, CONTENT_TYPE
 
 FORMAT = 1
 PREFIX = "stream-ad-"
-TIME = pa.timestamp("us", "UTC")
-DeviceNames: TypeAlias = Sequence[str] | Callable[[Int32Array], Sequence[str]]
-"""Ids by slot, or what returns the id of each of some slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class ScoreMessage:
     """A decoded score message.
 
     Attributes:
-        table: one row per window; see `schema`.
+        table: one row per window; see `score_rows.schema`.
         span: input offsets whose windows the parts of this span hold together; empty where a journal entry
             alone closed them.
         journal: numbers of the journal entries that took effect in this span.
@@ -87,37 +84,6 @@ class ScoreMessage:
     lost: tuple[Span, ...] = ()
 
 
-def schema(channels: Sequence[str]) -> pa.Schema:
-    """Return the columns of a score message, which are those of the score log but for `contribution`, there a map.
-
-    `start`, `end` and `incident` (the end of the opening window, null outside) are event time in
-    microseconds: finer periods are cut. `score` and `smoothed` are null where unscored, `contribution` also where the
-    detector gives none, and a channel in it where it was missing in the window; `coverage` is the
-    mean over the channels; `offset` is that of the input record that closed the window, or of the last record
-    before the journal entry that did.
-    """
-    return pa.schema(
-        [
-            ("device", pa.dictionary(pa.int32(), pa.string())),
-            ("start", TIME),
-            ("end", TIME),
-            ("score", pa.float64()),
-            ("smoothed", pa.float64()),
-            ("limit", pa.float64()),
-            ("is_anomaly", pa.bool_()),
-            ("incident", TIME),
-            ("quality", pa.uint32()),
-            ("coverage", pa.float32()),
-            ("contribution", pa.struct([(channel, pa.float32()) for channel in channels])),
-            ("model_id", pa.dictionary(pa.int32(), pa.string())),
-            ("revision", pa.uint16()),
-            ("sequence", pa.int64()),
-            ("partition", pa.int32()),
-            ("offset", pa.int64()),
-        ]
-    )
-
-
 def prepare() -> None:
     """Convert an array once: at the first one pyarrow imports pandas, where that is installed, which takes seconds.
 
@@ -127,10 +93,7 @@ def prepare() -> None:
 
 
 def encode(
-    verdicts: VerdictBatch,
-    ids: DeviceNames,
-    channels: Sequence[str],
-    window_ns: int,
+    rows: pa.Table,
     span: Span,
     source: Partition,
     config_digest: str,
@@ -142,10 +105,7 @@ def encode(
     """Return the messages of one span; none where no window closed.
 
     Args:
-        verdicts: n rows, all of `source`.
-        ids: the devices' ids by slot.
-        channels: c names, in the order of the columns of coverage and contribution.
-        window_ns: length of a window.
+        rows: what `score_rows.table` returned, all of `source`.
         span: the input offsets read since the last published span.
         source: the partition of the readings; the messages go to the same number.
         config_digest: digest of the settings.
@@ -155,16 +115,14 @@ def encode(
         lost: parts of the span that were deleted before they were scored.
 
     Raises:
-        ContractError: the columns do not fit the channels, or both spans are empty.
+        ContractError: both spans are empty.
         RecordTooLargeError: a single row exceeds `max_bytes`.
     """
-    if verdicts.scores.coverage.shape[1] != len(channels):
-        raise ContractError(f"verdicts: expected {len(channels)} channels, found {verdicts.scores.coverage.shape[1]}")
-    if len(verdicts) == 0:
+    if rows.num_rows == 0:
         return []
     _expect_cause(span, journal, generation)
-    table = _batch(verdicts, ids, channels, window_ns, source.number)
-    pieces = _split(table, max_bytes)
+    (batch,) = rows.to_batches()
+    pieces = _split(batch, max_bytes)
     common: Headers = (
         (CONTENT_TYPE, ARROW.encode()),
         (PREFIX + "format", str(FORMAT).encode()),
@@ -173,7 +131,7 @@ def encode(
         (PREFIX + "span", str(span).encode()),
         (PREFIX + "journal", str(journal).encode()),
         (PREFIX + "generation", str(generation).encode()),
-        (PREFIX + "model", verdicts.scores.model_id.encode()),
+        (PREFIX + "model", batch["model_id"][0].as_py().encode()),
         (PREFIX + "config", config_digest.encode()),
         *([(PREFIX + "lost", spans_text(lost).encode())] if lost else ()),
     )
@@ -287,34 +245,3 @@ def _serialised(batch: Any) -> bytes:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
-
-
-def _batch(verdicts: VerdictBatch, ids: DeviceNames, channels: Sequence[str], window_ns: int, partition: int) -> Any:
-    scores, keys, n = verdicts.scores, verdicts.keys, len(verdicts)
-    slots, codes = np.unique(keys.device, return_inverse=True)
-    names = ids(slots) if callable(ids) else [ids[slot] for slot in slots.tolist()]
-    outside = verdicts.incident == 0
-    unscored = np.isnan(scores.score)
-    wanted = schema(channels)
-    shares = np.full(scores.coverage.shape, np.nan, np.float32) if scores.contribution is None else scores.contribution
-    absent = unscored if scores.contribution is not None else np.ones(n, np.bool_)
-    fields = [pa.array(column, from_pandas=True) for column in np.ascontiguousarray(shares.T)]
-    columns = [
-        pa.DictionaryArray.from_arrays(codes.astype(np.int32), pa.array(names, pa.string())),
-        pa.array((keys.end_ns - window_ns) // 1_000).view(TIME),
-        pa.array(keys.end_ns // 1_000).view(TIME),
-        pa.array(scores.score, mask=unscored),
-        pa.array(verdicts.smoothed, from_pandas=True),
-        pa.array(verdicts.limit, from_pandas=True),
-        pa.array(verdicts.is_anomaly),
-        pa.array(verdicts.incident // 1_000, mask=outside).view(TIME),
-        pa.array(scores.quality),
-        pa.array(scores.coverage.mean(axis=1, dtype=np.float32)),
-        pa.StructArray.from_arrays(fields, fields=list(wanted.field("contribution").type), mask=pa.array(absent)),
-        pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), pa.array([scores.model_id], pa.string())),
-        pa.array(np.zeros(n, np.uint16)),
-        pa.array(keys.sequence),
-        pa.array(np.full(n, partition, np.int32)),
-        pa.array(keys.offset),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=wanted)

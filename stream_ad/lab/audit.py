@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from stream_ad.assembly import Models, fingerprint, time_rules
 from stream_ad.config import Settings
-from stream_ad.core.pipeline import Judged, merged
+from stream_ad.core.batches import Judged
 from stream_ad.errors import PartMovedError, PositionError, StreamAdError
-from stream_ad.io import contributions, score_log, score_messages
+from stream_ad.io import contributions, score_log, score_messages, score_rows
 from stream_ad.io.journal import StartEntry
 from stream_ad.io.score_messages import Span
 from stream_ad.io.score_parts import open_file
@@ -36,8 +36,7 @@ KEYS = ("offset", "device", "end", "sequence", "revision")
 FLOATS = ("score", "smoothed", "limit", "coverage")
 DECISIONS = ("is_anomaly", "incident", "quality", "model_id", "start", "partition")
 BATCH_ROWS = 20_000
-WHOLE = 2**31 - 1
-"""No message is split: these are not sent."""
+_NEVER = 2**63 - 1
 
 Tell: TypeAlias = Callable[[int, int, int], None]
 """Called with the partition's number, the offset reached and the one to reach."""
@@ -327,7 +326,7 @@ class Audit:
             for at, value in enumerate(raw.values):
                 message = score_messages.decode(value, raw.headers[at])
                 if is_of_it(message.span, message.journal):
-                    table = stretch.take(_plain(message.table))
+                    table = stretch.take(score_rows.as_archived(message.table))
                     is_last = message.part + 1 == message.parts
                     yield (
                         table if columns is None else table.select(columns),
@@ -368,14 +367,8 @@ class Audit:
     def _table(self, waiting: Sequence[Judged], found: Recomputed, source: Partition) -> pa.Table:
         """Return results as the rows that were to be published."""
         names = [channel.name for channel in found.model.channels]
-        if not waiting:
-            return _plain(score_messages.schema(names).empty_table())
-        part = merged(waiting)
-        window_ns = found.model.window.samples * found.model.window.period_ns
-        sent = score_messages.encode(
-            part.verdicts, part.ids, names, window_ns, Span(0, WHOLE), source, found.config_digest, WHOLE
-        )
-        return _plain(pa.concat_tables([score_messages.decode(one.value, one.headers).table for one in sent]))
+        rows = score_rows.table(waiting, names, found.model.window.length_ns, source.number)
+        return score_rows.as_archived(rows)
 
     def _note(self, found: Recomputed, outcome: Outcome) -> None:
         here = fingerprint(self._settings, found.stepped.lineage.model_id)
@@ -425,7 +418,7 @@ class _Side:
         """Take in the next rows; at the end all are there."""
         found = next(self._source, None)
         if found is None:
-            self.complete, self.is_open = WHOLE * WHOLE, False
+            self.complete, self.is_open = _NEVER, False
             return
         table, complete = found
         self.complete = max(self.complete, complete)
@@ -558,11 +551,3 @@ def _both_null(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Any:
 def _identity(found: Recomputed) -> tuple[str, str, int]:
     lineage = found.stepped.lineage
     return found.model.model_id, found.config_digest, lineage.generation
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """Turn dictionaries into text and contributions into maps, as in the files."""
-    fields = [
-        item.with_type(item.type.value_type) if pa.types.is_dictionary(item.type) else item for item in table.schema
-    ]
-    return contributions.as_map(table.cast(pa.schema(fields)))

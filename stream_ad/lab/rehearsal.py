@@ -7,7 +7,6 @@ import numpy as np
 from stream_ad.assembly import build_pipeline
 from stream_ad.config import parse
 from stream_ad.core.batches import ReadingBatch
-from stream_ad.core.pipeline import merged
 from stream_ad.errors import ContractError
 from stream_ad.lab.configurations import Configuration
 from stream_ad.lab.datasets import Run, to_send
@@ -46,5 +45,8 @@ def rehearse(run: Run, configuration: Configuration, trained: Trained) -> Judged
     judged = build_pipeline(settings, trained.model).step(batch).judged
     if not judged:
         raise ContractError(f"{run.name}: expected windows to close, found none")
-    verdicts = merged(judged).verdicts
-    return Judged(verdicts.keys.end_ns, verdicts.is_anomaly)
+    verdicts = [part.verdicts for part in judged]
+    return Judged(
+        np.concatenate([batch.keys.end_ns for batch in verdicts]),
+        np.concatenate([batch.is_anomaly for batch in verdicts]),
+    )

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream_ad.assembly import Models, load_model
-from stream_ad.core.pipeline import merged
 from stream_ad.identity import group
-from stream_ad.io import alert_messages, contributions, dead_letters, score_log, score_messages
+from stream_ad.io import alert_messages, contributions, dead_letters, score_log, score_messages, score_rows
 from stream_ad.io.transport import Partition
 from stream_ad.replaying import Marker, Recomputing
 from tests.support.e2e import Stream, digest_of
@@ -189,11 +188,8 @@ def recomputed(stream: Stream, partition: Partition) -> Expected:
             facts = one.reason.value, one.detail, one.rows, digest_of(value)
             expected.letters.append((partition.number, one.offset, *facts))
         if stepped.result.rows:
-            part, window = merged(stepped.result.judged), found.model.window
-            names = [channel.name for channel in found.model.channels]
-            window_ns, span = window.samples * window.period_ns, score_messages.Span(0, position.offset)
-            sent = score_messages.encode(part.verdicts, part.ids, names, window_ns, span, partition, digest)
-            tables += [score_messages.decode(record.value, record.headers).table for record in sent]
+            names, length_ns = [channel.name for channel in found.model.channels], found.model.window.length_ns
+            tables.append(score_rows.table(stepped.result.judged, names, length_ns, partition.number))
     expected.table = pa.concat_tables(tables)
     return expected
 
@@ -245,7 +241,7 @@ def _archived(stream: Stream, number: int, compared: Compared) -> pa.Table:
 
 
 def _empty(stream: Stream) -> pa.Table:
-    return score_messages.schema([channel.name for channel in load_model(stream.settings).channels]).empty_table()
+    return score_rows.schema([channel.name for channel in load_model(stream.settings).channels]).empty_table()
 
 
 def _letter(value: bytes, headers: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ad.core.batches import Float64Array
+from stream_ad.core.batches import Float64Array, Judged, UInt32Array
 from stream_ad.core.device_scales import DeviceScales
 from stream_ad.core.model import Model, Normaliser
-from stream_ad.core.pipeline import Judged, _cut, merged
+from stream_ad.core.pipeline import _cut
 from stream_ad.core.quality import Quality
 from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.base import Calibration
@@ -60,7 +61,7 @@ def test_windows_in_the_frame_equal_each_device_by_its_own_normaliser(seed: int,
 def test_poll_boundaries_do_not_change_results(seed: int, cuts: list[int]) -> None:
     log = fleet_log(seed)
     model = scaled("pump-0", "pump-2")
-    whole = merged(small_pipeline(model).step(log).judged)
+    whole = small_pipeline(model).step(log).judged
     pipeline = small_pipeline(model)
     edges = sorted({0, *cuts, len(log.record_offset)})
     parts: list[Judged] = []
@@ -69,15 +70,20 @@ def test_poll_boundaries_do_not_change_results(seed: int, cuts: list[int]) -> No
         again = small_pipeline(model)
         again.restore(pipeline.snapshot())
         pipeline = again
-    found = merged(parts)
-    np.testing.assert_array_equal(found.verdicts.smoothed, whole.verdicts.smoothed)
-    np.testing.assert_array_equal(found.verdicts.scores.quality, whole.verdicts.scores.quality)
-    for judged in (whole, found):
-        slots = judged.verdicts.keys.device
+    for one, other in zip(joined(parts), joined(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for judged in (*whole, *parts):
         flagged = (judged.verdicts.scores.quality & np.uint32(Quality.FLEET_SCALE)) != 0
         unscorable = (judged.verdicts.scores.quality & np.uint32(Quality.UNSCORABLE)) != 0
-        unknown = np.array([judged.ids[slot] in ("pump-1", "pump-3") for slot in slots])
+        unknown = np.array([judged.ids[code] in ("pump-1", "pump-3") for code in judged.device])
         np.testing.assert_array_equal(flagged, unknown & ~unscorable)
+
+
+def joined(parts: Sequence[Judged]) -> tuple[Float64Array, UInt32Array]:
+    return (
+        np.concatenate([part.verdicts.smoothed for part in parts]),
+        np.concatenate([part.verdicts.scores.quality for part in parts]),
+    )
 
 
 def test_a_swapped_model_has_other_devices() -> None:
@@ -93,9 +99,7 @@ def test_a_swapped_model_has_other_devices() -> None:
         scores = part.verdicts.scores
         flagged = (scores.quality & np.uint32(Quality.FLEET_SCALE)) != 0
         late = (scores.keys.end_ns > int(log.event_ns.max()) + 10**12) & np.isfinite(scores.score)
-        seen |= {
-            (part.ids[slot], bool(flag)) for slot, flag in zip(scores.keys.device[late], flagged[late], strict=True)
-        }
+        seen |= {(part.ids[code], bool(flag)) for code, flag in zip(part.device[late], flagged[late], strict=True)}
     assert ("pump-0", True) in seen
     assert ("pump-1", False) in seen
     assert ("pump-0", False) not in seen

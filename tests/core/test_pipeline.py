@@ -28,9 +28,9 @@ def rows_of(results: list[StepResult]) -> list[tuple[object, ...]]:
         keys, scores = verdicts.keys, verdicts.scores
         columns = [getattr(verdicts, name) for name in COLUMNS]
         columns += [keys.end_ns, keys.offset, keys.sequence, scores.score, scores.quality]
-        for row, slot in enumerate(keys.device.tolist()):
+        for row, code in enumerate(part.device.tolist()):
             contribution = () if scores.contribution is None else scores.contribution[row].tobytes()
-            rows.append((part.ids[slot], *(column[row].tobytes() for column in columns), contribution))
+            rows.append((part.ids[code], *(column[row].tobytes() for column in columns), contribution))
     return rows
 
 
@@ -134,10 +134,8 @@ def test_an_evicted_device_starts_afresh_and_its_incident_ends() -> None:
     sequences: dict[str, list[int]] = {}
     for result in results:
         for part in result.judged:
-            for slot, sequence in zip(
-                part.verdicts.keys.device.tolist(), part.verdicts.keys.sequence.tolist(), strict=True
-            ):
-                sequences.setdefault(part.ids[slot], []).append(sequence)
+            for code, sequence in zip(part.device.tolist(), part.verdicts.keys.sequence.tolist(), strict=True):
+                sequences.setdefault(part.ids[code], []).append(sequence)
     assert any(run.count(0) > 1 for run in sequences.values())
     for counted in sequences.values():
         assert all(b in (0, a + 1) for a, b in itertools.pairwise(counted))
@@ -274,10 +272,10 @@ def open_after(seed: int) -> set[str]:
 
 def windows_of(result: StepResult) -> list[tuple[str, int, int, int]]:
     return [
-        (part.ids[slot], end, offset, sequence)
+        (part.ids[code], end, offset, sequence)
         for part in result.judged
-        for slot, end, offset, sequence in zip(
-            part.verdicts.keys.device.tolist(),
+        for code, end, offset, sequence in zip(
+            part.device.tolist(),
             part.verdicts.keys.end_ns.tolist(),
             part.verdicts.keys.offset.tolist(),
             part.verdicts.keys.sequence.tolist(),
@@ -289,8 +287,8 @@ def windows_of(result: StepResult) -> list[tuple[str, int, int, int]]:
 def first_limits(result: StepResult) -> set[float]:
     found: dict[str, float] = {}
     for part in result.judged:
-        for slot, limit in zip(part.verdicts.keys.device.tolist(), part.verdicts.limit.tolist(), strict=True):
-            found.setdefault(part.ids[slot], limit)
+        for code, limit in zip(part.device.tolist(), part.verdicts.limit.tolist(), strict=True):
+            found.setdefault(part.ids[code], limit)
     return set(found.values())
 
 

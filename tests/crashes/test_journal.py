@@ -485,10 +485,10 @@ def scores_from(again: Recomputing, start: int, stop: int, first: int) -> list[t
     for found in again.run(start, stop):
         for part in found.stepped.result.judged:
             keys, scores = part.verdicts.keys, part.verdicts.scores
-            for at, slot in enumerate(keys.device.tolist()):
+            for at, code in enumerate(part.device.tolist()):
                 if keys.offset[at] >= first:
                     bits = scores.score[at].tobytes(), part.verdicts.limit[at].tobytes()
-                    rows.append((int(keys.offset[at]), part.ids[slot], int(keys.end_ns[at]), *bits))
+                    rows.append((int(keys.offset[at]), part.ids[code], int(keys.end_ns[at]), *bits))
     return rows
 
 

@@ -19,8 +19,9 @@ from stream_ad.errors import BusyError, PartExistsError, PartMovedError, ScoreLo
 from stream_ad.io import contributions, durable, score_compaction, score_exchange, score_log
 from stream_ad.io.score_compaction import HourReport, compact
 from stream_ad.io.score_exchange import finish, is_unfinished
-from stream_ad.io.score_messages import Span, schema
+from stream_ad.io.score_messages import Span
 from stream_ad.io.score_parts import part_info
+from stream_ad.io.score_rows import schema
 from stream_ad.lab.verification import verify
 from tests.support.e2e import rows_of
 from tests.support.score_logs import DAY_NS, HOUR_NS, T0, Fleet, varied

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_ad.core.batches import Float64Array, Keys, ScoreBatch, VerdictBatch
+from stream_ad.core.batches import Float64Array, Judged, Keys, ScoreBatch, VerdictBatch
 from stream_ad.errors import ContractError, PartExistsError, ScoreLogError, StorageError
-from stream_ad.io import score_log, score_messages
+from stream_ad.io import score_log, score_messages, score_rows
 from stream_ad.io.durable import storage_errors
 from stream_ad.io.score_messages import Span
 from stream_ad.io.transport import Partition
@@ -37,9 +37,8 @@ def table(devices: list[int], first: int = 0, channels: tuple[str, ...] = ("flow
     score: Float64Array = np.arange(n) + np.float64(0.25)
     scores = ScoreBatch(keys, np.zeros(n, np.uint32), shares, score, shares, "model")
     batch = VerdictBatch(scores, scores.score, np.full(n, 9.0), np.zeros(n, np.bool_), np.zeros(n, np.int64))
-    (record,) = score_messages.encode(
-        batch, [f"p{i}" for i in range(9)], channels, 10**9, Span(0, 5), Partition("r", 0), "c"
-    )
+    rows = score_rows.table([Judged.of(batch, [f"p{i}" for i in range(9)])], channels, 10**9, 0)
+    (record,) = score_messages.encode(rows, Span(0, 5), Partition("r", 0), "c")
     return score_messages.decode(record.value, record.headers).table
 
 
@@ -91,7 +90,7 @@ def test_rows_come_back_sorted_and_filtered(tmp_path: Path) -> None:
     assert everything["offset"].to_pylist() == list(range(8))
     assert everything.schema.field("end").type == pa.timestamp("us", "UTC")
     assert everything.schema.field("device").type == pa.string()
-    assert set(everything.column_names) == set(score_messages.schema(["flow"]).names)
+    assert set(everything.column_names) == set(score_rows.schema(["flow"]).names)
 
     assert score_log.read(tmp_path, device="p2")["offset"].to_pylist() == [0, 2, 4, 6]
     after, until = T0 + 1_000_000_000, T0 + 5_000_000_000

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ad.core.batches import Keys, ScoreBatch, VerdictBatch
+from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
 from stream_ad.errors import ContractError, RecordTooLargeError
-from stream_ad.io import score_messages
+from stream_ad.io import score_messages, score_rows
 from stream_ad.io.score_messages import Span
 from stream_ad.io.transport import Partition
 
@@ -43,8 +43,12 @@ def verdicts(n: int, seed: int = 0, has_shares: bool = True) -> VerdictBatch:
     return VerdictBatch(scores, score * 0.5, np.full(n, 2.5), is_open, np.where(is_open, keys.end_ns, 0))
 
 
+def rows_of(*batches: VerdictBatch) -> pa.Table:
+    return score_rows.table([Judged.of(batch, IDS) for batch in batches], CHANNELS, WINDOW_NS, SOURCE.number)
+
+
 def encode(batch: VerdictBatch, max_bytes: int = 900_000) -> list[score_messages.ScoreMessage]:
-    records = score_messages.encode(batch, IDS, CHANNELS, WINDOW_NS, Span(10, 20), SOURCE, "cfg", max_bytes)
+    records = score_messages.encode(rows_of(batch), Span(10, 20), SOURCE, "cfg", max_bytes)
     assert all(len(record.value) <= max_bytes and record.partition == 3 for record in records)
     return [score_messages.decode(record.value, record.headers) for record in records]
 
@@ -91,19 +95,8 @@ def test_no_rows_no_message() -> None:
     assert encode(verdicts(0)) == []
 
 
-def test_ids_may_be_looked_up_by_a_function() -> None:
-    batch = verdicts(20)
-    found = score_messages.encode(
-        batch, lambda slots: [f"x{slot}" for slot in slots], CHANNELS, WINDOW_NS, Span(0, 1), SOURCE, "cfg"
-    )
-    table = score_messages.decode(found[0].value, found[0].headers).table
-    assert table["device"].to_pylist() == [f"x{slot}" for slot in batch.keys.device]
-
-
 def test_the_same_rows_make_the_same_bytes() -> None:
-    left, right = (
-        score_messages.encode(verdicts(99), IDS, CHANNELS, WINDOW_NS, Span(0, 1), SOURCE, "c") for _ in range(2)
-    )
+    left, right = (score_messages.encode(rows_of(verdicts(99)), Span(0, 1), SOURCE, "c") for _ in range(2))
     assert left == right
 
 
@@ -114,25 +107,21 @@ def test_a_row_larger_than_the_limit_is_told() -> None:
 
 def test_channels_must_fit() -> None:
     with pytest.raises(ContractError, match="expected 1 channels, found 2"):
-        score_messages.encode(verdicts(3), IDS, ("flow",), WINDOW_NS, Span(0, 1), SOURCE, "c")
+        score_rows.table([Judged.of(verdicts(3), IDS)], ("flow",), WINDOW_NS, 3)
     with pytest.raises(ContractError, match="span"):
         Span(5, 4)
 
 
 def test_journal_and_generation_travel_along() -> None:
-    (record,) = score_messages.encode(
-        verdicts(3), IDS, CHANNELS, WINDOW_NS, Span(7, 7), SOURCE, "c", journal=Span(2, 4), generation=1
-    )
+    (record,) = score_messages.encode(rows_of(verdicts(3)), Span(7, 7), SOURCE, "c", journal=Span(2, 4), generation=1)
     message = score_messages.decode(record.value, record.headers)
     assert (message.span, message.journal, message.generation) == (Span(7, 7), Span(2, 4), 1)
 
 
 def test_rows_have_a_cause() -> None:
     with pytest.raises(ContractError, match="expected a span or a journal entry, found 7-7 and 4-4"):
-        score_messages.encode(
-            verdicts(3), IDS, CHANNELS, WINDOW_NS, Span(7, 7), SOURCE, "c", journal=Span(4, 4), generation=1
-        )
-    (record,) = score_messages.encode(verdicts(3), IDS, CHANNELS, WINDOW_NS, Span(0, 1), SOURCE, "c")
+        score_messages.encode(rows_of(verdicts(3)), Span(7, 7), SOURCE, "c", journal=Span(4, 4), generation=1)
+    (record,) = score_messages.encode(rows_of(verdicts(3)), Span(0, 1), SOURCE, "c")
     for name, content in (("stream-ad-span", b"1-1"), ("stream-ad-span", b"2-1"), ("stream-ad-generation", b"-1")):
         headers = tuple((key, content if key == name else value) for key, value in record.headers)
         with pytest.raises(ContractError, match="score message: expected"):
@@ -142,7 +131,7 @@ def test_rows_have_a_cause() -> None:
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_broken_messages_raise_one_error(data: st.DataObject) -> None:
-    (record,) = score_messages.encode(verdicts(3), IDS, CHANNELS, WINDOW_NS, Span(0, 1), SOURCE, "c")
+    (record,) = score_messages.encode(rows_of(verdicts(3)), Span(0, 1), SOURCE, "c")
     headers = list(record.headers)
     kind = data.draw(st.sampled_from(["header", "cut", "format"]))
     value = record.value

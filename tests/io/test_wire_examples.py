@@ -7,7 +7,7 @@ import pytest
 
 from stream_ad.core.batches import AlertPhase, Reason
 from stream_ad.core.quality import Quality
-from stream_ad.io import alert_messages, dead_letters, event_messages, score_messages
+from stream_ad.io import alert_messages, dead_letters, event_messages, score_rows
 from stream_ad.io.event_messages import Event, Severity
 from stream_ad.io.transport import Partition, RawBatch
 from stream_ad.io.wire import Decoded, Decoder
@@ -79,6 +79,6 @@ def test_an_alert() -> None:
 
 def test_the_columns_of_scores_and_their_flags() -> None:
     named = [name.strip("` ") for row in tables(WIRE)[SCORES] for name in row.split(",")]
-    assert named == score_messages.schema(["flow"]).names
+    assert named == score_rows.schema(["flow"]).names
     for flag in Quality:
         assert f"| {flag.value:<10} | `{flag.name}`" in WIRE

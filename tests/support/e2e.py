@@ -26,8 +26,16 @@ from simulators.scenarios import parse as scenario
 from stream_ad.assembly import Models, open_transport
 from stream_ad.config import Settings, load
 from stream_ad.core.model import Channel, WindowShape
-from stream_ad.core.pipeline import merged
-from stream_ad.io import alert_messages, bundles, contributions, dead_letters, journal, score_log, score_messages
+from stream_ad.io import (
+    alert_messages,
+    bundles,
+    contributions,
+    dead_letters,
+    journal,
+    score_log,
+    score_messages,
+    score_rows,
+)
 from stream_ad.io.recordings import Recording
 from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.lab.training import TrainingPlan, train
@@ -289,12 +297,9 @@ class Stream:
                     digested = digest_of(values[one.offset])
                     letters.append((partition.number, one.offset, one.reason.value, one.detail, one.rows, digested))
                 if stepped.result.rows:
-                    part = merged(stepped.result.judged)
-                    window_ns = model.window.samples * model.window.period_ns
                     names = [channel.name for channel in model.channels]
-                    span = score_messages.Span(0, end)
-                    sent = score_messages.encode(part.verdicts, part.ids, names, window_ns, span, partition, digest)
-                    tables += [score_messages.decode(record.value, record.headers).table for record in sent]
+                    rows = score_rows.table(stepped.result.judged, names, model.window.length_ns, partition.number)
+                    tables.append(rows)
         return Outcome(rows_of(tables), sorted(value.decode() for value in alerts), sorted(letters))
 
     def prove(self, at_least_alerts: int = 1) -> Outcome:

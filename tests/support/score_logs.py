@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stream_ad.core.batches import Keys, ScoreBatch, VerdictBatch
-from stream_ad.io import contributions, score_log
+from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
+from stream_ad.io import contributions, score_log, score_rows
 from stream_ad.io.score_messages import Span, decode, encode
 from stream_ad.io.score_parts import PREFIX, opened
 from stream_ad.io.transport import Partition
@@ -69,8 +69,9 @@ class Fleet:
         score = np.random.default_rng(self.offset).exponential(size=n)
         scores = ScoreBatch(keys, np.zeros(n, np.uint32), np.ones_like(shares), score, shares, f"m{self.generation}")
         batch = VerdictBatch(scores, score, np.full(n, 9.0), np.zeros(n, np.bool_), np.zeros(n, np.int64))
+        rows = score_rows.table([Judged.of(batch, names)], self.channels, 4 * SECOND_NS, self.partition)
         source, span = Partition("readings", self.partition), Span(0, self.offset + 1)
-        (record,) = encode(batch, names, self.channels, 4 * SECOND_NS, span, source, "c", 10**9)
+        (record,) = encode(rows, span, source, "c", 10**9)
         return decode(record.value, record.headers).table
 
     def _next(self, device: str) -> tuple[int, int]:

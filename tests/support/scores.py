@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from stream_ad.config import Settings, parse
-from stream_ad.core.batches import Keys, ScoreBatch, VerdictBatch
+from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
 from stream_ad.io.score_messages import Span, encode
+from stream_ad.io.score_rows import table
 from stream_ad.io.transport import Partition, Record
 
 CHANNELS = ("current", "pressure", "vibration")
@@ -88,10 +89,7 @@ def messages(
     ids = [f"{prefix}-{partition}-{k}" for k in range(int(batch.keys.device.max()) + 1)]
     source = Partition(READINGS, partition)
     return encode(
-        batch,
-        ids,
-        CHANNELS,
-        4 * STRIDE_NS,
+        table([Judged.of(batch, ids)], CHANNELS, 4 * STRIDE_NS, partition),
         Span(*span),
         source,
         "c0ffee",

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stream_ad.core.batches import Alert
-from stream_ad.core.pipeline import Judged, merged
-from stream_ad.io import alert_messages, dead_letters, journal, score_messages
+from stream_ad.core.batches import Alert, Judged
+from stream_ad.io import alert_messages, dead_letters, journal, score_messages, score_rows
 from stream_ad.io.journal import Entry, StartEntry
 from stream_ad.io.score_messages import Span
 from stream_ad.io.transport import Partition, RawBatch, Record
@@ -137,13 +136,9 @@ class Owned:
         pending, replay = self.pending, self.replay
         scores: list[Record] = []
         if pending.rows:
-            part = merged(pending.judged)
-            model = replay.model
+            names = [channel.name for channel in replay.model.channels]
             scores = score_messages.encode(
-                part.verdicts,
-                part.ids,
-                [channel.name for channel in model.channels],
-                model.window.samples * model.window.period_ns,
+                score_rows.table(pending.judged, names, replay.model.window.length_ns, self.partition.number),
                 Span(self._span_end, replay.offset),
                 self.partition,
                 outputs.config_digest,
