@@ -35,12 +35,10 @@ POLL_RECORDS = (0, 1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 
 
 class RoleMetrics:
-    """What every role that reads a topic tells.
+    """The metrics of every role.
 
     Attributes:
         registry: holds all metrics of the role and of its process.
-        records: input records read, a counter.
-        poll_records: records a poll, a histogram.
         turn_seconds: length of turns that did work, a histogram.
         ready: 1 while the role is ready, a gauge; kept by the loop that runs the role.
     """
@@ -58,18 +56,7 @@ class RoleMetrics:
         )
         build.info({"version": __version__, "role": role, "stream": stream, "instance": instance})
         self.ready = self._gauge("ready", "1 while the role does its work, 0 while it starts, waits or is cut off")
-        self.records = self._counter("records", "Input records read")
-        self.poll_records = self._histogram("poll_records", "Records a poll", POLL_RECORDS)
         self.turn_seconds = self._histogram("turn_seconds", "Length of turns that did work")
-        self.lag_records = self._partition_gauge("lag_records", "Committed records of the input not yet read")
-        self.lag_seconds = self._partition_gauge(
-            "lag_seconds", "Age of the newest record read while others wait, else 0"
-        )
-
-    def lag(self, partition: Partition, records: int, seconds: float) -> None:
-        """Set the lag of a partition: records not yet read, and seconds behind (0 when none wait)."""
-        self.lag_records.labels(*_labels(partition)).set(max(0, records))
-        self.lag_seconds.labels(*_labels(partition)).set(max(0.0, seconds) if records > 0 else 0.0)
 
     def forget(self, partition: Partition) -> None:
         """Drop every series of a partition that is no longer ours."""
@@ -97,7 +84,30 @@ class RoleMetrics:
         return gauge
 
 
-class ScorerMetrics(RoleMetrics):
+class ReaderMetrics(RoleMetrics):
+    """The metrics of every role that reads a topic.
+
+    Attributes:
+        records: input records read, a counter.
+        poll_records: records a poll, a histogram.
+    """
+
+    def __init__(self, role: str, stream: str, instance: str) -> None:
+        super().__init__(role, stream, instance)
+        self.records = self._counter("records", "Input records read")
+        self.poll_records = self._histogram("poll_records", "Records a poll", POLL_RECORDS)
+        self.lag_records = self._partition_gauge("lag_records", "Committed records of the input not yet read")
+        self.lag_seconds = self._partition_gauge(
+            "lag_seconds", "Age of the newest record read while others wait, else 0"
+        )
+
+    def lag(self, partition: Partition, records: int, seconds: float) -> None:
+        """Set the lag of a partition: records not yet read, and seconds behind (0 when none wait)."""
+        self.lag_records.labels(*_labels(partition)).set(max(0, records))
+        self.lag_seconds.labels(*_labels(partition)).set(max(0.0, seconds) if records > 0 else 0.0)
+
+
+class ScorerMetrics(ReaderMetrics):
     """What a scorer tells.
 
     Attributes:
@@ -242,7 +252,7 @@ class ScorerMetrics(RoleMetrics):
         self._position.labels(*_labels(partition)).set(offset)
 
 
-class ArchiverMetrics(RoleMetrics):
+class ArchiverMetrics(ReaderMetrics):
     """What an archiver tells.
 
     Attributes:

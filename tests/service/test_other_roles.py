@@ -81,6 +81,7 @@ def test_roles_of_a_package_run_and_are_seen(
         assert children == {"scorer-0", "archiver", "pager", "counter"}
         assert run.readiness(100) == (200, "pages +1 555 0100\n")
         assert 'role="pager"' in run.page(100, "/metrics")[1]
+        assert "stream_ad_records" not in run.page(100, "/metrics")[1]  # it reads no topic
 
         code = main(["status", "--json", "-c", str(stream.config)])
         found = json.loads(capsys.readouterr().out)

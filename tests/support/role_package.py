@@ -80,7 +80,7 @@ COUNTER = '''
 
 from stream_ad.assembly import ensure_topics, open_transport
 from stream_ad.role_table import role
-from stream_ad.service.metrics import RoleMetrics
+from stream_ad.service.metrics import ReaderMetrics
 
 
 class Counter:
@@ -88,7 +88,7 @@ class Counter:
         self.settings, self.index = context.settings, context.index
         self.spec = role(self.settings, "counter")
         self.name = self.spec.label(self.index)
-        self.metrics = RoleMetrics("counter", self.settings.stream.name, self.settings.service.instance)
+        self.metrics = ReaderMetrics("counter", self.settings.stream.name, self.settings.service.instance)
 
     def open(self):
         self.transport = open_transport(self.settings)
