@@ -3,6 +3,8 @@
 # make test              everything that CI runs
 # make chaos             200 process kills and 10 broker kills over 10 million readings, then the proof (docs/chaos.md): about
 #                        half an hour and 3 GB of disk; ARGS="--seed 2 --minutes 5" for another one
+# make same OLD=COMMIT   runs that commit and this checkout on one fleet, embedded log and Kafka, and compares every row, alert
+#                        and dead letter: a few minutes; ARGS="--broker local" for the embedded log alone
 # make thorough          the combinations of injected failures that are left out of it
 # make bench             the benchmarks of docs/benchmarks.md
 # make soak              an hour at half load; draws docs/pictures/soak.png
@@ -11,10 +13,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BROKER ?= local
 KAFKA ?=
+OLD ?= HEAD
 ARGS ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint unit thorough chaos bench soak lock pretrained clean
+.PHONY: demo test lint unit thorough chaos same bench soak lock pretrained clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
@@ -36,6 +39,9 @@ thorough: $(VENV)/installed
 
 chaos: $(VENV)/installed
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+same: $(VENV)/installed
+	$(BIN)/python -m tests.same --old $(OLD) $(ARGS)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.pipeline
