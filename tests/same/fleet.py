@@ -29,7 +29,9 @@ START_MS = 1_704_067_200_000
 SEED = 20
 PUMPS = 32
 DURATION_S = 3_600.0
-CHUNK_MS = 5_000
+CHUNK_MS = 100_000
+"""Log time moves in steps that divide the spans after which silence ends something: none of these is then less than a
+step away while the input stops, and no wall clock decides a close."""
 AHEAD_MS = 600_000
 DELAYS_MS = (10_000, 20_000, 45_000)
 SILENCES_S = {"pump-0003": (900, 1_400), "pump-0006": (1_000, 2_200)}

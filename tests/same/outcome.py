@@ -43,7 +43,8 @@ are those of the commits."""
 
 NAMING = ("device", "header stream-ad-device", "phase", "header stream-ad-reason", "end", "offset")
 """Fields that tell a person which row it is."""
-SHOWN = 10
+SHOWN, FIELDS_SHOWN = 3, 4
+"""Rows of each partition, and fields of each row, that are printed."""
 
 FLAGS = {"GAPS": 1, "DUPLICATE": 4, "OUT_OF_ORDER": 8, "IDLE_CLOSED": 16, "BAD_VALUE": 32, "UNSCORABLE": 512}
 REASONS = ("undecodable", "missing_field", "wrong_type", "bad_time", "late", "future")
@@ -78,7 +79,7 @@ class Differences:
     Attributes:
         total: rows that differ, or that only one side has.
         fields: how many rows differ in each field, by kind and field.
-        lines: the first differences, one per line.
+        lines: the first differences of each partition, one per line.
     """
 
     total: int = 0
@@ -136,7 +137,7 @@ def _table_rows(table: pa.Table) -> Iterator[Row]:
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, object]]:
-    """Yield the leaves of a document with their paths; floats as texts that differ where a bit does."""
+    """Yield the leaves of a document with their paths, floats as texts: equal only where all bits are."""
     if isinstance(value, dict):
         for key, content in value.items():
             yield from _flat(f"{name}.{key}" if name else key, content)
@@ -145,7 +146,8 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, object]]:
         for number, content in enumerate(value):
             yield from _flat(f"{name}[{number}]", content)
     elif isinstance(value, float):
-        yield name, f"{value!r} ({struct.pack('>d', value).hex()})"
+        # The shortest text that gives the same bits again; of NaN there are many.
+        yield name, repr(value) if value == value else f"nan {struct.pack('>d', value).hex()}"
     else:
         yield name, value
 
@@ -158,24 +160,50 @@ def _number(row: Row, name: str) -> int:
 
 
 def compare(old: Outcome, new: Outcome) -> Differences:
-    """Return how two outcomes differ, row by row in the order of each partition."""
+    """Return how two outcomes differ: row by row where a partition has as many, else which rows only one side has."""
     found = Differences()
     for what, partition in sorted({*old.rows, *new.rows}):
         befores, afters = old.rows.get((what, partition), ()), new.rows.get((what, partition), ())
-        if len(befores) != len(afters):
-            found.total += abs(len(befores) - len(afters))
-            found.lines.append(f"{what}, partition {partition}: {len(befores)} old, {len(afters)} new")
-        for number, (before, after) in enumerate(zip(befores, afters, strict=False)):
-            fields = _differing(what, before, after)
-            if not fields:
-                continue
-            found.total += 1
-            found.fields.update(f"{what}: {name}" for name in fields)
-            if len(found.lines) < SHOWN:
-                place = f"{what}, partition {partition}, row {number} ({_named(before)})"
-                changes = (f"{name}: {_shown(before, name)} -> {_shown(after, name)}" for name in fields[:4])
-                rest = f"; {len(fields) - 4} more fields" if len(fields) > 4 else ""
-                found.lines.append(f"{place}: {'; '.join(changes)}{rest}")
+        place = f"{what}, partition {partition}"
+        if len(befores) == len(afters):
+            _row_by_row(found, place, what, list(zip(befores, afters, strict=True)))
+            continue
+        lost, added = _only(what, befores, afters), _only(what, afters, befores)
+        found.total += len(lost) + len(added)
+        found.lines.append(f"{place}: {len(befores)} old, {len(afters)} new")
+        for side, rows in (("old", lost), ("new", added)):
+            names = [f"({_named(row)})" for row in rows[:SHOWN]]
+            found.lines += [f"{place}: {len(rows)} only in the {side} results: {', '.join(names)}"] if rows else []
+    return found
+
+
+def _row_by_row(found: Differences, place: str, what: str, pairs: Sequence[tuple[Row, Row]]) -> None:
+    shown = 0
+    for number, (before, after) in enumerate(pairs):
+        fields = _differing(what, before, after)
+        if not fields:
+            continue
+        found.total += 1
+        found.fields.update(f"{what}: {name}" for name in fields)
+        if shown < SHOWN:
+            shown += 1
+            changes = (f"{name}: {_shown(before, name)} -> {_shown(after, name)}" for name in fields[:FIELDS_SHOWN])
+            rest = f"; {len(fields) - FIELDS_SHOWN} more fields" if len(fields) > FIELDS_SHOWN else ""
+            found.lines.append(f"{place}, row {number} ({_named(before)}): {'; '.join(changes)}{rest}")
+
+
+def _only(what: str, rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """Return the rows that the others lack, as often as they lack them."""
+
+    def compared(row: Row) -> frozenset[tuple[str, object]]:
+        return frozenset((name, value) for name, value in row.items() if name not in EXCLUDED[what])
+
+    left = Counter(map(compared, others))
+    found = []
+    for row in rows:
+        left[compared(row)] -= 1
+        if left[compared(row)] < 0:
+            found.append(row)
     return found
 
 

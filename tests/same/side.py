@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 NAME = "same"
 PARTITIONS = 3
 WAIT_S = 150.0
-"""For one stretch of the input; as long as `IDLE_CLOSE_S`, silence would be closed by the clock of this machine."""
+"""For one part of the input."""
 IDLE_CLOSE_S, EVICT_AFTER_S = 300.0, 900.0
+"""Log time, which moves in the steps of tests/same/fleet.py."""
 QUANTILES = (0.999, 0.995)
 """Of the threshold, before and after the settings change."""
 FIRST, SECOND = "pretrained:pump-dagmm", "bundle"
@@ -209,7 +210,12 @@ class Side:
             raise RuntimeError(f"{role} ended with {code}, see {self._folder / role}.log")
 
     def dump(self) -> int:
-        """Write the records of all output topics; return how many score rows they hold."""
+        """Write the records of all output topics; return how many score rows they hold.
+
+        Raises:
+            RuntimeError: the wall clock has closed windows, which makes no two runs comparable.
+        """
+        self._expect_no_closes()
         rows = 0
         with (self._folder / "topics.jsonl").open("w") as file:
             for what in ("scores", "alerts", "dead_letters"):
@@ -220,6 +226,13 @@ class Side:
                             file.write(json.dumps(plain(what, number, key, value, headers)) + "\n")
                             rows += pa.ipc.open_stream(value).read_all().num_rows if what == "scores" else 0
         return rows
+
+    def _expect_no_closes(self) -> None:
+        for number in range(PARTITIONS):
+            partition = self._partition("journal", number)
+            for raw in self._log.read(partition, *self._log.bounds(partition)):
+                if any(json.loads(value)["kind"] == "close" for value in raw.values):
+                    raise RuntimeError("silence was closed by the wall clock: this machine was too busy, run it again")
 
     def _partition(self, what: str, number: int) -> Any:
         from stream_ad.io.transport import Partition

@@ -14,9 +14,10 @@ from stream_ad.core.batches import Alert, AlertKind, AlertPhase, Reason, Refused
 from stream_ad.io import alert_messages, dead_letters, score_log, score_messages
 from stream_ad.io.score_messages import Span
 from stream_ad.io.transport import Partition, Record
+from tests.same import fleet
 from tests.same.command import main
 from tests.same.outcome import FLAGS, REASONS
-from tests.same.side import plain
+from tests.same.side import EVICT_AFTER_S, IDLE_CLOSE_S, plain
 from tests.support.scores import READINGS, START_NS, STRIDE_NS, messages, verdicts
 
 SOURCE = Partition(READINGS, 0)
@@ -119,8 +120,8 @@ def test_models_digests_sentences_and_cuts_of_commits_do_not_count(tmp_path: Pat
         batches[:] = [
             replace(one, scores=replace(one.scores, model_id=f"new {one.scores.model_id}")) for one in batches
         ]
-    other.alerts = [replace(one, model_id="new", reason="told in other words") for one in other.alerts]
-    other.letters = [replace(one, detail="told in other words") for one in other.letters]
+    other.alerts = [replace(one, model_id="new", reason="put in other words") for one in other.alerts]
+    other.letters = [replace(one, detail="put in other words") for one in other.letters]
     other.config_digest, other.cut = "0ther", 3
     assert compared(tmp_path, other) == 0
 
@@ -146,9 +147,11 @@ def missing_alert(found: Results) -> None:
 
 
 def missing_letter(found: Results) -> None:
-    found.letters.append(replace(found.letters[-1], offset=99))
     del found.letters[2]
-    del found.letters[-1]
+
+
+def repeated_letter(found: Results) -> None:
+    found.letters.insert(2, found.letters[2])
 
 
 def letter_rows(found: Results) -> None:
@@ -170,8 +173,9 @@ def order_of_rows(found: Results) -> None:
         (archived_bit, "1 differ in rows of the score log: score"),
         (alert_peak, "1 differ in alerts: peak"),
         (alert_channel, "1 differ in alerts: channels[0].share"),
-        (missing_alert, "alerts, partition 0: 2 old, 1 new"),
-        (missing_letter, "dead letters, partition 0: 6 old, 5 new"),
+        (missing_alert, "alerts, partition 0: 1 only in the old results: (pump-0-0, resolved"),
+        (missing_letter, "dead letters, partition 0: 1 only in the old results: (wrong_type)"),
+        (repeated_letter, "dead letters, partition 0: 1 only in the new results: (wrong_type)"),
         (letter_rows, "header stream-ad-rows: '0' -> '7'"),
         (order_of_letters, "results: DIFFERENT: 6 rows"),
         (order_of_rows, "score rows, partition 0, row 0 (pump-0-0"),
@@ -205,6 +209,17 @@ def test_equal_results_that_saw_no_swap_are_no_proof(tmp_path: Path, capsys: pyt
         folders.append(found.write(tmp_path / name))
     assert main(["--results", *map(str, folders)]) == 1
     assert "the new results have no swap" in capsys.readouterr().out
+
+
+def test_the_input_is_the_same_bytes_each_time_and_its_log_times_divide_what_silence_ends() -> None:
+    parts = fleet.parts(pumps=8, duration_s=1_200.0)
+    assert parts == fleet.parts(pumps=8, duration_s=1_200.0)
+    chunks = [chunk for part in parts for chunk in part]
+    assert [log_ms for log_ms, _ in chunks] == sorted({log_ms for log_ms, _ in chunks})
+    assert all(log_ms % fleet.CHUNK_MS == 0 for log_ms, _ in chunks)
+    assert all(1_000 * span_s % fleet.CHUNK_MS == 0 for span_s in (IDLE_CLOSE_S, EVICT_AFTER_S))
+    assert len(parts) == 5
+    assert all(parts)
 
 
 def test_a_commit_that_git_does_not_know_is_named(capsys: pytest.CaptureFixture[str]) -> None:
