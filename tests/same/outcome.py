@@ -123,13 +123,17 @@ def _decoded(what: str, record: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _table_rows(table: pa.Table) -> Iterator[Row]:
-    """Yield rows as plain values: times in microseconds, one field for each channel's contribution."""
+    """Yield rows as plain values: times in microseconds, one field for each channel's contribution.
+
+    The columns' types are a field of each row: a number of another type would compare equal.
+    """
+    types = ", ".join(map(str, table.schema.types))
     columns: list[tuple[str, list[Any]]] = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         is_time = pa.types.is_timestamp(column.type)
         columns.append((name, (column.cast(pa.int64()) if is_time else column).to_pylist()))
     for values in zip(*(column for _, column in columns), strict=True):
-        yield {
+        yield {"column types": types} | {
             name: content
             for (column, _), value in zip(columns, values, strict=True)
             for name, content in _flat(column, dict(value) if isinstance(value, list) else value)
