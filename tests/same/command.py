@@ -34,7 +34,7 @@ from tests.same.outcome import Outcome
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BROKERS = {"local": "the embedded log", "kafka": "Kafka"}
-SIDE_S = 480.0
+SIDE_S = 900.0
 END_S = 60.0
 
 

@@ -228,7 +228,7 @@ def test_a_commit_that_git_does_not_know_is_named(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(960)
 def test_this_commit_gives_the_results_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--old", "HEAD", "--broker", "local"]) == 0
     assert "the embedded log: THE SAME" in capsys.readouterr().out
