@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from itertools import islice
@@ -48,7 +49,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def free_base() -> int:
     """Return a port that is free together with those of the roles above it."""
-    for base in range(23_000, 60_000, 120):
+    for base in range(23_000 + os.getpid() % 5_000, 60_000, 120):
         sockets = [socket.socket() for _ in range(4)]
         try:
             for one, number in zip(sockets, (0, 1, 100, 110), strict=True):
