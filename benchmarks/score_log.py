@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from stream_ad.io import score_log
-from stream_ad.io.score_messages import Span
 from stream_ad.io.score_rows import schema
+from stream_ad.io.spans import Span, Spans
 
 CHANNELS = [f"c{k}" for k in range(8)]
 T0_US = 1_767_225_600_000_000
@@ -63,7 +63,7 @@ def write(folder: Path, rows: int, devices: int) -> None:
             [pa.table(dict(zip(names, values, strict=True)))],
             T0_US * 1_000 + number * 10_000_000_000,
             "topic",
-            Span(position, position + n),
+            Spans(Span(position, position + n)),
             {"model_ids": "m"},
             is_first=number == 0,
         )

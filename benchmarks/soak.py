@@ -32,6 +32,7 @@ from benchmarks.watching import Sample, Sampler, growth, write_csv
 from deploy.kafka.broker import KafkaCluster, free_ports
 from stream_ad import assembly
 from stream_ad.io import score_log
+from stream_ad.io.score_parts import follows
 
 GROWTH_BAR = 0.05
 WARM_UP = 0.25
@@ -157,7 +158,7 @@ def check_chain(folder: Path) -> None:
     """
     parts = score_log.parts(folder, 0)
     for before, after in itertools.pairwise(parts):
-        if before.span.end != after.span.start or before.input_span.end != after.input_span.start:
+        if not follows(after, before):
             raise SystemExit(f"a gap between {before.path} and {after.path}")
 
 

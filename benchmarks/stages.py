@@ -25,6 +25,7 @@ from stream_ad import assembly
 from stream_ad.core.batches import Judged
 from stream_ad.core.model import Model
 from stream_ad.io import score_log, score_messages, score_rows
+from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, RawBatch, Record
 
 COMMIT_ROWS = 5_000
@@ -106,24 +107,22 @@ def measure(model: Model, settings_path: Path, form: str, batches: list[RawBatch
             with stages.timing("pipe", len(now)):
                 pending += pipeline.step(decoded.readings, decoded.bad_value_rows).judged
             if sum(len(part.verdicts) for part in pending) >= COMMIT_ROWS:
-                span = score_messages.Span(int(begun), now.next_offset)
+                span = Span(int(begun), now.next_offset)
                 publish(stages, pending, names, model, span, Path(folder))
                 begun, pending = now.next_offset, []
     return stages
 
 
-def publish(
-    stages: Stages, pending: list[Judged], names: list[str], model: Model, span: score_messages.Span, folder: Path
-) -> None:
+def publish(stages: Stages, pending: list[Judged], names: list[str], model: Model, span: Span, folder: Path) -> None:
     """Do what a commit makes of verdicts, and what the archiver makes of the commit."""
     messages = span.end - span.start
     with stages.timing("encode", messages):
         rows = score_rows.table(pending, names, model.window.length_ns, 0)
-        records = score_messages.encode(rows, span, Partition(TOPIC, 0), "0" * 16, 900_000)
+        records = score_messages.encode(rows, Spans(span), Partition(TOPIC, 0), "0" * 16, 900_000)
     with stages.timing("archiver: decode", messages):
         tables = [score_messages.decode(record.value, record.headers).table for record in records]
     with stages.timing("archiver: part", messages):
-        score_log.write_part(folder, 0, span, tables, NS, "topic", span, {})
+        score_log.write_part(folder, 0, span, tables, NS, "topic", Spans(span), {})
 
 
 def main() -> None:

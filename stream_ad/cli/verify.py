@@ -15,7 +15,7 @@ from stream_ad.cli.output import duration_text, print_json
 
 if TYPE_CHECKING:
     from stream_ad.config import Settings
-    from stream_ad.io.score_messages import Span
+    from stream_ad.io.spans import Span
     from stream_ad.lab.audit import Outcome
     from stream_ad.lab.tail import Tail
     from stream_ad.lab.verification import Chain, Progress, Proof
@@ -118,7 +118,7 @@ class Topics:
 
     def lost(self) -> dict[int, set[Span]]:
         """Return the input that was deleted before it was scored, by partition, as the journal tells."""
-        from stream_ad.io.score_messages import Span
+        from stream_ad.io.spans import Span
 
         return {one.partition: {Span(*lost) for lost in one.lost_input} for one in self.outcomes}
 
@@ -160,18 +160,18 @@ def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
 
 def lines(chain: Chain) -> list[str]:
     """Return what is proven of a partition."""
-    if chain.first is None or chain.last is None:
+    first, last, whole, devices = chain.first, chain.last, chain.whole, chain.devices
+    if first is None or last is None or whole is None:
         return [f"      partition {chain.partition}: nothing is proven"]
-    first, last, devices = chain.first, chain.last, chain.devices
     text = (
         f"ok    partition {chain.partition}: {chain.rows:,} rows of {len(devices.ids):,} devices in {chain.parts:,} "
-        f"files; scores {first.span.start}-{last.span.end}, input {first.input_span.start}-{last.input_span.end}, "
-        f"journal {first.journal.start}-{last.journal.end}, generations {first.generation}-{last.generation}"
+        f"files; scores {whole.span}, input {whole.spans.input}, journal {whole.spans.journal}, "
+        f"generations {first.generation}-{last.generation}"
     )
     found = [text]
     if not chain.is_from_start:
         found.append(
-            f"      begins at input offset {first.input_span.start}, not with the stream: what was before, and each "
+            f"      begins at input offset {first.spans.input.start}, not with the stream: what was before, and each "
             "device's windows before its first one here, are not covered"
         )
     if chain.lost:
@@ -206,16 +206,12 @@ def summary(proof: Proof, topics: Topics | None = None) -> str:
     """Return the last line."""
     rows, parts = (sum(getattr(chain, name) for chain in proof.chains) for name in ("rows", "parts"))
     lost = lost_input(proof, topics)
+    wholes = [(chain.partition, chain.whole.spans.input) for chain in proof.chains if chain.whole is not None]
     offsets = sum(
-        chain.last.input_span.end
-        - chain.first.input_span.start
-        - sum(
-            span.end - span.start
-            for span in lost[chain.partition]
-            if chain.first.input_span.start <= span.start and span.end <= chain.last.input_span.end
-        )
-        for chain in proof.chains
-        if chain.first is not None and chain.last is not None
+        whole.end
+        - whole.start
+        - sum(span.end - span.start for span in lost[number] if whole.start <= span.start and span.end <= whole.end)
+        for number, whole in wholes
     )
     verdict = f"{len(proof.gaps)} gap(s)" if proof.gaps else "proven: no row missing or twice between first and last"
     if again := sum(chain.devices.again for chain in proof.chains):
@@ -271,16 +267,13 @@ def _chain_json(chain: Chain) -> dict[str, object]:
         "from_start": chain.is_from_start,
         "lost_input": [[span.start, span.end] for span in chain.lost],
     }
-    if chain.first is None or chain.last is None:
+    whole = chain.whole
+    if chain.first is None or chain.last is None or whole is None:
         return found
 
-    def between(first: Span, last: Span) -> list[int]:
-        return [first.start, last.end]
-
+    spans = {"scores": whole.span, "input": whole.spans.input, "journal": whole.spans.journal}
     return found | {
-        "scores": between(chain.first.span, chain.last.span),
-        "input": between(chain.first.input_span, chain.last.input_span),
-        "journal": between(chain.first.journal, chain.last.journal),
+        **{name: [span.start, span.end] for name, span in spans.items()},
         "generations": [chain.first.generation, chain.last.generation],
     }
 

@@ -25,8 +25,8 @@ from stream_ad.io import contributions
 from stream_ad.io.durable import storage_errors
 from stream_ad.io.score_exchange import Exchange, abandon, built_in, change_places, locked, new_place, sweep
 from stream_ad.io.score_log import hours, listed, ordered, write_file
-from stream_ad.io.score_messages import Span, spans_text
-from stream_ad.io.score_parts import PART, PartInfo, footer_of, opened, part_name, with_footer
+from stream_ad.io.score_parts import PART, PartInfo, follows, footer_of, joined, opened, part_name, with_footer
+from stream_ad.io.spans import spans_text
 
 HOUR_NS = 3_600_000_000_000
 GRACE_S = 2.0
@@ -197,9 +197,7 @@ def _groups(paths: Sequence[Path], max_rows: int) -> list[tuple[PartInfo, ...]]:
 
 def _are_neighbours(left: PartInfo, right: PartInfo) -> bool:
     return (
-        left.span.end == right.span.start
-        and left.input_span.end == right.input_span.start
-        and left.journal.end == right.journal.start
+        follows(right, left)
         and left.generation == right.generation
         and left.topic_id == right.topic_id
         and not right.is_first
@@ -236,19 +234,18 @@ def _merge(group: Sequence[PartInfo], hour: Path) -> None:
 
 def _merged_info(group: Sequence[PartInfo], hour: Path) -> PartInfo:
     first, last = group[0], group[-1]
-    span = Span(first.span.start, last.span.end)
+    whole = joined(first, last, sum(part.rows for part in group))
     lists = ("model_ids", "config_digests")
     lost = [span for part in group for span in part.lost]
     values = {name: {v for part in group for v in part.extra.get(name, "").split(",") if v} for name in lists}
     return PartInfo(
-        path=hour / part_name(first.partition, span, is_merged=True),
+        path=hour / part_name(first.partition, whole.span, is_merged=True),
         partition=first.partition,
-        span=span,
-        input_span=Span(first.input_span.start, last.input_span.end),
-        journal=Span(first.journal.start, last.journal.end),
+        span=whole.span,
+        spans=whole.spans,
         generation=first.generation,
         topic_id=first.topic_id,
-        rows=sum(part.rows for part in group),
+        rows=whole.rows,
         is_first=first.is_first,
         first_log_ns=first.first_log_ns,
         holds=tuple(held for part in group for held in part.held()),

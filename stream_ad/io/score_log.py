@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from stream_ad.errors import PartExistsError, PartMovedError, ScoreLogError, StorageError
 from stream_ad.io import contributions
 from stream_ad.io.durable import make_folder, storage_errors, sync_folder
-from stream_ad.io.score_messages import NO_JOURNAL, Span
 from stream_ad.io.score_parts import (
     DATE,
     HOUR,
@@ -37,6 +36,7 @@ from stream_ad.io.score_parts import (
     with_footer,
 )
 from stream_ad.io.score_rows import plain
+from stream_ad.io.spans import Span, Spans
 
 __all__ = ["PartInfo", "clean_aside", "last_part", "part_info", "parts", "read", "write_part"]
 
@@ -55,9 +55,8 @@ def write_part(
     tables: Sequence[pa.Table],
     first_log_ns: int,
     topic_id: str,
-    input_span: Span,
+    spans: Spans,
     extra: Mapping[str, str],
-    journal: Span = NO_JOURNAL,
     generation: int = 0,
     is_first: bool = False,
     before_link: Callable[[], None] = lambda: None,
@@ -71,9 +70,8 @@ def write_part(
         tables: decoded score messages, at least one.
         first_log_ns: log time of the record at or after `span.start` that comes first; names the hour.
         topic_id: identity of the scores topic.
-        input_span: from the first message's span start to the last one's end.
+        spans: of input and journal, from the place where the first message's begin to where the last one's end.
         extra: more facts for the footer.
-        journal: likewise of the journal's entries.
         generation: of all messages.
         is_first: the folder has no part of this partition yet.
         before_link: called when all is written, right before the name is given; may raise to give up.
@@ -90,8 +88,7 @@ def write_part(
         path=final,
         partition=partition,
         span=span,
-        input_span=input_span,
-        journal=journal,
+        spans=spans,
         generation=generation,
         topic_id=topic_id,
         rows=table.num_rows,

@@ -1,14 +1,12 @@
 """Rows <-> messages of the scores topic: Arrow IPC, split by bytes, each naming the spans it comes from.
 
-What a partition's results depend on is its input and its journal (a start, another bundle, a close by the wall
-clock). A position in both is a pair: the next input offset, and how many journal entries were applied. A message
-names both spans, and they chain in both numbers: one starts where the one before it ended, so a reader sees a
-hole. A span that closed no window needs no message; the next span then starts where the last published ended.
+The spans chain (`io.spans`), so a reader sees a hole. One that closed no window needs no message; the next one then
+starts where the last published ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +16,7 @@ import pyarrow as pa
 
 from stream_ad.errors import ContractError, RecordTooLargeError
 from stream_ad.io.score_rows import schema
+from stream_ad.io.spans import Span, Spans, read_spans, spans_text
 from stream_ad.io.transport import Headers, Partition, Record
 from stream_ad.io.wire_encode import ARROW, CONTENT_TYPE
 
@@ -26,46 +25,17 @@ PREFIX = "stream-ad-"
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Offsets (or numbers of journal entries) start <= offset < end; none where both are equal.
-
-    Raises:
-        ContractError: it ends before it starts, or begins below 0.
-    """
-
-    start: int
-    end: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end:
-            raise ContractError(f"span: expected 0 <= start <= end, found {self.start}, {self.end}")
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it holds none."""
-        return self.start == self.end
-
-    def __str__(self) -> str:
-        """Return it as headers and messages name it."""
-        return f"{self.start}-{self.end}"
-
-
-NO_JOURNAL = Span(0, 0)
-
-
-@dataclass(frozen=True, slots=True)
 class ScoreMessage:
     """A decoded score message.
 
     Attributes:
         table: one row per window; see `score_rows.schema`.
-        span: input offsets whose windows the parts of this span hold together; empty where a journal entry
-            alone closed them.
-        journal: numbers of the journal entries that took effect in this span.
+        spans: input offsets whose windows the parts of these spans hold together, none where a journal entry
+            alone closed them; and the journal entries that took effect in between.
         generation: how often the partition's state had been started again by then. A device's `sequence`
             counts on within a generation, or from 0; across generations it may begin anywhere.
-        part: this message's number among the span's, from 0.
-        parts: how many messages carry the span.
+        part: this message's number among those of its spans, from 0.
+        parts: how many messages carry them.
         input: the partition of the readings.
         model_id: digest of the bundle.
         config_digest: digest of the settings.
@@ -73,8 +43,7 @@ class ScoreMessage:
     """
 
     table: pa.Table
-    span: Span
-    journal: Span
+    spans: Spans
     generation: int
     part: int
     parts: int
@@ -94,25 +63,23 @@ def prepare() -> None:
 
 def encode(
     rows: pa.Table,
-    span: Span,
+    spans: Spans,
     source: Partition,
     config_digest: str,
     max_bytes: int = 900_000,
-    journal: Span = NO_JOURNAL,
     generation: int = 0,
     lost: Sequence[Span] = (),
 ) -> list[Record]:
-    """Return the messages of one span; none where no window closed.
+    """Return the messages of a commit; none where no window closed.
 
     Args:
         rows: what `score_rows.table` returned, all of `source`.
-        span: the input offsets read since the last published span.
+        spans: the input read and the journal entries applied since the last published spans.
         source: the partition of the readings; the messages go to the same number.
         config_digest: digest of the settings.
         max_bytes: largest payload; more rows make more messages.
-        journal: the journal entries applied since the last published span.
         generation: how many of all entries applied so far started the state again.
-        lost: parts of the span that were deleted before they were scored.
+        lost: parts of the input that were deleted before they were scored.
 
     Raises:
         ContractError: both spans are empty.
@@ -120,7 +87,7 @@ def encode(
     """
     if rows.num_rows == 0:
         return []
-    _expect_cause(span, journal, generation)
+    _expect_cause(spans, generation)
     (batch,) = rows.to_batches()
     pieces = _split(batch, max_bytes)
     common: Headers = (
@@ -128,8 +95,8 @@ def encode(
         (PREFIX + "format", str(FORMAT).encode()),
         (PREFIX + "input-topic", source.topic.encode()),
         (PREFIX + "input-partition", str(source.number).encode()),
-        (PREFIX + "span", str(span).encode()),
-        (PREFIX + "journal", str(journal).encode()),
+        (PREFIX + "span", str(spans.input).encode()),
+        (PREFIX + "journal", str(spans.journal).encode()),
         (PREFIX + "generation", str(generation).encode()),
         (PREFIX + "model", batch["model_id"][0].as_py().encode()),
         (PREFIX + "config", config_digest.encode()),
@@ -155,9 +122,9 @@ def decode(value: bytes, headers: Headers) -> ScoreMessage:
     try:
         if texts[PREFIX + "format"] != str(FORMAT):
             raise ValueError(f"format {texts[PREFIX + 'format']}")
-        span, journal = _span(texts[PREFIX + "span"]), _span(texts[PREFIX + "journal"])
+        spans = _spans(texts)
         generation = int(texts[PREFIX + "generation"])
-        _expect_cause(span, journal, generation)
+        _expect_cause(spans, generation)
         part, _, parts = texts[PREFIX + "part"].partition("/")
         source = Partition(texts[PREFIX + "input-topic"], int(texts[PREFIX + "input-partition"]))
         model_id, config_digest = texts[PREFIX + "model"], texts[PREFIX + "config"]
@@ -173,30 +140,15 @@ def decode(value: bytes, headers: Headers) -> ScoreMessage:
         raise ContractError(
             f"score message: expected format {FORMAT}, found: {type(error).__name__} {error}"
         ) from error
-    return ScoreMessage(table, span, journal, generation, *numbers, source, model_id, config_digest, lost)
+    return ScoreMessage(table, spans, generation, *numbers, source, model_id, config_digest, lost)
 
 
-def _span(text: str) -> Span:
-    start, _, end = text.partition("-")
-    return Span(int(start), int(end))
+def _spans(texts: Mapping[str, str]) -> Spans:
+    return Spans(Span.read(texts[PREFIX + "span"]), Span.read(texts[PREFIX + "journal"]))
 
 
-def spans_text(spans: Sequence[Span]) -> str:
-    """Return spans as headers and footers name them."""
-    return ",".join(map(str, spans))
-
-
-def read_spans(text: str) -> tuple[Span, ...]:
-    """Read what `spans_text` returned.
-
-    Raises:
-        ValueError, ContractError: it is something else.
-    """
-    return tuple(_span(one) for one in text.split(",") if one)
-
-
-def spans_of(headers: Headers) -> tuple[Partition, Span, Span]:
-    """Return the input's partition, the input span and the journal span that a score message's headers name.
+def spans_of(headers: Headers) -> tuple[Partition, Spans]:
+    """Return the input's partition and the spans that a score message's headers name.
 
     Raises:
         ContractError: they are none of a score message.
@@ -204,19 +156,21 @@ def spans_of(headers: Headers) -> tuple[Partition, Span, Span]:
     texts = {name: content.decode("utf-8", "replace") for name, content in headers}
     try:
         source = Partition(texts[PREFIX + "input-topic"], int(texts[PREFIX + "input-partition"]))
-        return source, _span(texts[PREFIX + "span"]), _span(texts[PREFIX + "journal"])
+        return source, _spans(texts)
     except (KeyError, ValueError, ContractError) as error:
         raise ContractError(f"score message: expected the spans that it tells of, found: {error}") from error
 
 
-def _expect_cause(span: Span, journal: Span, generation: int) -> None:
+def _expect_cause(spans: Spans, generation: int) -> None:
     """Check that rows can come from these spans.
 
     Raises:
         ContractError: they name neither a record nor a journal entry, or a generation below 0.
     """
-    if span.is_empty and journal.is_empty:
-        raise ContractError(f"score message: expected a span or a journal entry, found {span} and {journal}")
+    if spans.is_empty:
+        raise ContractError(
+            f"score message: expected a span or a journal entry, found {spans.input} and {spans.journal}"
+        )
     if generation < 0:
         raise ContractError(f"score message: expected a generation of at least 0, found {generation}")
 

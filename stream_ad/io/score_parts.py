@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from stream_ad.errors import ContractError, PartMovedError, ScoreLogError, StorageError
 from stream_ad.io.durable import storage_errors
-from stream_ad.io.score_messages import Span, read_spans
+from stream_ad.io.spans import Span, Spans, read_spans
 
 FORMAT = 2
 """Of parts that are written; in format 1, `contribution` is a struct with a field for each channel of the model."""
@@ -54,14 +54,12 @@ class Held:
 
     Attributes:
         span: offsets of the scores topic.
-        input_span: input offsets.
-        journal: numbers of journal entries.
+        spans: of input and journal.
         rows: number of rows.
     """
 
     span: Span
-    input_span: Span
-    journal: Span
+    spans: Spans
     rows: int
 
 
@@ -73,8 +71,8 @@ class PartInfo:
         path: the file.
         partition: number of the partition of the scores topic, which is that of the readings.
         span: offsets of the scores topic whose rows the part holds; parts chain by them.
-        input_span: input offsets that these scores come from; empty where a journal entry alone caused them.
-        journal: numbers of the journal entries that took effect in between.
+        spans: input that these scores come from, none where a journal entry alone caused them; and the journal
+            entries that took effect in between.
         generation: how often the partition's state had been started again; one a part.
         topic_id: identity of the scores topic.
         rows: number of rows.
@@ -87,8 +85,7 @@ class PartInfo:
     path: Path
     partition: int
     span: Span
-    input_span: Span
-    journal: Span
+    spans: Spans
     generation: int
     topic_id: str
     rows: int
@@ -104,7 +101,23 @@ class PartInfo:
 
     def held(self) -> tuple[Held, ...]:
         """Return the parts as they were linked: those merged into it, or itself."""
-        return self.holds or (Held(self.span, self.input_span, self.journal, self.rows),)
+        return self.holds or (Held(self.span, self.spans, self.rows),)
+
+
+def follows(part: PartInfo | Held, before: PartInfo | Held) -> bool:
+    """Return whether a part begins where the one before it ends: in the scores topic, the input and the journal."""
+    return part.span.start == before.span.end and part.spans.follow(before.spans)
+
+
+def joined(first: PartInfo | Held, last: PartInfo | Held, rows: int) -> Held:
+    """Return what the parts from one to another hold together.
+
+    Args:
+        first: the oldest.
+        last: the newest.
+        rows: of all of them.
+    """
+    return Held(Span(first.span.start, last.span.end), Spans.between(first.spans.begin, last.spans.end), rows)
 
 
 def part_name(partition: int, span: Span, is_merged: bool) -> str:
@@ -133,10 +146,10 @@ def with_footer(table: pa.Table, info: PartInfo) -> pa.Table:
     """
     if info.span.is_empty:
         raise ContractError(f"part: expected a span of the scores topic, found {info.span}")
-    holds = [(*_numbers(held.span, held.input_span, held.journal), held.rows) for held in info.holds]
+    holds = [(*_numbers(held.span, held.spans.input, held.spans.journal), held.rows) for held in info.holds]
     facts = (
         *(FORMAT, info.partition, info.span.start, info.span.end, info.topic_id),
-        *_numbers(info.input_span, info.journal),
+        *_numbers(info.spans.input, info.spans.journal),
         *(info.generation, table.num_rows, int(info.is_first), info.first_log_ns, json.dumps(holds)),
     )
     footer = {name: str(value) for name, value in zip(_FACTS, facts, strict=True)} | dict(info.extra)
@@ -172,8 +185,10 @@ def footer_of(path: Path, file: pq.ParquetFile) -> PartInfo:
             path=path,
             partition=int(footer["partition"]),
             span=Span(int(footer["start"]), int(footer["end"])),
-            input_span=Span(int(footer["input_start"]), int(footer["input_end"])),
-            journal=Span(int(footer["journal_start"]), int(footer["journal_end"])),
+            spans=Spans(
+                Span(int(footer["input_start"]), int(footer["input_end"])),
+                Span(int(footer["journal_start"]), int(footer["journal_end"])),
+            ),
             generation=int(footer["generation"]),
             topic_id=footer["topic_id"],
             rows=int(footer["rows"]),
@@ -202,8 +217,8 @@ def _check_place(info: PartInfo, match: re.Match[str] | None, rows: int) -> None
 
 def _check_lost(info: PartInfo) -> None:
     for span in info.lost:
-        if not info.input_span.start <= span.start <= span.end <= info.input_span.end:
-            raise ValueError(f"lost input {span} in {info.input_span}")
+        if not info.spans.input.start <= span.start <= span.end <= info.spans.input.end:
+            raise ValueError(f"lost input {span} in {info.spans.input}")
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -243,4 +258,4 @@ def _numbers(*spans: Span) -> tuple[int, ...]:
 
 def _held(facts: Sequence[int]) -> Held:
     start, end, input_start, input_end, journal_start, journal_end, rows = map(int, facts)
-    return Held(Span(start, end), Span(input_start, input_end), Span(journal_start, journal_end), rows)
+    return Held(Span(start, end), Spans(Span(input_start, input_end), Span(journal_start, journal_end)), rows)

@@ -23,8 +23,8 @@ from stream_ad.core.batches import Judged
 from stream_ad.errors import PartMovedError, PositionError, StreamAdError
 from stream_ad.io import contributions, score_log, score_messages, score_rows
 from stream_ad.io.journal import StartEntry
-from stream_ad.io.score_messages import Span
 from stream_ad.io.score_parts import open_file
+from stream_ad.io.spans import Place, Spans
 from stream_ad.io.transport import Partition, Position, Transport
 from stream_ad.lab.alert_ledger import AlertLedger
 from stream_ad.lab.neighbours import Neighbours
@@ -83,11 +83,11 @@ class _Committed:
 
     Attributes:
         offset: of the input.
-        spans: where the spans of later messages begin, in the input and in the journal.
+        told: where the spans of later messages begin.
     """
 
     offset: int
-    spans: tuple[int, int]
+    told: Place
 
 
 @dataclass(slots=True)
@@ -213,7 +213,7 @@ class Audit:
             marker = Marker.from_text(position.metadata)
             again = Recomputing(self._settings, self._models, self._transport, partition, marker.entries, self._bundles)
             _note_lost(again, outcome)
-            committed = _Committed(position.offset, (marker.span_end, marker.span_entries))
+            committed = _Committed(position.offset, marker.told)
             bounds = self._bounds(again, stretch, committed, outcome)
             if bounds is None:
                 return None
@@ -310,27 +310,27 @@ class Audit:
         """
         scores, (first, stop) = Partition(self._settings.stream.scores_topic, number), bounds
 
-        def is_of_it(span: Span, entries: Span) -> bool:
-            return span.end >= first and span.start <= stop and (span.start, entries.start) < committed.spans
+        def is_of_it(spans: Spans) -> bool:
+            return spans.input.end >= first and spans.input.start <= stop and spans.begin < committed.told
 
         behind = 0
         for part in score_log.parts(self._settings.store.scores, number):
             behind = part.span.end
-            if not is_of_it(part.input_span, part.journal):
+            if not is_of_it(part.spans):
                 continue
             with open_file(part.path) as file:
                 table = pq.read_table(file, columns=columns, filters=stretch.expression())
-            yield contributions.as_map(table.replace_schema_metadata()), part.input_span.end - 1
+            yield contributions.as_map(table.replace_schema_metadata()), part.spans.input.end - 1
         earliest, end = self._transport.bounds(scores)
         for raw in self._transport.read(scores, max(behind, earliest), end) if max(behind, earliest) < end else ():
             for at, value in enumerate(raw.values):
                 message = score_messages.decode(value, raw.headers[at])
-                if is_of_it(message.span, message.journal):
+                if is_of_it(message.spans):
                     table = stretch.take(score_rows.as_archived(message.table))
                     is_last = message.part + 1 == message.parts
                     yield (
                         table if columns is None else table.select(columns),
-                        message.span.end - 1 if is_last else message.span.start - 1,
+                        message.spans.input.end - 1 if is_last else message.spans.input.start - 1,
                     )
 
     # -- what should have been --------------------------------------------------------------------

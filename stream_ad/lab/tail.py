@@ -9,6 +9,7 @@ from stream_ad.errors import ContractError, PositionError
 from stream_ad.io import score_messages
 from stream_ad.io.score_messages import ScoreMessage
 from stream_ad.io.score_parts import PartInfo
+from stream_ad.io.spans import Place
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying import Marker
 from stream_ad.role_table import deciding_group
@@ -47,7 +48,7 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
     scores = Partition(settings.stream.scores_topic, number)
     earliest, end = transport.bounds(scores)
     start = earliest if last is None else max(last.span.end, earliest)
-    chain = _Chain(None if last is None else (last.input_span.end, last.journal.end), last)
+    chain = _Chain(None if last is None else last.spans.end, last)
     try:
         for raw in transport.read(scores, start, end) if start < end else ():
             for at, value in enumerate(raw.values):
@@ -67,7 +68,7 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
 class _Chain:
     """Messages one after another, up to the first that does not join on."""
 
-    def __init__(self, at: tuple[int, int] | None, last: PartInfo | None) -> None:
+    def __init__(self, at: Place | None, last: PartInfo | None) -> None:
         self.messages = self.rows = 0
         self.gap = ""
         self._at = at
@@ -78,10 +79,10 @@ class _Chain:
     def add(self, offset: int, message: ScoreMessage) -> None:
         if self.gap:
             return
-        before, found = self._inside, (message.span.start, message.journal.start)
+        before, found = self._inside, message.spans.begin
         if before is not None:
-            if (message.span, message.journal, message.part) != (before.span, before.journal, before.part + 1):
-                self.gap = f"scores offset {offset}: expected message {before.part + 1} of {before.span}"
+            if (message.spans, message.part) != (before.spans, before.part + 1):
+                self.gap = f"scores offset {offset}: expected message {before.part + 1} of {before.spans.input}"
         elif message.part:
             self.gap = f"scores offset {offset}: expected the first message of a span, found number {message.part}"
         elif self._at is not None and found != self._at:
@@ -96,16 +97,16 @@ class _Chain:
         if message.part + 1 < message.parts:
             self._inside = message
         else:
-            self._inside, self._at = None, (message.span.end, message.journal.end)
+            self._inside, self._at = None, message.spans.end
             self._passed.add(self._at)
 
     def end(self, before: Marker, after: Marker) -> None:
         """Note what is missing up to the positions that were committed before and after the messages were read."""
         if self.gap:
             return
-        committed, later = ((marker.span_end, marker.span_entries) for marker in (before, after))
+        committed, later = before.told, after.told
         if self._inside is not None:
-            self.gap = f"messages of {self._inside.span} are missing at the end"
+            self.gap = f"messages of {self._inside.spans.input} are missing at the end"
         # Without any row there is no message, and nothing to compare.
         elif self._at is not None and (committed not in self._passed or self._at > later):
             self.gap = f"expected scores up to input and journal {committed}, found them up to {self._at}"

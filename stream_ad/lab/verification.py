@@ -38,8 +38,8 @@ import numpy as np
 
 from stream_ad.errors import PartMovedError, ScoreLogError, StorageError
 from stream_ad.io import score_log
-from stream_ad.io.score_messages import Span
-from stream_ad.io.score_parts import Held, PartInfo, footer_of, is_part_path, opened
+from stream_ad.io.score_parts import Held, PartInfo, follows, footer_of, is_part_path, joined, opened
+from stream_ad.io.spans import Span
 from stream_ad.lab.device_chains import COLUMNS, DeviceChains, Rows
 
 
@@ -101,6 +101,11 @@ class Chain:
         """Whether the first part begins where the stream's scores do, so that each device must begin at 0."""
         return self.first is not None and self.first.is_first and _is_start(self.first)
 
+    @property
+    def whole(self) -> Held | None:
+        """What all parts hold together, None before the first."""
+        return None if self.first is None or self.last is None else joined(self.first, self.last, self.rows)
+
     def add(self, part: PartInfo, rows: Rows) -> Gap | None:
         """Take in the next part; return what breaks the chain, after which nothing may be added."""
         gap = self._link(part) or self._holds(part) or self._belong(part, rows) or self._follow(part, rows)
@@ -126,8 +131,8 @@ class Chain:
             return self.gap(part, "the first file", "one written when there was no other", "one that came after others")
         for what, expected, found in (
             ("scores offsets", before.span.end, part.span.start),
-            ("input offsets", before.input_span.end, part.input_span.start),
-            ("journal entries", before.journal.end, part.journal.start),
+            ("input offsets", before.spans.input.end, part.spans.input.start),
+            ("journal entries", before.spans.journal.end, part.spans.journal.start),
         ):
             if expected != found:
                 kind = "a hole in" if found > expected else "an overlap of"
@@ -143,17 +148,11 @@ class Chain:
     def _holds(self, part: PartInfo) -> Gap | None:
         """Check the chain of the parts that were merged into one."""
         held = part.held()
-        whole = Held(
-            Span(held[0].span.start, held[-1].span.end),
-            Span(held[0].input_span.start, held[-1].input_span.end),
-            Span(held[0].journal.start, held[-1].journal.end),
-            sum(one.rows for one in held),
-        )
-        if whole != Held(part.span, part.input_span, part.journal, part.rows):
+        whole = joined(held[0], held[-1], sum(one.rows for one in held))
+        if whole != Held(part.span, part.spans, part.rows):
             return self.gap(part, "the parts merged into it", "those of its whole span and rows", whole)
         for before, one in pairwise(held):
-            ends = (before.span.end, before.input_span.end, before.journal.end)
-            if ends != (one.span.start, one.input_span.start, one.journal.start):
+            if not follows(one, before):
                 return self.gap(part, "the parts merged into it", "spans that chain", f"{before}, then {one}")
         return None
 
@@ -161,15 +160,15 @@ class Chain:
         """Check that rows are of this part."""
         if len(rows.end) != part.rows:
             return self.gap(part, "the number of rows", part.rows, len(rows.end))
-        lowest = part.input_span.start - (0 if part.journal.is_empty else 1)
-        allowed = f"{lowest} to {part.input_span.end - 1}"
+        lowest = part.spans.input.start - (0 if part.spans.journal.is_empty else 1)
+        allowed = f"{lowest} to {part.spans.input.end - 1}"
         for what, values, bad, expected in (
             ("the partition of a row", rows.partition, rows.partition != self.partition, str(self.partition)),
             ("the revision of a row", rows.revision, rows.revision != 0, "0"),
             (
                 "the input offset of a row",
                 rows.offset,
-                (rows.offset < lowest) | (rows.offset >= part.input_span.end),
+                (rows.offset < lowest) | (rows.offset >= part.spans.input.end),
                 allowed,
             ),
         ):
@@ -189,7 +188,7 @@ class Chain:
 
 
 def _is_start(first: PartInfo) -> bool:
-    journal, span = first.journal, first.input_span
+    journal, span = first.spans.journal, first.spans.input
     return first.generation == 0 and journal.start == 0 and (not journal.is_empty or span.start == 0)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream_ad.errors import PositionError
+from stream_ad.io.spans import Place
 
 METADATA_VERSION = 1
 METADATA_BYTES = 4_000
@@ -75,8 +76,7 @@ class Marker:
     Attributes:
         checkpoint: name of the newest checkpoint at or below the offset, "" if there is none.
         topic_id: identity of the input topic.
-        span_end: input offset up to which score messages tell of the input; the next span starts here.
-        span_entries: journal entries of which score messages tell; the next journal span starts here.
+        told: the place up to which score messages tell of input and journal; the next spans begin here.
         entries: journal entries that are public.
         generation: how often state began again.
         model_id: digest of the bundle in force.
@@ -91,8 +91,7 @@ class Marker:
 
     checkpoint: str
     topic_id: str
-    span_end: int
-    span_entries: int
+    told: Place
     entries: int
     generation: int
     model_id: str
@@ -104,7 +103,10 @@ class Marker:
 
     def to_text(self) -> str:
         """Return the commit's metadata, at most some 2,000 characters and those of `intake`, 4,000 in all."""
-        facts = {"v": METADATA_VERSION} | {name: getattr(self, name) for name in self.__slots__ if name != "intake"}
+        told = {"span_end": self.told.offset, "span_entries": self.told.entries}
+        facts: dict[str, Any] = {"v": METADATA_VERSION}
+        for name in self.__slots__:
+            facts |= {} if name == "intake" else told if name == "told" else {name: getattr(self, name)}
         text = json.dumps(facts, separators=(",", ":"))
         if not self.intake:
             return text
@@ -123,13 +125,12 @@ class Marker:
             if data["v"] != METADATA_VERSION:
                 raise ValueError(f"version {data['v']}")
             texts = {name: str(data[name]) for name in ("checkpoint", "topic_id", "model_id", "configured")}
-            numbers = {
-                name: int(data[name]) for name in ("span_end", "span_entries", "entries", "generation", "control")
-            }
+            told = Place(int(data["span_end"]), int(data["span_entries"]))
+            numbers = {name: int(data[name]) for name in ("entries", "generation", "control")}
             lost = tuple((int(start), int(stop)) for start, stop in data.get("lost", ()))
             intake = data.get("intake")
             counted = intake if isinstance(intake, dict) else {}
             offset = int(data.get("offset", -1))
-            return cls(**texts, **numbers, lost=lost, intake=counted, offset=offset)  # type: ignore[arg-type]  # two kinds
+            return cls(**texts, told=told, **numbers, lost=lost, intake=counted, offset=offset)  # type: ignore[arg-type]  # two kinds
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise PositionError(f"committed metadata: expected a scorer's, found {text[:80]!r} ({error})") from error

@@ -13,6 +13,7 @@ from stream_ad.core.model import Model
 from stream_ad.errors import CheckpointError, ContractError, PositionError, StorageError
 from stream_ad.io import checkpoints, journal
 from stream_ad.io.journal import CloseEntry, Entry, StartEntry
+from stream_ad.io.spans import Place
 from stream_ad.io.transport import Partition, RawBatch, Transport
 from stream_ad.replaying.lineage import Lineage
 from stream_ad.replaying.replay import PartitionReplay, Stepped, empty_lineage
@@ -187,16 +188,16 @@ class Recomputing:
         """
         settings = with_config(self._settings, begun.config)
         digest = config_digest(settings)
-        replay, public, entries = self._begin(settings, begun, found, before)
+        replay, public = self._begin(settings, begun, found, before)
         for raw, stepped in self._steps(replay, stop):
-            kept = stepped.since(public, entries)
+            kept = stepped.since(public)
             model = self._find(kept.lineage.bundle, kept.lineage.model_id)
             yield Recomputed(kept, model, digest, begun.fingerprint, None if stepped.entry else raw)
 
     def _begin(
         self, settings: Settings, begun: StartEntry, found: checkpoints.Checkpoint | None, before: int
-    ) -> tuple[PartitionReplay, int, int]:
-        """Return a pipe, and from which offset and entry on its results were public."""
+    ) -> tuple[PartitionReplay, Place]:
+        """Return a pipe, and from which place on its results were public."""
         if found is not None:
             lineage = Lineage.from_meta(found.meta)
             ahead = [entry for entry in self.entries if lineage.entries <= entry.number < before]
@@ -205,13 +206,12 @@ class Recomputing:
                 replay.restore(found.arrays)
             except ContractError as error:
                 raise CheckpointError(f"{self.partition}: a checkpoint that does not fit: {error}") from error
-            return replay, found.offset, lineage.entries
+            return replay, Place(found.offset, lineage.entries)
         generation = self._generation_of(begun) - (begun.kind == "restart")
         lineage = empty_lineage(begun, generation, begun.model_id)
         return (
             PartitionReplay(settings, begun.read_from, lineage, self._find, self._ahead(begun, before)),
-            begun.offset,
-            begun.number,
+            Place(begun.offset, begun.number),
         )
 
     def _ahead(self, begun: StartEntry, before: int) -> Sequence[Entry]:

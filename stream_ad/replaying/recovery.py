@@ -25,6 +25,7 @@ from stream_ad.core.model import WindowShape
 from stream_ad.errors import BundleError, CheckpointError, ContractError, JournalError, PositionError, StorageError
 from stream_ad.io import checkpoints, journal
 from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
+from stream_ad.io.spans import Place
 from stream_ad.io.transport import Partition, Position, Transport
 from stream_ad.replaying.lineage import Lineage, Marker
 from stream_ad.replaying.reconciling import endings, open_alerts
@@ -44,10 +45,8 @@ class Recovery:
 
     Attributes:
         replay: the pipe, standing at the offset to read from, with the entries that lie ahead.
-        public: the committed offset: what the input before it caused is public already.
-        entries: journal entries that are public.
-        span_end: input offset where the next score message's span starts.
-        span_entries: where its journal span starts.
+        public: the committed place: what the input and the journal's entries before it caused is public already.
+        told: where the next score message's spans begin.
         checkpoint: name of the checkpoint loaded, "" if none was usable.
         exact: the state is that of an undisturbed run; False after a start over.
         passed_over: checkpoints that could not be used, a reason each.
@@ -56,10 +55,8 @@ class Recovery:
     """
 
     replay: PartitionReplay
-    public: int
-    entries: int
-    span_end: int
-    span_entries: int
+    public: Place
+    told: Place
     checkpoint: str
     exact: bool
     why: str
@@ -116,7 +113,7 @@ class _Recovering:
     def run(self, position: Position | None) -> Recovery:
         earliest, end = self._transport.bounds(self._partition)
         if position is None:
-            nothing = Marker("", self._topic_id, earliest, 0, 0, 0, "", "", 0)
+            nothing = Marker("", self._topic_id, Place(earliest, 0), 0, 0, "", "", 0)
             entry = self._start_entry("start", 0, earliest, earliest, "first start", self._choice(nothing, ()))
             return self._begun(entry, nothing, earliest, ())
         marker = Marker.from_text(position.metadata)
@@ -170,10 +167,8 @@ class _Recovering:
                 continue
             return Recovery(
                 replay=replay,
-                public=position.offset,
-                entries=marker.entries,
-                span_end=marker.span_end,
-                span_entries=marker.span_entries,
+                public=Place(position.offset, marker.entries),
+                told=marker.told,
                 checkpoint=name,
                 exact=True,
                 why="; ".join(self._problems) or "checkpoint",
@@ -358,10 +353,8 @@ class _Recovering:
         lineage = empty_lineage(entry, generation, self._models.configured.model_id)
         return Recovery(
             replay=PartitionReplay(self._settings, entry.read_from, lineage, self._models.get, ahead, ended),
-            public=public,
-            entries=marker.entries,
-            span_end=marker.span_end,
-            span_entries=marker.span_entries,
+            public=Place(public, marker.entries),
+            told=marker.told,
             checkpoint="",
             exact=not is_new or entry.kind == "start",
             why=entry.why if is_new else f"read again from {entry.read_from}, where state began",

@@ -18,6 +18,7 @@ from stream_ad.core.unscored import UnscoredDevice
 from stream_ad.errors import ContractError
 from stream_ad.io.journal import CloseEntry, Entry, GrowthEntry, StartEntry, SwapEntry
 from stream_ad.io.local_records import partition_of
+from stream_ad.io.spans import Place
 from stream_ad.io.transport import RawBatch
 from stream_ad.replaying.intake import Intake, intake_of
 from stream_ad.replaying.lineage import Lineage
@@ -50,19 +51,14 @@ class Stepped:
     entry: Entry | None = None
     intake: Intake | None = None
 
-    def since(self, offset: int, entries: int) -> Stepped:
-        """Drop what is public already.
-
-        Args:
-            offset: what the input before it caused is public.
-            entries: so many entries of the journal are public.
-        """
+    def since(self, public: Place) -> Stepped:
+        """Drop what is public already: what the input and the journal's entries before a place caused."""
         if self.entry is not None:
-            return self if self.entry.number >= entries else replace(self, result=NOTHING, entry=None)
-        refused = tuple(letter for letter in self.refused if letter.offset >= offset)
+            return self if self.entry.number >= public.entries else replace(self, result=NOTHING, entry=None)
+        refused = tuple(letter for letter in self.refused if letter.offset >= public.offset)
         # Whoever counts cuts the input at the public offset (`intake.pieces`): a step is public wholly or not at all.
-        intake = self.intake if self.intake is not None and self.intake.offset >= offset else None
-        return replace(self, result=self.result.since(offset), refused=refused, intake=intake)
+        intake = self.intake if self.intake is not None and self.intake.offset >= public.offset else None
+        return replace(self, result=self.result.since(public.offset), refused=refused, intake=intake)
 
 
 NOTHING = StepResult((), (), ())
@@ -120,6 +116,11 @@ class PartitionReplay:
     def log_ns(self) -> int:
         """Log time of the partition, UTC nanoseconds; long ago before the first record."""
         return self._pipeline.log_ns
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in input and journal."""
+        return Place(self.offset, self.lineage.entries)
 
     def silence_ends_ns(self) -> int | None:
         """Return the earliest log time at which silence closes a window or drops a device, None without either."""

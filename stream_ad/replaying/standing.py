@@ -15,6 +15,7 @@ from stream_ad.errors import ContractError, JournalError, OffsetsError, Position
 from stream_ad.io import alert_messages, checkpoints, dead_letters, journal, score_log, score_messages
 from stream_ad.io.journal import Entry, StartEntry, SwapEntry
 from stream_ad.io.newest import newest_record
+from stream_ad.io.spans import Place
 from stream_ad.io.transport import Partition, Position, RawBatch, Transport
 from stream_ad.replaying.lineage import LOST_KEPT, Marker
 from stream_ad.role_table import deciding_group
@@ -72,11 +73,11 @@ def _fault(settings: Settings, transport: Transport, partition: Partition, posit
         return ""  # recovery tells
     if marker.offset >= 0 and marker.offset != position.offset:
         return f"{moved}a scorer committed {marker.offset}"
-    newest = newest_spans(settings, transport, partition)
-    if newest is not None and newest > (marker.span_end, marker.span_entries):
+    newest = newest_place(settings, transport, partition)
+    if newest is not None and newest > marker.told:
         return (
-            f"{moved}its metadata tells of scores up to input {marker.span_end} and journal entry "
-            f"{marker.span_entries}, the scores topic reaches {newest[0]} and {newest[1]}"
+            f"{moved}its metadata tells of scores up to input {marker.told.offset} and journal entry "
+            f"{marker.told.entries}, the scores topic reaches {newest.offset} and {newest.entries}"
         )
     return ""
 
@@ -104,8 +105,8 @@ def partitions_of(transport: Transport, topic: str) -> int:
         return 0
 
 
-def newest_spans(settings: Settings, transport: Transport, partition: Partition) -> tuple[int, int] | None:
-    """Return up to which input offset and journal entry the scores topic tells of a partition; None without any."""
+def newest_place(settings: Settings, transport: Transport, partition: Partition) -> Place | None:
+    """Return the place up to which the scores topic tells of a partition; None without any."""
     topic = settings.stream.scores_topic
     if partition.number >= partitions_of(transport, topic):
         return None
@@ -114,10 +115,10 @@ def newest_spans(settings: Settings, transport: Transport, partition: Partition)
     if found is None:
         return None
     try:
-        source, span, entries = score_messages.spans_of(found[1])
+        source, spans = score_messages.spans_of(found[1])
     except ContractError:  # somebody else's
         return None
-    return (span.end, entries.end) if source == partition else None
+    return spans.end if source == partition else None
 
 
 # -- what it should be ----------------------------------------------------------------------------
@@ -198,40 +199,38 @@ class Restoring:
         if not entries or entries[0].number != 0:
             raise PositionError("the journal's first entries are gone")
         self._expect_same_topic(partition, entries)
-        span_end, span_entries, since_ns = told or (entries[0].offset, 0, 0)
-        if entries[-1].number + 1 < span_entries:
-            raise PositionError(f"the scores tell of {span_entries} journal entries, the journal has {len(entries)}")
+        place, since_ns = told or (Place(entries[0].offset, 0), 0)
+        if entries[-1].number + 1 < place.entries:
+            raise PositionError(f"the scores tell of {place.entries} journal entries, the journal has {len(entries)}")
         offset = max(
-            span_end, entries[-1].offset, self._letters(partition, since_ns), self._alerts(partition, since_ns)
+            place.offset, entries[-1].offset, self._letters(partition, since_ns), self._alerts(partition, since_ns)
         )
         end = self._transport.bounds(partition)[1]
         if offset > end:
             raise PositionError(
                 f"scored up to {offset}, and the topic ends at {end}: it is another, or records are gone"
             )
-        return Standing(
-            partition, standing.found, standing.fault, offset, self._marker(entries, offset, span_end, span_entries)
-        )
+        return Standing(partition, standing.found, standing.fault, offset, self._marker(entries, offset, place))
 
-    def _told(self, partition: Partition) -> tuple[int, int, int] | None:
-        """Return up to which input and journal entry scores tell, and a log time not after that; None without scores.
+    def _told(self, partition: Partition) -> tuple[Place, int] | None:
+        """Return the place up to which scores tell, and a log time not after that; None without scores.
 
         Raises:
             PositionError: parts cannot be read.
         """
         stream, found = self._settings.stream, []
-        spans = newest_spans(self._settings, self._transport, partition)
+        place = newest_place(self._settings, self._transport, partition)
         scores = Partition(stream.scores_topic, partition.number)
         there = partition.number < partitions_of(self._transport, scores.topic)
-        if spans is not None:
+        if place is not None:
             newest = newest_record(self._transport, scores, *self._transport.bounds(scores))
-            found.append((*spans, newest[0] - SLACK_NS if newest is not None else 0))
+            found.append((place, newest[0] - SLACK_NS if newest is not None else 0))
         try:
             part = score_log.last_part(self._settings.store.scores, partition.number)
         except StorageError as error:
             raise PositionError(f"the score log cannot be read: {error}") from error
         if part is not None and there and part.topic_id == self._transport.topic(scores.topic).topic_id:
-            found.append((part.input_span.end, part.journal.end, part.first_log_ns - SLACK_NS))
+            found.append((part.spans.end, part.first_log_ns - SLACK_NS))
         if not found and there and self._transport.bounds(scores)[0] > 0:
             raise PositionError(f"the scores were deleted from {scores.topic}, and there are no files of them here")
         return max(found, default=None)
@@ -291,7 +290,7 @@ class Restoring:
             place = Partition(topic, number)
             yield from self._transport.read(place, *self._transport.bounds(place))
 
-    def _marker(self, entries: Sequence[Entry], offset: int, span_end: int, span_entries: int) -> Marker:
+    def _marker(self, entries: Sequence[Entry], offset: int, told: Place) -> Marker:
         model_id = configured = ""
         generation = control = 0
         for entry in entries:
@@ -305,13 +304,12 @@ class Restoring:
         lost = [
             entry.lost
             for entry in entries
-            if isinstance(entry, StartEntry) and entry.lost is not None and entry.number >= span_entries
+            if isinstance(entry, StartEntry) and entry.lost is not None and entry.number >= told.entries
         ]
         return Marker(
             checkpoint="",
             topic_id=self._readings.topic_id,
-            span_end=span_end,
-            span_entries=span_entries,
+            told=told,
             entries=entries[-1].number + 1,
             generation=generation,
             model_id=model_id,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from stream_ad.assembly import Models, load_model
 from stream_ad.identity import group
 from stream_ad.io import alert_messages, contributions, dead_letters, score_log, score_messages, score_rows
+from stream_ad.io.score_parts import follows
+from stream_ad.io.spans import Place, Spans
 from stream_ad.io.transport import Partition
 from stream_ad.replaying import Marker, Recomputing
 from tests.support.e2e import Stream, digest_of
 
 Matrix = npt.NDArray[np.uint64]
-_Spans: TypeAlias = tuple[score_messages.Span, score_messages.Span, int]
 ORDER = ("device", "sequence", "end", "revision", "offset")
 """Columns that rows are brought into one order by; all others follow for rows that agree in these."""
 
@@ -198,24 +199,23 @@ def _published(stream: Stream, number: int, compared: Compared) -> pa.Table:
     """Return the rows of a partition of the scores topic, after a look whether its spans chain."""
     partition = Partition(stream.settings.stream.scores_topic, number)
     tables: list[pa.Table] = []
-    begun: tuple[_Spans, int] | None = None
-    ended = 0, 0, 0
+    begun: tuple[tuple[Spans, int], int] | None = None
+    ended = Place(0, 0), 0
     for raw in stream.log.read(partition, *stream.log.bounds(partition)):
         for k in range(len(raw)):
             message = score_messages.decode(raw.values[k], raw.headers[k])
             tables.append(message.table)
-            spans: _Spans = message.span, message.journal, message.generation
+            spans = message.spans, message.generation
             if begun is not None:
-                follows = (spans, message.part) == begun
+                joins = (spans, message.part) == begun
             else:
-                starts = message.span.start, message.journal.start
-                follows = message.part == 0 and starts == ended[:2] and message.generation >= ended[2]
-            if not follows:
+                joins = message.part == 0 and message.spans.begin == ended[0] and message.generation >= ended[1]
+            if not joins:
                 compared.wrong.append(
                     f"{partition} offset {raw.offset[k]}: {spans} does not follow on {begun or ended}"
                 )
             begun = (spans, message.part + 1) if message.part + 1 < message.parts else None
-            ended = (message.span.end, message.journal.end, message.generation) if begun is None else ended
+            ended = (message.spans.end, message.generation) if begun is None else ended
     if begun is not None:
         compared.wrong.append(f"{partition}: ends inside {begun[0]}")
     return pa.concat_tables(tables) if tables else _empty(stream)
@@ -225,11 +225,7 @@ def _archived(stream: Stream, number: int, compared: Compared) -> pa.Table:
     """Return the rows of a partition of the score log, after a look whether its parts chain."""
     parts = score_log.parts(stream.settings.store.scores, number)
     for before, part in pairwise(parts):
-        starts = part.span.start, part.input_span.start, part.journal.start
-        if (
-            starts != (before.span.end, before.input_span.end, before.journal.end)
-            or part.generation < before.generation
-        ):
+        if not follows(part, before) or part.generation < before.generation:
             compared.wrong.append(f"{part.path.name} does not follow on {before.path.name}")
     if not parts:
         return _empty(stream)

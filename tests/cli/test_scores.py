@@ -10,7 +10,8 @@ from stream_ad.cli.main import main
 from stream_ad.cli.output import duration_s, duration_text, moment_ns
 from stream_ad.cli.scores import find_incidents, load_device
 from stream_ad.io import score_log
-from stream_ad.io.score_messages import Span, decode
+from stream_ad.io.score_messages import decode
+from stream_ad.io.spans import Span, Spans
 from tests.support.scores import CHANNELS, START_NS, STRIDE_NS, messages, verdicts
 
 ROWS = 200
@@ -33,8 +34,8 @@ def write_log(folder: Path, rows: int = ROWS) -> None:
     for part, start in enumerate((0, half)):
         (record,) = messages(batch.take(np.arange(start, start + half)), (start, start + half))
         table = decode(record.value, record.headers).table
-        span = Span(start, start + half)
-        score_log.write_part(folder, 0, Span(part, part + 1), [table], START_NS, "topic", span, {})
+        spans = Spans(Span(start, start + half))
+        score_log.write_part(folder, 0, Span(part, part + 1), [table], START_NS, "topic", spans, {})
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_only_the_newest_revision_of_a_window_counts(filled: Path) -> None:
     table = decode(record.value, record.headers).table
     at = table.schema.get_field_index("revision")
     table = table.set_column(at, table.schema.field(at), [np.ones(len(table), np.uint16)])
-    score_log.write_part(folder, 0, Span(2, 3), [table], START_NS, "topic", Span(ROWS, ROWS + 1), {})
+    score_log.write_part(folder, 0, Span(2, 3), [table], START_NS, "topic", Spans(Span(ROWS, ROWS + 1)), {})
     scores = load_device(folder, "pump-0-0", None)
     assert (len(scores), float(scores.score[-1])) == (ROWS, 9.0)
 

@@ -66,7 +66,7 @@ def test_partitions_are_handed_over_once(make_stream: Callable[..., Stream], ser
     second = open_scorer(stream, index=1)
     stream.send(list(islice(records, 200)))
     wait_until(lambda: bool(second._owned), each=lambda: (first.turn(0.01), second.turn(0.01)))
-    assert all(recovered.public == recovered.replay.offset for recovered in second._owned.values())
+    assert all(recovered.public.offset == recovered.replay.offset for recovered in second._owned.values())
     wait_until(stream.scored, each=lambda: (first.turn(0.01), second.turn(0.01)))
     assert {len(first._owned), len(second._owned)} == {1, 2}
     stream.send(list(islice(records, 150)))

@@ -47,6 +47,7 @@ from stream_ad.io import (
     score_messages,
 )
 from stream_ad.io.bundle_manifest import LIMITS, MANIFEST, Manifest, read_manifest
+from stream_ad.io.spans import Place
 from stream_ad.io.transport import Headers, Partition, RawBatch
 from stream_ad.io.wire import Decoder
 from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series, encode_series_at
@@ -402,7 +403,7 @@ def targets() -> Iterator[tuple[str, Callable[[], Target]]]:
     yield (
         "marker",
         lambda: Target(
-            (Marker("x", "t", 5, 1, 2, 0, "m", "m", 3).to_text().encode(),),
+            (Marker("x", "t", Place(5, 1), 2, 0, "m", "m", 3).to_text().encode(),),
             _refusing(lambda data: Marker.from_text(data.decode("utf-8", "replace")), PositionError),
         ),
     )

@@ -19,9 +19,9 @@ from stream_ad.errors import BusyError, PartExistsError, PartMovedError, ScoreLo
 from stream_ad.io import contributions, durable, score_compaction, score_exchange, score_log
 from stream_ad.io.score_compaction import HourReport, compact
 from stream_ad.io.score_exchange import finish, is_unfinished
-from stream_ad.io.score_messages import Span
 from stream_ad.io.score_parts import part_info
 from stream_ad.io.score_rows import schema
+from stream_ad.io.spans import Span
 from stream_ad.lab.verification import verify
 from tests.support.e2e import rows_of
 from tests.support.score_logs import DAY_NS, HOUR_NS, T0, Fleet, varied
@@ -87,9 +87,7 @@ def test_rows_stay_and_files_become_few(folder: Path) -> None:
     assert not is_unfinished(folder)
 
     held = [one for part in score_log.parts(folder) for one in part.held()]
-    assert [(one.span, one.input_span, one.journal, one.rows) for one in held] == [
-        (info.span, info.input_span, info.journal, info.rows) for info in infos
-    ]
+    assert [(one.span, one.spans, one.rows) for one in held] == [(info.span, info.spans, info.rows) for info in infos]
     proof = verify(folder)
     assert proof.gaps == ()
     assert sum(chain.linked for chain in proof.chains) == count
@@ -169,9 +167,7 @@ def test_a_name_stays_taken(folder: Path) -> None:
     table = score_log.read(folder)
     for path, part in names:
         with pytest.raises(PartExistsError):
-            score_log.write_part(
-                folder, part.partition, part.span, [table], part.first_log_ns, "t", part.input_span, {}
-            )
+            score_log.write_part(folder, part.partition, part.span, [table], part.first_log_ns, "t", part.spans, {})
         assert path.exists()
     done(folder)
     assert all(path.exists() for path, _ in names)

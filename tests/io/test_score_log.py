@@ -18,7 +18,7 @@ from stream_ad.core.batches import Float64Array, Judged, Keys, ScoreBatch, Verdi
 from stream_ad.errors import ContractError, PartExistsError, ScoreLogError, StorageError
 from stream_ad.io import score_log, score_messages, score_rows
 from stream_ad.io.durable import storage_errors
-from stream_ad.io.score_messages import Span
+from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition
 
 T0 = 1_700_000_000_000_000_000
@@ -38,7 +38,7 @@ def table(devices: list[int], first: int = 0, channels: tuple[str, ...] = ("flow
     scores = ScoreBatch(keys, np.zeros(n, np.uint32), shares, score, shares, "model")
     batch = VerdictBatch(scores, scores.score, np.full(n, 9.0), np.zeros(n, np.bool_), np.zeros(n, np.int64))
     rows = score_rows.table([Judged.of(batch, [f"p{i}" for i in range(9)])], channels, 10**9, 0)
-    (record,) = score_messages.encode(rows, Span(0, 5), Partition("r", 0), "c")
+    (record,) = score_messages.encode(rows, Spans(Span(0, 5)), Partition("r", 0), "c")
     return score_messages.decode(record.value, record.headers).table
 
 
@@ -53,7 +53,7 @@ def write(
     rows = [table([2, 1, 2, 0], first=start)] if tables is None else tables
     extra = {"config_digest": "abc"}
     return score_log.write_part(
-        folder, partition, Span(start, end), rows, log_ns, "topic-1", Span(start * 10, end * 10), extra
+        folder, partition, Span(start, end), rows, log_ns, "topic-1", Spans(Span(start * 10, end * 10)), extra
     )
 
 
@@ -69,8 +69,7 @@ def test_a_part_tells_what_it_holds(tmp_path: Path) -> None:
         path=path,
         partition=3,
         span=Span(4, 8),
-        input_span=Span(40, 80),
-        journal=Span(0, 0),
+        spans=Spans(Span(40, 80)),
         generation=0,
         topic_id="topic-1",
         rows=4,
@@ -257,7 +256,7 @@ def test_a_part_has_a_span_of_the_topic_though_its_input_may_be_empty(tmp_path: 
     with pytest.raises(ContractError, match="expected a span of the scores topic, found 3-3"):
         write(tmp_path, 3, 3)
     path = score_log.write_part(
-        tmp_path, 0, Span(3, 4), [table([1])], T0, "topic-1", Span(9, 9), {}, journal=Span(1, 2), generation=5
+        tmp_path, 0, Span(3, 4), [table([1])], T0, "topic-1", Spans(Span(9, 9), Span(1, 2)), {}, generation=5
     )
     info = score_log.part_info(path)
-    assert (info.input_span, info.journal, info.generation) == (Span(9, 9), Span(1, 2), 5)
+    assert (info.spans, info.generation) == (Spans(Span(9, 9), Span(1, 2)), 5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
 from stream_ad.errors import ContractError, RecordTooLargeError
 from stream_ad.io import score_messages, score_rows
-from stream_ad.io.score_messages import Span
+from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition
 
 CHANNELS = ("flow", "temp")
@@ -48,7 +48,7 @@ def rows_of(*batches: VerdictBatch) -> pa.Table:
 
 
 def encode(batch: VerdictBatch, max_bytes: int = 900_000) -> list[score_messages.ScoreMessage]:
-    records = score_messages.encode(rows_of(batch), Span(10, 20), SOURCE, "cfg", max_bytes)
+    records = score_messages.encode(rows_of(batch), Spans(Span(10, 20)), SOURCE, "cfg", max_bytes)
     assert all(len(record.value) <= max_bytes and record.partition == 3 for record in records)
     return [score_messages.decode(record.value, record.headers) for record in records]
 
@@ -86,7 +86,7 @@ def test_a_span_split_into_parts_is_carried_by_all() -> None:
     assert len(messages) > 3
     assert [message.part for message in messages] == list(range(len(messages)))
     assert {message.parts for message in messages} == {len(messages)}
-    assert {message.span for message in messages} == {Span(10, 20)}
+    assert {message.spans for message in messages} == {Spans(Span(10, 20))}
     assert messages[0].input == SOURCE
     assert (messages[0].model_id, messages[0].config_digest) == ("m" * 64, "cfg")
 
@@ -96,7 +96,7 @@ def test_no_rows_no_message() -> None:
 
 
 def test_the_same_rows_make_the_same_bytes() -> None:
-    left, right = (score_messages.encode(rows_of(verdicts(99)), Span(0, 1), SOURCE, "c") for _ in range(2))
+    left, right = (score_messages.encode(rows_of(verdicts(99)), Spans(Span(0, 1)), SOURCE, "c") for _ in range(2))
     assert left == right
 
 
@@ -113,15 +113,15 @@ def test_channels_must_fit() -> None:
 
 
 def test_journal_and_generation_travel_along() -> None:
-    (record,) = score_messages.encode(rows_of(verdicts(3)), Span(7, 7), SOURCE, "c", journal=Span(2, 4), generation=1)
+    (record,) = score_messages.encode(rows_of(verdicts(3)), Spans(Span(7, 7), Span(2, 4)), SOURCE, "c", generation=1)
     message = score_messages.decode(record.value, record.headers)
-    assert (message.span, message.journal, message.generation) == (Span(7, 7), Span(2, 4), 1)
+    assert (message.spans, message.generation) == (Spans(Span(7, 7), Span(2, 4)), 1)
 
 
 def test_rows_have_a_cause() -> None:
     with pytest.raises(ContractError, match="expected a span or a journal entry, found 7-7 and 4-4"):
-        score_messages.encode(rows_of(verdicts(3)), Span(7, 7), SOURCE, "c", journal=Span(4, 4), generation=1)
-    (record,) = score_messages.encode(rows_of(verdicts(3)), Span(0, 1), SOURCE, "c")
+        score_messages.encode(rows_of(verdicts(3)), Spans(Span(7, 7), Span(4, 4)), SOURCE, "c", generation=1)
+    (record,) = score_messages.encode(rows_of(verdicts(3)), Spans(Span(0, 1)), SOURCE, "c")
     for name, content in (("stream-ad-span", b"1-1"), ("stream-ad-span", b"2-1"), ("stream-ad-generation", b"-1")):
         headers = tuple((key, content if key == name else value) for key, value in record.headers)
         with pytest.raises(ContractError, match="score message: expected"):
@@ -131,7 +131,7 @@ def test_rows_have_a_cause() -> None:
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_broken_messages_raise_one_error(data: st.DataObject) -> None:
-    (record,) = score_messages.encode(rows_of(verdicts(3)), Span(0, 1), SOURCE, "c")
+    (record,) = score_messages.encode(rows_of(verdicts(3)), Spans(Span(0, 1)), SOURCE, "c")
     headers = list(record.headers)
     kind = data.draw(st.sampled_from(["header", "cut", "format"]))
     value = record.value

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stream_ad.core.batches import Int64Array, Judged, Keys, ScoreBatch, VerdictBatch
 from stream_ad.io import contributions, score_messages, score_rows
-from stream_ad.io.score_messages import Span
+from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition
 
 CHANNELS = ("flow", "temp")
@@ -65,7 +65,7 @@ def test_a_table_of_several_batches_is_the_tables_of_each_one_after_another(judg
 @given(judged=batches(), max_bytes=st.sampled_from([6_000, MESSAGE_BYTES]))
 def test_messages_bring_a_table_as_it_is(judged: list[Judged], max_bytes: int) -> None:
     rows = table(*judged)
-    sent = score_messages.encode(rows, Span(0, 1), Partition("readings", 3), "c", max_bytes)
+    sent = score_messages.encode(rows, Spans(Span(0, 1)), Partition("readings", 3), "c", max_bytes)
     read = pa.concat_tables([score_messages.decode(one.value, one.headers).table for one in sent])
     assert read.schema == rows.schema
     assert score_rows.as_archived(read).equals(score_rows.as_archived(rows))
@@ -96,4 +96,4 @@ def test_where_a_batch_has_no_contributions_no_row_has() -> None:
 def test_a_table_without_rows_has_all_columns() -> None:
     assert table().schema == table(Judged.of(verdicts(np.arange(3), 0), "abc")).schema
     assert table().num_rows == 0
-    assert score_messages.encode(table(), Span(0, 1), Partition("readings", 3), "c") == []
+    assert score_messages.encode(table(), Spans(Span(0, 1)), Partition("readings", 3), "c") == []

@@ -152,11 +152,11 @@ def a_scores_span(paths: list[Path]) -> None:
 
 
 def an_input_span(paths: list[Path]) -> None:
-    rewrite(paths[7], footer={"input_end": part_info(paths[7]).input_span.end + 1})
+    rewrite(paths[7], footer={"input_end": part_info(paths[7]).spans.input.end + 1})
 
 
 def a_journal_span(paths: list[Path]) -> None:
-    rewrite(paths[7], footer={"journal_end": part_info(paths[7]).journal.end + 1})
+    rewrite(paths[7], footer={"journal_end": part_info(paths[7]).spans.journal.end + 1})
 
 
 def a_generation(paths: list[Path]) -> None:
@@ -222,7 +222,7 @@ def test_a_row_of_a_journal_entry_bears_the_offset_before_the_span(tmp_path: Pat
     fleet.part([], rows_of_journal=["a"])  # before any record: offset -1
     fleet.part(["a", "b"])
     alone = fleet.part([], rows_of_journal=["a", "b"])
-    assert part_info(alone).input_span.is_empty
+    assert part_info(alone).spans.input.is_empty
     assert verify(tmp_path).gaps == ()
     rewrite(alone, footer={"journal_start": 2, "journal_end": 2})
     assert first_gap(tmp_path).what == "a hole in the journal entries"
@@ -235,7 +235,7 @@ def test_an_offset_before_the_span_needs_a_journal_entry(tmp_path: Path) -> None
 
     def change(table: pa.Table) -> pa.Table:
         offsets = np.asarray(table["offset"]).copy()
-        offsets[0] = part_info(path).input_span.start - 1
+        offsets[0] = part_info(path).spans.input.start - 1
         return table.set_column(table.column_names.index("offset"), "offset", pa.array(offsets))
 
     assert verify(tmp_path).gaps == ()

@@ -12,7 +12,7 @@ import pytest
 
 from stream_ad.core.batches import Alert, AlertKind, AlertPhase, Reason, Refused, VerdictBatch
 from stream_ad.io import alert_messages, dead_letters, score_log, score_messages
-from stream_ad.io.score_messages import Span
+from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, Record
 from tests.same import fleet
 from tests.same.command import main
@@ -53,7 +53,9 @@ class Results:
         kept = [one for number, batch in enumerate(self.archived) for one in self._messages(batch, number)]
         if kept:
             tables = [score_messages.decode(one.value, one.headers).table for one in kept]
-            score_log.write_part(folder / "scores", 0, Span(0, len(kept)), tables, START_NS, "topic", Span(0, 9), {})
+            score_log.write_part(
+                folder / "scores", 0, Span(0, len(kept)), tables, START_NS, "topic", Spans(Span(0, 9)), {}
+            )
         return folder
 
     def _messages(self, batch: VerdictBatch, number: int) -> list[Record]:

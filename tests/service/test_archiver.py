@@ -16,7 +16,8 @@ from stream_ad.errors import ConfigError, FencedError, PositionError, ScoreLogEr
 from stream_ad.io import score_exchange, score_log
 from stream_ad.io.local_log import LocalLog
 from stream_ad.io.score_compaction import compact
-from stream_ad.io.score_messages import ScoreMessage, Span, decode
+from stream_ad.io.score_messages import ScoreMessage, decode
+from stream_ad.io.spans import Span
 from stream_ad.io.transport import Partition, Record
 from stream_ad.lab.verification import verify
 from stream_ad.role_table import ARCHIVER, SCORER
@@ -93,7 +94,7 @@ class House:
         parts = self.parts(partition)
         assert self.rows(partition) == list(range(self.sent[partition]))
         assert [part.span.start for part in parts[1:]] == [part.span.end for part in parts[:-1]]
-        assert [part.input_span.start for part in parts[1:]] == [part.input_span.end for part in parts[:-1]]
+        assert [part.spans.input.start for part in parts[1:]] == [part.spans.input.end for part in parts[:-1]]
         assert {part.topic_id for part in parts} == {self.topic.topic_id}
 
 
@@ -160,7 +161,7 @@ def test_an_input_span_is_never_cut(house: House) -> None:
     role = house.archiver(part_max_rows=100)
     role._poll_records = 2  # polls end inside the span
     settle(role, 2 + count)
-    assert house.parts()[0].input_span == Span(0, 400)
+    assert house.parts()[0].spans.input == Span(0, 400)
     house.all_once()
 
 
@@ -306,7 +307,7 @@ def test_a_stopped_archiver_that_wakes_up_after_compaction_places_no_file(tmp_pa
         for now_ns in (old_ns, old_ns, time.time_ns()):
             now[0] = now_ns
             house.send()
-            wait_until(lambda: house.files() > 0 and house.parts()[-1].input_span.end == house.sent[0])
+            wait_until(lambda: house.files() > 0 and house.parts()[-1].spans.input.end == house.sent[0])
         reports = compact(tmp_path / "scores", time.time_ns() - HOUR_NS, 1_000, grace_s=0.0)
         assert [report.after for report in reports] == [1], [part.path for part in house.parts()]
         before = sorted(path.name for path in (tmp_path / "scores").rglob("*"))
@@ -314,7 +315,7 @@ def test_a_stopped_archiver_that_wakes_up_after_compaction_places_no_file(tmp_pa
         assert zombie.wait(60) == Exit.FENCED, (tmp_path / "zombie.log").read_text()
         assert sorted(path.name for path in (tmp_path / "scores").rglob("*")) == before
         house.send()
-        wait_until(lambda: house.parts()[-1].input_span.end == house.sent[0])
+        wait_until(lambda: house.parts()[-1].spans.input.end == house.sent[0])
         processes[1].send_signal(signal.SIGTERM)
         assert processes[1].wait(60) == 0
     finally:
@@ -356,7 +357,7 @@ def test_a_lost_folder_is_refused_until_a_person_gives_it_up(house: House) -> No
     settle(role)
     assert house.rows() == list(range(8, 16))  # of the messages that are left
     first = house.parts()[0]
-    assert (first.is_first, first.input_span.start) == (True, 8)
+    assert (first.is_first, first.spans.input.start) == (True, 8)
     proof = verify(folder)
     assert proof.gaps == ()
     assert not proof.chains[0].is_from_start
@@ -409,7 +410,7 @@ def test_an_archive_begins_with_a_whole_span(house: House) -> None:
     house.log.trim(Partition(TOPIC, 0), 1)  # retention cuts anywhere
     house.send()
     settle(house.archiver())
-    assert [(part.span.start, part.input_span) for part in house.parts()] == [(1, Span(400, 404))]
+    assert [(part.span.start, part.spans.input) for part in house.parts()] == [(1, Span(400, 404))]
 
 
 def test_a_topic_made_anew_is_refused(house: House) -> None:
@@ -458,7 +459,7 @@ def test_a_gap_in_the_input_is_told(house: House) -> None:
     role = house.archiver()
     settle(role)
     assert role.metrics.input_gaps._value.get() == 1
-    assert [part.input_span for part in house.parts()] == [Span(0, 4), Span(9, 13)]
+    assert [part.spans.input for part in house.parts()] == [Span(0, 4), Span(9, 13)]
 
 
 def test_a_gap_in_the_journal_is_told(house: House) -> None:
@@ -472,7 +473,7 @@ def test_a_gap_in_the_journal_is_told(house: House) -> None:
     assert role.metrics.input_gaps._value.get() == 1
     role.close()
     house.running.clear()
-    assert [part.journal for part in house.parts()] == [Span(0, 1), Span(2, 3)]
+    assert [part.spans.journal for part in house.parts()] == [Span(0, 1), Span(2, 3)]
 
 
 def test_a_part_holds_one_generation(house: House) -> None:
@@ -482,7 +483,7 @@ def test_a_part_holds_one_generation(house: House) -> None:
     settle(role)
     role.close()
     house.running.clear()
-    assert [(part.generation, part.journal, part.rows) for part in house.parts()] == [
+    assert [(part.generation, part.spans.journal, part.rows) for part in house.parts()] == [
         (0, Span(0, 1), 8),
         (1, Span(1, 2), 8),
     ]

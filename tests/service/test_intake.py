@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_ad.core.unscored import Lack, UnscoredDevice
+from stream_ad.io.spans import Place
 from stream_ad.io.transport import Partition, RawBatch
 from stream_ad.replaying import Marker
 from stream_ad.replaying.intake import (
@@ -102,7 +103,7 @@ def test_what_is_committed_comes_back_and_fits(several: list[tuple[int, dict[str
         tally.add(Intake(START_MINUTE + after, some, examples))
     devices = [UnscoredDevice(name, 0, 10**13, Lack.APART, name, 1.5) for name in names[:3]]
     plain = tally.to_plain(7, devices)
-    text = Marker("c" * 60, "t" * 40, 10**9, 5, 6, 0, "m" * 64, "m" * 64, 3, intake=plain).to_text()
+    text = Marker("c" * 60, "t" * 40, Place(10**9, 5), 6, 0, "m" * 64, "m" * 64, 3, intake=plain).to_text()
     back = Marker.from_text(text).intake
 
     assert len(text.encode()) <= 4_000

@@ -37,6 +37,7 @@ from stream_ad.io import (
     score_rows,
 )
 from stream_ad.io.recordings import Recording
+from stream_ad.io.spans import Place, Spans
 from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.lab.training import TrainingPlan, train
 from stream_ad.lab.verification import verify
@@ -232,25 +233,25 @@ class Stream:
         """Return what came out, with score rows from the scores topic, after checking that its spans chain."""
         tables = []
         stream = self.settings.stream
-        ends: dict[int, tuple[int, int, int]] = {}
-        begun: dict[int, tuple[tuple[score_messages.Span, score_messages.Span, int], int]] = {}
+        ends: dict[int, tuple[Place, int]] = {}
+        begun: dict[int, tuple[tuple[Spans, int], int]] = {}
         for partition, offset, value, headers in self.read(stream.scores_topic):
             message = score_messages.decode(value, headers)
             tables.append(message.table)
             number = partition.number
             assert message.input == Partition(stream.readings_topic, number)
-            own = (message.span, message.journal, message.generation)
-            spans, part = begun.get(number, (own, 0))
-            assert (own, message.part) == (spans, part), f"{partition} {offset}: another span inside a span"
-            (span, journal, generation), end = spans, ends.get(number, (0, 0, 0))
+            own = (message.spans, message.generation)
+            known, part = begun.get(number, (own, 0))
+            assert (own, message.part) == (known, part), f"{partition} {offset}: another span inside a span"
+            (spans, generation), (end, before) = known, ends.get(number, (Place(0, 0), 0))
             if part == 0:
-                assert (span.start, journal.start) == end[:2], f"{partition} {offset}: hole or overlap before {spans}"
-                assert generation >= end[2], f"{partition} {offset}: generation {generation} after {end[2]}"
+                assert spans.begin == end, f"{partition} {offset}: hole or overlap before {spans}"
+                assert generation >= before, f"{partition} {offset}: generation {generation} after {before}"
             if part + 1 < message.parts:
-                begun[number] = (spans, part + 1)
+                begun[number] = (known, part + 1)
             else:
                 begun.pop(number, None)
-                ends[number] = (span.end, journal.end, generation)
+                ends[number] = (spans.end, generation)
         assert not begun
         return Outcome(
             rows=rows_of(tables),
@@ -264,8 +265,7 @@ class Stream:
         for number in range(self.partitions):
             parts = score_log.parts(folder, number)
             assert [part.span.start for part in parts[1:]] == [part.span.end for part in parts[:-1]]
-            assert [part.input_span.start for part in parts[1:]] == [part.input_span.end for part in parts[:-1]]
-            assert [part.journal.start for part in parts[1:]] == [part.journal.end for part in parts[:-1]]
+            assert [part.spans.begin for part in parts[1:]] == [part.spans.end for part in parts[:-1]]
             assert sorted(part.generation for part in parts) == [part.generation for part in parts]
         return rows_of([score_log.read(folder)])
 

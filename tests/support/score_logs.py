@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
 from stream_ad.io import contributions, score_log, score_rows
-from stream_ad.io.score_messages import Span, decode, encode
+from stream_ad.io.score_messages import decode, encode
 from stream_ad.io.score_parts import PREFIX, opened
+from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition
 
 T0 = 1_767_225_600_000_000_000
@@ -70,8 +71,8 @@ class Fleet:
         scores = ScoreBatch(keys, np.zeros(n, np.uint32), np.ones_like(shares), score, shares, f"m{self.generation}")
         batch = VerdictBatch(scores, score, np.full(n, 9.0), np.zeros(n, np.bool_), np.zeros(n, np.int64))
         rows = score_rows.table([Judged.of(batch, names)], self.channels, 4 * SECOND_NS, self.partition)
-        source, span = Partition("readings", self.partition), Span(0, self.offset + 1)
-        (record,) = encode(rows, span, source, "c", 10**9)
+        source, spans = Partition("readings", self.partition), Spans(Span(0, self.offset + 1))
+        (record,) = encode(rows, spans, source, "c", 10**9)
         return decode(record.value, record.headers).table
 
     def _next(self, device: str) -> tuple[int, int]:
@@ -102,9 +103,8 @@ class Fleet:
             [table],
             T0 + hour * HOUR_NS + begun[0],
             "topic-1",
-            Span(begun[1], self.offset),
+            Spans(Span(begun[1], self.offset), Span(begun[2], self.journal)),
             {"stream": "pumps", "topic": "scores", "model_ids": f"m{self.generation}", "config_digests": "c"},
-            journal=Span(begun[2], self.journal),
             generation=self.generation,
             is_first=not self._has_parts,
         )

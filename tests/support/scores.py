@@ -9,8 +9,9 @@ import numpy as np
 
 from stream_ad.config import Settings, parse
 from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
-from stream_ad.io.score_messages import Span, encode
+from stream_ad.io.score_messages import encode
 from stream_ad.io.score_rows import table
+from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, Record
 
 CHANNELS = ("current", "pressure", "vibration")
@@ -90,10 +91,9 @@ def messages(
     source = Partition(READINGS, partition)
     return encode(
         table([Judged.of(batch, ids)], CHANNELS, 4 * STRIDE_NS, partition),
-        Span(*span),
+        Spans(Span(*span), Span(*journal)),
         source,
         "c0ffee",
         max_bytes,
-        journal=Span(*journal),
         generation=generation,
     )

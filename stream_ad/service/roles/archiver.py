@@ -19,8 +19,9 @@ from stream_ad.errors import (
     UnreachableError,
 )
 from stream_ad.io import score_exchange, score_log, score_messages
-from stream_ad.io.score_messages import ScoreMessage, Span
+from stream_ad.io.score_messages import ScoreMessage
 from stream_ad.io.score_parts import PartInfo
+from stream_ad.io.spans import Span, Spans, spans_text
 from stream_ad.io.transport import Commit, CommitOutcome, Committer, Partition, Position, RawBatch, Source, Transport
 from stream_ad.role_table import ARCHIVER
 from stream_ad.service.logs import EventLog
@@ -172,7 +173,7 @@ class Archiver:
             partition=partition,
             max_rows=self._max_rows,
             linked=start,
-            seen=None if last is None else (last.input_span.end, last.journal.end),
+            seen=None if last is None else last.spans.end,
             must_chain=start < earliest,
         )
         self.metrics.linked(partition, start)
@@ -250,14 +251,14 @@ class Archiver:
             gap = shelf.add(int(batch.offset[i]), int(batch.log_ns[i]), self._decode(batch, i))
             if gap is not None:
                 self.metrics.input_gaps.inc()
-                (expected, expected_journal), (found, found_journal) = gap
+                expected, found = gap
                 log.warning(
                     "input_gap",
                     partition=batch.partition.number,
-                    expected=expected,
-                    found=found,
-                    expected_journal=expected_journal,
-                    found_journal=found_journal,
+                    expected=expected.offset,
+                    found=found.offset,
+                    expected_journal=expected.entries,
+                    found_journal=found.entries,
                 )
         if len(batch):
             self._read_log_ns[batch.partition] = int(batch.log_ns[-1])
@@ -342,15 +343,14 @@ class Archiver:
             span.tables,
             span.first_log_ns,
             self._topic_id,
-            Span(span.begun[0], span.ended[0]),
+            Spans.between(span.begun, span.ended),
             {
                 "stream": self._stream,
                 "topic": partition.topic,
                 "model_ids": ",".join(sorted(span.models)),
                 "config_digests": ",".join(sorted(span.configs)),
             }
-            | ({"lost": score_messages.spans_text(span.lost)} if span.lost else {}),
-            journal=Span(span.begun[1], span.ended[1]),
+            | ({"lost": spans_text(span.lost)} if span.lost else {}),
             generation=span.generation,
             is_first=span.is_first,
             before_link=self._expect_ours,

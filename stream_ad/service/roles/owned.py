@@ -12,7 +12,7 @@ import numpy as np
 from stream_ad.core.batches import Alert, Judged
 from stream_ad.io import alert_messages, dead_letters, journal, score_messages, score_rows
 from stream_ad.io.journal import Entry, StartEntry
-from stream_ad.io.score_messages import Span
+from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, RawBatch, Record
 from stream_ad.replaying import LOST_KEPT, Marker, PartitionReplay, Recovery, Stepped
 from stream_ad.replaying.intake import NAMED, Tally, pieces
@@ -53,8 +53,7 @@ class Owned:
     Attributes:
         partition: of the readings.
         replay: its pipe.
-        public: the committed offset.
-        entries: journal entries that are public.
+        public: the committed place.
         checkpoint: name of the one that the last commit named.
         checkpoint_due: when to take the next one, seconds on the monotonic clock.
         pending: results that are not public.
@@ -70,13 +69,11 @@ class Owned:
         self.partition = partition
         self.replay: PartitionReplay = recovery.replay
         self.public = recovery.public
-        self.entries = recovery.entries
         self.checkpoint = recovery.checkpoint
         self.checkpoint_due = 0.0
         self.heard_at = self.look_at = time.monotonic()
         self.pending = _Pending()
-        self._span_end = recovery.span_end
-        self._span_entries = recovery.span_entries
+        self._told = recovery.told
         self._lost = list(recovery.lost)
         self._topic_id = topic_id
         self.unscored = 0
@@ -85,17 +82,19 @@ class Owned:
     @property
     def catching_up(self) -> bool:
         """Return whether input is being read whose effects are public."""
-        return self.replay.offset < self.public
+        return self.replay.offset < self.public.offset
 
     @property
     def moved(self) -> bool:
         """Return whether there is something to commit; a first start by itself is nothing to tell."""
-        return self.replay.offset > self.public or any(entry.kind != "start" for entry in self.pending.entries)
+        return self.replay.offset > self.public.offset or any(entry.kind != "start" for entry in self.pending.entries)
 
     def step(self, raw: RawBatch) -> list[Stepped]:
         """Step over records, cut where what they held is to be counted apart."""
         return [
-            stepped for piece in pieces(raw, self.replay.log_ns, self.public) for stepped in self.replay.step(piece)
+            stepped
+            for piece in pieces(raw, self.replay.log_ns, self.public.offset)
+            for stepped in self.replay.step(piece)
         ]
 
     def take(self, stepped: Stepped, raw: RawBatch | None, max_bytes: int) -> Stepped:
@@ -106,7 +105,7 @@ class Owned:
             raw: the records that gave them, None for an entry of the journal.
             max_bytes: largest payload of a dead letter.
         """
-        kept = stepped.since(self.public, self.entries)
+        kept = stepped.since(self.public)
         pending = self.pending
         if kept.intake is not None:
             self.tally.add(kept.intake)
@@ -139,11 +138,10 @@ class Owned:
             names = [channel.name for channel in replay.model.channels]
             scores = score_messages.encode(
                 score_rows.table(pending.judged, names, replay.model.window.length_ns, self.partition.number),
-                Span(self._span_end, replay.offset),
+                Spans.between(self._told, replay.place),
                 self.partition,
                 outputs.config_digest,
                 outputs.max_bytes,
-                journal=Span(self._span_entries, replay.lineage.entries),
                 generation=replay.lineage.generation,
                 lost=[Span(*lost) for lost in self._lost],
             )
@@ -168,8 +166,7 @@ class Owned:
         return Marker(
             checkpoint=checkpoint,
             topic_id=self._topic_id,
-            span_end=self.replay.offset if has_rows else self._span_end,
-            span_entries=lineage.entries if has_rows else self._span_entries,
+            told=self.replay.place if has_rows else self._told,
             entries=lineage.entries,
             generation=lineage.generation,
             model_id=lineage.model_id,
@@ -183,9 +180,9 @@ class Owned:
     def landed(self) -> None:
         """Take note that all of it is public."""
         if self.pending.rows:
-            self._span_end, self._span_entries = self.replay.offset, self.replay.lineage.entries
+            self._told = self.replay.place
             self._lost.clear()
-        self.public, self.entries = self.replay.offset, self.replay.lineage.entries
+        self.public = self.replay.place
         self.pending = _Pending()
 
     def silent_until_ns(self) -> int | None:

@@ -171,10 +171,10 @@ class Scorer:
         self.metrics.step_seconds.observe(time.monotonic() - begun)
         self._context.beat()
         if was_catching_up:
-            self.metrics.replayed_records.inc(int(np.searchsorted(raw.offset, owned.public)))
+            self.metrics.replayed_records.inc(int(np.searchsorted(raw.offset, owned.public.offset)))
             if not owned.catching_up:
                 self.metrics.replaying(owned.partition, False)
-                log.info("caught_up", partition=owned.partition.number, offset=owned.public)
+                log.info("caught_up", partition=owned.partition.number, offset=owned.public.offset)
         for stepped in results:
             self._take(owned, stepped, raw)
         self.metrics.devices(owned.partition, owned.replay.devices)
@@ -372,7 +372,7 @@ class Scorer:
             if isinstance(entry, StartEntry) and entry.lost is not None:
                 self.metrics.lost_offsets.inc(entry.lost[1] - entry.lost[0])
         owned.landed()
-        self.metrics.committed(owned.partition, owned.public)
+        self.metrics.committed(owned.partition, owned.public.offset)
         self.metrics.unscored_devices(owned.partition, owned.unscored)
         self._checkpointer.landed(owned.partition, owned.checkpoint)
         if time.monotonic() >= owned.checkpoint_due:
@@ -408,13 +408,13 @@ class Scorer:
         self.metrics.model(partition, owned.replay.lineage.model_id)
         self.metrics.replaying(partition, owned.catching_up)
         self.metrics.devices(partition, owned.replay.devices)
-        self.metrics.committed(partition, owned.public)
+        self.metrics.committed(partition, owned.public.offset)
         say = log.info if recovery.exact and not recovery.passed_over else log.warning
         say(
             "partition_gained",
             partition=partition.number,
             read_from=owned.replay.offset,
-            public=owned.public,
+            public=owned.public.offset,
             checkpoint=recovery.checkpoint,
             model_id=owned.replay.lineage.model_id,
             generation=owned.replay.lineage.generation,
@@ -459,7 +459,7 @@ class Scorer:
             # Also without results: the next owner goes on from the checkpoint that the last commit names.
             if owned.moved or self._checkpointer.newest(partition) != owned.checkpoint:
                 self._commit([owned])
-        log.info("partition_left", partition=partition.number, offset=owned.public)
+        log.info("partition_left", partition=partition.number, offset=owned.public.offset)
         self._drop(partition)
 
     def lost(self, partition: Partition) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import pyarrow as pa
 
 from stream_ad.errors import PositionError, ScoreLogError
-from stream_ad.io.score_messages import ScoreMessage, Span
+from stream_ad.io.score_messages import ScoreMessage
+from stream_ad.io.spans import Place, Span
 from stream_ad.io.transport import Partition
 
 HOUR_NS = 3_600_000_000_000
-Place: TypeAlias = tuple[int, int]
-"""A position in what results depend on: next input offset, journal entries applied."""
 
 
 @dataclass(slots=True)
@@ -109,10 +107,12 @@ class Shelf:
         if message.part and self.seen is None and not self.tail:
             return None  # of a span whose first messages were deleted before this archive began
         before = self.tail[-1][2] if self.tail else None
-        if message.part != len(self.tail) or (before is not None and _spans(before) != _spans(message)):
+        if message.part != len(self.tail) or (
+            before is not None and (before.spans, before.generation) != (message.spans, message.generation)
+        ):
             raise ScoreLogError(
                 f"{where(self.partition, offset)}: expected message {len(self.tail)} of an input span, found "
-                f"{message.part} of {message.parts} of {message.span}"
+                f"{message.part} of {message.parts} of {message.spans.input}"
             )
         self.tail.append((offset, log_ns, message))
         return self._absorb() if message.part == message.parts - 1 else None
@@ -126,12 +126,11 @@ class Shelf:
         """Move a whole input span into what grows; what does not fit there starts another part."""
         offset, log_ns, first = self.tail[0]
         gap = self._gap(first, offset)
-        begin, end = (first.span.start, first.journal.start), (first.span.end, first.journal.end)
         growing, hour = self.open, log_ns // HOUR_NS
         if growing is not None and (
             growing.hour != hour
             or growing.rows >= self.max_rows
-            or growing.ended != begin
+            or growing.ended != first.spans.begin
             or growing.generation != first.generation
             or growing.tables[0].schema != first.table.schema
         ):
@@ -143,8 +142,8 @@ class Shelf:
                 end=offset + 1,
                 hour=hour,
                 first_log_ns=log_ns,
-                begun=begin,
-                ended=end,
+                begun=first.spans.begin,
+                ended=first.spans.end,
                 generation=first.generation,
                 is_first=self.seen is None,
                 since=time.monotonic(),
@@ -153,27 +152,23 @@ class Shelf:
         for offset, _, message in self.tail:
             growing.add(message)
             growing.end = offset + 1
-        growing.ended = self.seen = end
+        growing.ended = self.seen = first.spans.end
         self.tail.clear()
         return gap
 
     def _gap(self, message: ScoreMessage, offset: int) -> tuple[Place, Place] | None:
-        expected, found = self.seen, (message.span.start, message.journal.start)
+        expected, found = self.seen, message.spans.begin
         if expected is None or expected == found:
             self.must_chain = False
             return None
         if self.must_chain:
             raise PositionError(
                 f"{where(self.partition, offset)}: the newest part holds scores up to input offset "
-                f"{expected[0]} and journal entry {expected[1]}, the earliest message left starts at {found[0]} and "
-                f"{found[1]}: messages between were deleted before they were "
+                f"{expected.offset} and journal entry {expected.entries}, the earliest message left starts at "
+                f"{found.offset} and {found.entries}: messages between were deleted before they were "
                 "archived; to go on without them give store.scores another folder"
             )
         return expected, found
-
-
-def _spans(message: ScoreMessage) -> tuple[Span, Span, int]:
-    return message.span, message.journal, message.generation
 
 
 def where(partition: Partition, offset: int) -> str:
