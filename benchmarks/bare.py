@@ -46,7 +46,7 @@ def local(path: str, topic: str, messages: int, form: str) -> tuple[float, float
     """Read a topic of the embedded log and decode each message."""
     from pathlib import Path
 
-    from stream_ad.io.local_log import LocalLog
+    from stream_ad.io.local.log import LocalLog
     from stream_ad.io.transport import Partition
 
     log = LocalLog(Path(path))

@@ -25,8 +25,8 @@ import numpy as np
 import orjson
 
 from stream_ad.io.transport import Partition, RawBatch
-from stream_ad.io.wire import Decoder
-from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series
+from stream_ad.io.wire.encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series
+from stream_ad.io.wire.readings import Decoder
 
 CHANNELS = [f"channel_{number}" for number in range(8)]
 SAMPLES = 64

@@ -16,7 +16,7 @@ import numpy as np
 def main(path: str) -> None:
     import stream_ad
     from stream_ad.io.transport import Partition, RawBatch
-    from stream_ad.io.wire import Decoder
+    from stream_ad.io.wire.readings import Decoder
 
     print(stream_ad.__file__, flush=True)
     with open(path, "rb") as file:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from benchmarks.load import SAMPLES
 from simulators import producer, scenarios
 from stream_ad.io.transport import Record, Transport
-from stream_ad.io.wire_encode import JSON_HEADERS
+from stream_ad.io.wire.encode import JSON_HEADERS
 
 PATTERNS, ROUNDS = 32, 32
 """So many different pumps, and messages of each until it begins anew, with a jump."""

@@ -24,8 +24,8 @@ from simulators import producer, scenarios
 from stream_ad import assembly
 from stream_ad.config import Settings
 from stream_ad.core.batches import Int64Array
-from stream_ad.io import alert_messages
 from stream_ad.io.transport import Partition, Record, Transport
+from stream_ad.io.wire import alerts as alert_messages
 from stream_ad.role_table import deciding_group
 
 TICK_S = 0.01

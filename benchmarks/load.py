@@ -10,9 +10,10 @@ from pathlib import Path
 from simulators import producer, recorder, scenarios
 from stream_ad.config import Settings, load
 from stream_ad.core.model import Channel, WindowShape
-from stream_ad.io import bundles, recordings
+from stream_ad.io.bundles import bundles
+from stream_ad.io.recordings import recordings
 from stream_ad.io.transport import Record, Transport
-from stream_ad.lab.training import TrainingPlan, train
+from stream_ad.training.training import TrainingPlan, train
 
 TOPIC = "bench.readings"
 DEVICES = 1_000

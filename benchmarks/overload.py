@@ -30,7 +30,8 @@ from benchmarks.watching import Sample, Sampler, growth, write_csv
 from deploy.kafka.broker import KafkaCluster
 from stream_ad import assembly
 from stream_ad.core.model import WindowShape
-from stream_ad.io import bundles, score_log
+from stream_ad.io.bundles import bundles
+from stream_ad.io.score_log import log as score_log
 
 TIMES = 10.0
 MESSAGE_SAMPLES = 2 * SAMPLES

@@ -107,7 +107,7 @@ def pipe(
             raise SystemExit("the pipe was done at once; take more messages")
         share = messages / (ended[2] - begun[2])
         wall, processor = (ended[0] - begun[0]) * share, (ended[1] - begun[1]) * share
-    from stream_ad.io import score_log
+    from stream_ad.io.score_log import log as score_log
 
     return wall, processor, score_log.read(settings.store.scores).num_rows
 

@@ -17,9 +17,9 @@ from benchmarks.load import settings_of
 from stream_ad import assembly
 from stream_ad.config import KafkaTransport, Settings
 from stream_ad.errors import ContractError
-from stream_ad.io.kafka_log import KafkaLog
-from stream_ad.io.kafka_records import close_producer, send_all
-from stream_ad.io.kafka_source import KafkaSource
+from stream_ad.io.kafka.log import KafkaLog
+from stream_ad.io.kafka.records import close_producer, send_all
+from stream_ad.io.kafka.source import KafkaSource
 from stream_ad.io.transport import Commit, CommitOutcome, Source
 from stream_ad.service import logs
 from stream_ad.service.role import Pulse, run_role, stop_on_signals

@@ -24,7 +24,7 @@ from benchmarks.load import TOPIC, make_bundle, settings_of, write_settings
 from benchmarks.service import Progress, Service, await_it
 from deploy.kafka.broker import KafkaCluster
 from stream_ad import assembly
-from stream_ad.io import checkpoints
+from stream_ad.io.state import checkpoints
 
 BAR_S = 10.0
 SETTLE_S = 0.3

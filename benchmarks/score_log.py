@@ -17,9 +17,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from stream_ad.io import score_log
-from stream_ad.io.score_rows import schema
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Span, Spans
+from stream_ad.io.wire.score_rows import schema
 
 CHANNELS = [f"c{k}" for k in range(8)]
 T0_US = 1_767_225_600_000_000

@@ -31,8 +31,8 @@ from benchmarks.service import Progress, Service, await_it
 from benchmarks.watching import Sample, Sampler, growth, write_csv
 from deploy.kafka.broker import KafkaCluster, free_ports
 from stream_ad import assembly
-from stream_ad.io import score_log
-from stream_ad.io.score_parts import follows
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.score_log.parts import follows
 
 GROWTH_BAR = 0.05
 WARM_UP = 0.25

@@ -24,9 +24,11 @@ from benchmarks.load import DEVICES, TOPIC, make_bundle, messages_of, settings_o
 from stream_ad import assembly
 from stream_ad.core.batches import Judged
 from stream_ad.core.model import Model
-from stream_ad.io import score_log, score_messages, score_rows
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, RawBatch, Record
+from stream_ad.io.wire import score_rows
+from stream_ad.io.wire import scores as score_messages
 
 COMMIT_ROWS = 5_000
 """About what a second gives: the scorer commits that often."""

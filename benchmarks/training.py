@@ -17,8 +17,8 @@ WORK = """
 import sys, time
 import numpy as np
 from stream_ad.core.model import Channel, WindowShape
-from stream_ad.io.recordings import Recording
-from stream_ad.lab.training import TrainingPlan, train
+from stream_ad.io.recordings.recordings import Recording
+from stream_ad.training.training import TrainingPlan, train
 kind, channels, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = np.random.default_rng(1)
 loads = rng.normal(size=(rows, 12)).cumsum(axis=0) * 0.05

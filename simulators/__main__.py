@@ -141,10 +141,10 @@ def _target(options: argparse.Namespace) -> tuple[Transport, str | None]:
         settings = config.load(options.config)
         return open_transport(settings), settings.stream.readings_topic
     if options.local is not None:
-        from stream_ad.io.local_log import LocalLog
+        from stream_ad.io.local.log import LocalLog
 
         return LocalLog(options.local), None
-    from stream_ad.io.kafka_log import KafkaLog
+    from stream_ad.io.kafka.log import KafkaLog
 
     return KafkaLog(options.kafka.split(",")), None
 

@@ -24,7 +24,7 @@ from stream_ad import assembly
 from stream_ad.config import Settings
 from stream_ad.core.model import Model
 from stream_ad.errors import StreamAdError
-from stream_ad.io import score_log
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.transport import Transport
 
 FOLDER = Path("demo")

@@ -17,8 +17,8 @@ from stream_ad import config
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, AlertPhase
 from stream_ad.errors import StreamAdError
-from stream_ad.io import alert_messages
 from stream_ad.io.transport import Partition, Transport
+from stream_ad.io.wire import alerts as alert_messages
 from stream_ad.role_table import deciding_group
 
 # ruff: noqa: S603 - the commands are built here

@@ -12,7 +12,7 @@ import numpy as np
 from simulators.demo_outcome import Outcome, words
 from simulators.trial import Fault, Incident
 from stream_ad.core.batches import Float64Array, Int64Array
-from stream_ad.io import contributions
+from stream_ad.io.wire import contributions
 
 NS = 1_000_000_000
 WIDTH, LEFT, RIGHT = 1_080, 84, 12

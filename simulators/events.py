@@ -12,8 +12,8 @@ from simulators.faults import FaultSpec
 from simulators.fleet import Mode, device_id
 from simulators.randomness import Randomness, Stream
 from simulators.signals import DAY_S, Signals
-from stream_ad.io import event_messages
-from stream_ad.io.event_messages import Severity
+from stream_ad.io.wire import events as event_messages
+from stream_ad.io.wire.events import Severity
 
 VISITS = (
     "Visual inspection done, no findings",

@@ -22,9 +22,9 @@ from simulators.fleet import CHANNELS, device_id
 from stream_ad.core.detectors.base import Progress, no_progress
 from stream_ad.core.model import Channel, WindowShape
 from stream_ad.errors import StreamAdError
-from stream_ad.io import bundles
-from stream_ad.io.recordings import Recording
-from stream_ad.lab.training import Trained, TrainingPlan, train
+from stream_ad.io.bundles import bundles
+from stream_ad.io.recordings.recordings import Recording
+from stream_ad.training.training import Trained, TrainingPlan, train
 
 FOLDER = Path(__file__).resolve().parents[1] / "stream_ad" / "pretrained"
 SHAPE = WindowShape(period_ns=1_000_000_000, samples=64, stride=16)

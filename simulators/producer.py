@@ -19,7 +19,7 @@ from simulators.signals import Signals, rounded
 from stream_ad.core.batches import Float64Array, Int64Array
 from stream_ad.errors import ConfigError, TopicError
 from stream_ad.io.transport import Headers, Record, Transport
-from stream_ad.io.wire_encode import ARROW_HEADERS, JSON_HEADERS, encode_arrow, encode_reading, encode_series
+from stream_ad.io.wire.encode import ARROW_HEADERS, JSON_HEADERS, encode_arrow, encode_reading, encode_series
 
 CHUNK_VALUES = 100_000
 """Samples generated at a time, over all pumps: enough that numpy's cost per call does not count."""

@@ -24,10 +24,11 @@ from stream_ad.core.thresholds.base import Threshold
 from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.core.windowing import TimeRules, Windowing
 from stream_ad.errors import AccessError, BundleDigestError, ConfigError, TopicError
-from stream_ad.io import bundles, journal
-from stream_ad.io.kafka_security import Security, read_secret, readable_by_others
+from stream_ad.io.bundles import bundles
+from stream_ad.io.kafka.security import Security, read_secret, readable_by_others
+from stream_ad.io.state import journal
 from stream_ad.io.transport import Partition, TopicInfo, Transport
-from stream_ad.io.wire import Decoder
+from stream_ad.io.wire.readings import Decoder
 
 LOCAL_MAX_RECORD_BYTES = 1_000_000
 MIN_RECORD_BYTES = 100_000
@@ -45,10 +46,10 @@ def open_transport(settings: Settings) -> Transport:
     """
     transport = settings.transport
     if isinstance(transport, KafkaTransport):
-        from stream_ad.io.kafka_internals import expect_known_version  # only streams on Kafka load the client
+        from stream_ad.io.kafka.internals import expect_known_version  # only streams on Kafka load the client
 
         expect_known_version()
-        from stream_ad.io.kafka_log import KafkaLog
+        from stream_ad.io.kafka.log import KafkaLog
 
         return KafkaLog(
             transport.servers,
@@ -60,7 +61,7 @@ def open_transport(settings: Settings) -> Transport:
             security=kafka_security(transport),
             client_options=transport.client_options,
         )
-    from stream_ad.io.local_log import LocalLog
+    from stream_ad.io.local.log import LocalLog
 
     return LocalLog(transport.path, session_timeout_s=transport.session_timeout_s)
 

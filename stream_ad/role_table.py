@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ad.errors import ConfigError
 from stream_ad.identity import group, member
-from stream_ad.io.kafka_rights import (
+from stream_ad.io.kafka.rights import (
     DESCRIBE,
     READ,
     WRITE,

@@ -26,7 +26,7 @@ def test_an_import_loads_nothing_heavy(module: str) -> None:
 
 @pytest.mark.parametrize("spec", BUILT_IN, ids=lambda spec: spec.name)
 def test_a_role_on_the_local_log_loads_neither_torch_nor_kafka(spec: RoleSpec) -> None:
-    assert loaded(f"import {spec.module}, stream_ad.io.local_log") == set()
+    assert loaded(f"import {spec.module}, stream_ad.io.local.log") == set()
 
 
 def test_the_table_of_roles_loads_no_role() -> None:

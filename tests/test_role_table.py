@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stream_ad.config import Settings, parse
-from stream_ad.io.kafka_rights import Resource
+from stream_ad.io.kafka.rights import Resource
 from stream_ad.role_table import ARCHIVER, BUILT_IN, SCORER, decider, deciding_group, needed, processes
 from tests.docs.pages import ROOT
 

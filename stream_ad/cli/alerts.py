@@ -17,8 +17,8 @@ from stream_ad.errors import ConfigError, ContractError, UnreachableError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream_ad.io.alert_messages import AlertMessage
     from stream_ad.io.transport import Partition, Transport
+    from stream_ad.io.wire.alerts import AlertMessage
 
 POLL_S = 0.2
 PATIENCE_S = 60.0
@@ -128,7 +128,7 @@ def published_alerts(transport: Transport, topic: str, follow: bool) -> Iterator
 
 def _read_on(transport: Transport, position: dict[Partition, int]) -> list[Published]:
     """Return what came since the last look, and move the positions on."""
-    from stream_ad.io.alert_messages import decode
+    from stream_ad.io.wire.alerts import decode
 
     found = []
     for partition, start in position.items():

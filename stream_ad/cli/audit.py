@@ -14,7 +14,7 @@ from stream_ad.cli.output import moment_ns, print_json
 from stream_ad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stream_ad.lab.audit import Outcome, Stretch, Tell
+    from stream_ad.proof.audit import Outcome, Stretch, Tell
 
 TELL_EVERY_S = 2.0
 
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
-    from stream_ad.io.bundle_manifest import read_manifest
-    from stream_ad.lab.audit import Audit
+    from stream_ad.io.bundles.manifest import read_manifest
+    from stream_ad.proof.audit import Audit
 
     settings = load(args.config)
     stretch = _stretch(args)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stretch(args: argparse.Namespace) -> Stretch:
-    from stream_ad.lab.audit import Stretch
+    from stream_ad.proof.audit import Stretch
 
     now_ns = time.time_ns()
     try:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "show":
         show(args.path, args.json)
         return 0
-    from stream_ad.io.bundles import verify
+    from stream_ad.io.bundles.bundles import verify
 
     lines = verify(args.path)
     if args.json:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def show(path: Path, as_json: bool) -> None:
     """Print what a bundle says of itself."""
-    from stream_ad.io.bundle_manifest import read_card, read_manifest
+    from stream_ad.io.bundles.manifest import read_card, read_manifest
 
     manifest = read_manifest(path)
     card = read_card(path)

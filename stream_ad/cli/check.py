@@ -172,8 +172,8 @@ def check_rights(transport: Transport, settings: Settings) -> Iterator[Finding]:
 
     if not isinstance(settings.transport, KafkaTransport):
         return
-    from stream_ad.io.kafka_log import KafkaLog
-    from stream_ad.io.kafka_rights import lacking
+    from stream_ad.io.kafka.log import KafkaLog
+    from stream_ad.io.kafka.rights import lacking
     from stream_ad.role_table import needed, roles
 
     if isinstance(transport, KafkaLog):
@@ -186,7 +186,7 @@ def check_rights(transport: Transport, settings: Settings) -> Iterator[Finding]:
 def check_topics(transport: Transport, settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
     """Check the topics: there, times by the log, scores and journal partitioned as the readings, sizes."""
     from stream_ad.assembly import is_growth
-    from stream_ad.io.journal import KEEP_FOR_EVER
+    from stream_ad.io.state.journal import KEEP_FOR_EVER
 
     stream = settings.stream
     try:
@@ -234,7 +234,7 @@ def check_positions(transport: Transport, settings: Settings) -> Iterator[Findin
 
 def check_readings(transport: Transport, settings: Settings) -> Iterator[Finding]:
     """Compare the newest readings with the bundle's channels; says nothing where one of them is not there."""
-    from stream_ad.io.bundle_manifest import read_manifest
+    from stream_ad.io.bundles.manifest import read_manifest
 
     try:
         manifest = read_manifest(settings.stream.bundle)
@@ -289,7 +289,7 @@ def describe_readings(settings: Settings, channels: list[str], newest: list[RawB
     """Return whether nothing of some records can be scored, and a line about them."""
     import numpy as np
 
-    from stream_ad.io.wire import Decoder
+    from stream_ad.io.wire.readings import Decoder
 
     decoder = Decoder(channels, settings.stream.devices)
     decoded = [decoder.decode(raw) for raw in newest]
@@ -317,8 +317,8 @@ def channel_names(raw: RawBatch) -> Iterator[str]:
     import orjson
     import pyarrow as pa
 
-    from stream_ad.io.wire import content_type
-    from stream_ad.io.wire_encode import ARROW
+    from stream_ad.io.wire.encode import ARROW
+    from stream_ad.io.wire.readings import content_type
 
     for value, headers in zip(raw.values, raw.headers, strict=True):
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OSError):

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         StorageError: the folder cannot be written, or the file system cannot exchange two names.
     """
     from stream_ad.config import load
-    from stream_ad.io.score_compaction import HourReport, compact
+    from stream_ad.io.score_log.compaction import HourReport, compact
 
     store = load(args.config).store
     begun = time.monotonic()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stream_ad.config import Settings
-    from stream_ad.io.dead_letters import DeadLetter
     from stream_ad.io.transport import Transport
+    from stream_ad.io.wire.dead_letters import DeadLetter
 
 POLL_S = 0.2
 PATIENCE_S = 60.0
@@ -42,7 +42,7 @@ class Placed:
     @property
     def device(self) -> str:
         """Id of the device as far as it can be made out, else the record's key."""
-        from stream_ad.io.dead_letters import device_in
+        from stream_ad.io.wire.dead_letters import device_in
 
         return self.letter.refused.device or device_in(self.letter.value, self.key)
 
@@ -152,7 +152,7 @@ def _places(transport: Transport, topic: str) -> Iterator[tuple[int, Any]]:
 
 def _read_on(transport: Transport, topic: str, position: dict[int, int]) -> list[Placed]:
     """Return what came since the last look, and move the positions on; notes are passed over."""
-    from stream_ad.io.dead_letters import RESENT_LETTER, decode
+    from stream_ad.io.wire.dead_letters import RESENT_LETTER, decode
 
     found = []
     for number, place in _places(transport, topic):
@@ -227,7 +227,7 @@ def _held_back(placed: Placed, readings: str, before: set[tuple[int, int]], with
 
 def sent_before(transport: Transport, topic: str) -> set[tuple[int, int]]:
     """Return partition and offset of the letters that were sent again, from the notes among them."""
-    from stream_ad.io.dead_letters import noted
+    from stream_ad.io.wire.dead_letters import noted
 
     found = set()
     for _, place in _places(transport, topic):
@@ -237,8 +237,8 @@ def sent_before(transport: Transport, topic: str) -> set[tuple[int, int]]:
 
 
 def _send(transport: Transport, readings: str, letters: str, chosen: list[Placed]) -> None:
-    from stream_ad.io.dead_letters import again, note
     from stream_ad.io.transport import Partition
+    from stream_ad.io.wire.dead_letters import again, note
 
     partitions = transport.topic(readings).partitions
     for start in range(0, len(chosen), BATCH):

@@ -17,7 +17,7 @@ from stream_ad.errors import ConfigError
 
 if TYPE_CHECKING:
     from stream_ad.cli.evaluate_pipe import LivePipe
-    from stream_ad.lab.evaluation import Result
+    from stream_ad.evaluation.evaluation import Result
 
 LOCAL = "local"
 
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
         RecordingError: the data set is not there.
         TrainingError, TransportError: training or the log failed.
     """
-    from stream_ad.lab import evaluation
-    from stream_ad.lab.configurations import SKAB, choose
-    from stream_ad.lab.datasets import skab
+    from stream_ad.evaluation import evaluation
+    from stream_ad.evaluation.configurations import SKAB, choose
+    from stream_ad.evaluation.datasets import skab
     from stream_ad.service import logs
 
     configurations = choose(SKAB, args.detectors)

@@ -15,16 +15,17 @@ import pyarrow as pa
 from stream_ad import assembly
 from stream_ad.config import Settings, parse
 from stream_ad.errors import DeadlineError, ScoreLogError, TransportError
-from stream_ad.io import bundles, score_log
-from stream_ad.io.producing import Form, messages
+from stream_ad.evaluation.configurations import Configuration
+from stream_ad.evaluation.datasets import Run, to_send
+from stream_ad.evaluation.evaluation import Judged
+from stream_ad.io.bundles import bundles
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.transport import Partition, Transport
-from stream_ad.lab.configurations import Configuration
-from stream_ad.lab.datasets import Run, to_send
-from stream_ad.lab.evaluation import Judged
-from stream_ad.lab.training import Trained
+from stream_ad.io.wire.producing import Form, messages
 from stream_ad.role_table import ARCHIVER, SCORER, RoleSpec
 from stream_ad.service.role import Role
 from stream_ad.service.roles.catalog import RoleContext, build
+from stream_ad.training.training import Trained
 
 PATIENCE_S = 120.0
 """A role that has not caught up with a run of a thousand rows after this long never will."""

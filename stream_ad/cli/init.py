@@ -18,7 +18,7 @@ from stream_ad.cli.send import add_recording, read_recording
 from stream_ad.errors import ConfigError, RecordingError, StorageError
 
 if TYPE_CHECKING:
-    from stream_ad.io.recordings import Description, Recording
+    from stream_ad.io.recordings.recordings import Description, Recording
 
 LINE_WIDTH, NOTE_WIDTH = 100, 240
 CHANNEL_LINES, NOTE_LINES = 5, 7
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
         StorageError: the file cannot be written.
     """
     from stream_ad.config import parse
-    from stream_ad.io.recordings import describe
-    from stream_ad.io.sentinel_search import sentinel_notes
+    from stream_ad.io.recordings.recordings import describe
+    from stream_ad.io.recordings.sentinel_search import sentinel_notes
 
     out: Path = args.out or args.config
     if out.exists() and not args.force:
@@ -151,7 +151,7 @@ def settings_text(name: str, origin: str, found: Description) -> str:
 
 def summary(out: Path, name: str, found: Description, recording: Recording) -> dict[str, object]:
     """Return what was found, for programs."""
-    from stream_ad.lab.remarks import remarks
+    from stream_ad.training.remarks import remarks
 
     return {
         "settings": str(out),
@@ -178,7 +178,7 @@ def summary(out: Path, name: str, found: Description, recording: Recording) -> d
 
 def tell(args: argparse.Namespace, out: Path, found: Description, recording: Recording) -> None:
     """Print what was found and what comes next."""
-    from stream_ad.lab.remarks import remarks
+    from stream_ad.training.remarks import remarks
 
     layout = recording.layout.name if recording.layout else "?"
     print(f"{args.recording}: {found.rows:,} rows, devices: {found.devices:,} ({layout} layout)")

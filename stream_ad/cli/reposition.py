@@ -100,7 +100,7 @@ def archiver_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
     Its offset is an alarm: parts decide where it goes on. So only one beyond the newest part is wrong, and it can be
     put back as long as the topic has all that comes after that part: those scores are filed again.
     """
-    from stream_ad.io import score_log
+    from stream_ad.io.score_log import log as score_log
     from stream_ad.io.transport import Partition
     from stream_ad.role_table import ARCHIVER
 
@@ -140,7 +140,7 @@ def archiver_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
 
 
 def _is_given_up(settings: Settings, number: int, committed: int) -> bool:
-    from stream_ad.io import score_log
+    from stream_ad.io.score_log import log as score_log
     from stream_ad.service.roles.archiver import GIVEN_UP
 
     return score_log.has_line(settings.store.scores / GIVEN_UP, f"{number} {committed}")

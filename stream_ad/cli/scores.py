@@ -84,7 +84,7 @@ def load_device(folder: Path, device: str, last_ns: int | None) -> DeviceScores:
     """
     import numpy as np
 
-    from stream_ad.io import score_log
+    from stream_ad.io.score_log import log as score_log
 
     table = score_log.read(folder, device)
     if table.num_rows == 0:
@@ -100,7 +100,7 @@ def _device_scores(device: str, table: Any) -> DeviceScores:
     import numpy as np
 
     from stream_ad.cli.score_plot import DeviceScores
-    from stream_ad.io import contributions
+    from stream_ad.io.wire import contributions
 
     def floats(name: str) -> Any:
         return table[name].to_numpy(zero_copy_only=False).astype(np.float64)
@@ -268,7 +268,7 @@ def _present(channels: tuple[str, ...], parts: list[float]) -> dict[str, float] 
 
 def _nobody(folder: Path, device: str) -> str:
     """Return why there are no rows, with ids that look alike."""
-    from stream_ad.io import score_log
+    from stream_ad.io.score_log import log as score_log
 
     ids = score_log.newest_devices(folder, PARTS_SEARCHED)
     if not ids:

@@ -15,9 +15,9 @@ from stream_ad.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
     from stream_ad.config import Settings
-    from stream_ad.io.producing import Message
-    from stream_ad.io.recordings import Recording
+    from stream_ad.io.recordings.recordings import Recording
     from stream_ad.io.transport import Transport
+    from stream_ad.io.wire.producing import Message
 
 PARTITIONS = 4
 """For a topic that is made here: a few, so that scorers can be added later."""
@@ -104,8 +104,8 @@ def read_recording(args: argparse.Namespace, zone: str | None = None, stream: st
         RecordingError: it cannot be read.
     """
     from stream_ad.core.names import paired
-    from stream_ad.io.layouts import Layout
-    from stream_ad.io.recordings import read
+    from stream_ad.io.recordings.layouts import Layout
+    from stream_ad.io.recordings.recordings import read
 
     layout = Layout.parse(args.layout) if args.layout else None
     keep = [*filter(None, [getattr(args, "channels", None)]), *getattr(args, "counter", [])]
@@ -151,8 +151,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
-    from stream_ad.io.producing import without_long_ids
-    from stream_ad.io.wire_json import MAX_DEVICE_LENGTH
+    from stream_ad.io.wire.json import MAX_DEVICE_LENGTH
+    from stream_ad.io.wire.producing import without_long_ids
 
     if args.loop and args.shift_to_now and (args.speed is None or args.speed > 1):
         raise ConfigError(
@@ -237,8 +237,8 @@ def send(transport: Transport, topic: str, recording: Recording, args: argparse.
 
 def planned(recording: Recording, args: argparse.Namespace) -> Iterator[Message]:
     """Yield the messages in order, again and again with --loop."""
-    from stream_ad.io.producing import Form, messages
-    from stream_ad.io.recordings import describe
+    from stream_ad.io.recordings.recordings import describe
+    from stream_ad.io.wire.producing import Form, messages
 
     form = Form(args.format or ("series" if args.speed is None else "json"))
     first_ns, last_ns = int(recording.event_ns[0]), int(recording.event_ns[-1])

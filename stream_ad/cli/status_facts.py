@@ -12,10 +12,12 @@ from stream_ad.cli.status_intake import IntakeStatus, look_at
 from stream_ad.cli.status_roles import RoleStatus, ask
 from stream_ad.config import Settings
 from stream_ad.errors import PositionError, StorageError, TopicError
-from stream_ad.io import checkpoints, journal, score_log, score_messages
-from stream_ad.io.journal import Entry, GrowthEntry, StartEntry
 from stream_ad.io.newest import newest_record as newest_record
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.state import checkpoints, journal
+from stream_ad.io.state.journal import Entry, GrowthEntry, StartEntry
 from stream_ad.io.transport import Headers, Partition, Position, Transport
+from stream_ad.io.wire import scores as score_messages
 from stream_ad.replaying import Marker
 from stream_ad.replaying.standing import VERB, position_fault
 from stream_ad.role_table import ARCHIVER, RoleSpec, decider, deciding_group, roles

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.config import load
     from stream_ad.core.model import grid_differences
     from stream_ad.errors import BundleMismatchError
-    from stream_ad.io import control_messages
+    from stream_ad.io.wire import control as control_messages
 
     settings = load(args.config)
     name = str(args.bundle)

@@ -20,7 +20,7 @@ from stream_ad.errors import ConfigError, RecordingError, TrainingError
 
 if TYPE_CHECKING:
     from stream_ad.core.model import Channel, WindowShape
-    from stream_ad.io.recordings import Recording
+    from stream_ad.io.recordings.recordings import Recording
 
 DETECTOR = "pca"
 MAX_NAME, MAX_IGNORED = 500, 10_000
@@ -86,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from stream_ad.config import load
     from stream_ad.core.model import WindowShape
-    from stream_ad.io import bundles
-    from stream_ad.lab.remarks import remarks
-    from stream_ad.lab.shaping import Obstacle, choose
-    from stream_ad.lab.training import TrainingPlan, train
+    from stream_ad.io.bundles import bundles
+    from stream_ad.training.remarks import remarks
+    from stream_ad.training.shaping import Obstacle, choose
+    from stream_ad.training.training import TrainingPlan, train
 
     check(args)
 
@@ -164,7 +164,7 @@ def check(args: argparse.Namespace) -> None:
 
 def period_ns(args: argparse.Namespace, recording: Recording) -> int:
     """Return the step of the grid: as stated, else the recording's median."""
-    from stream_ad.io.recordings import describe
+    from stream_ad.io.recordings.recordings import describe
 
     return _duration_ns("--period", args.period) if args.period else describe(recording).period_ns
 

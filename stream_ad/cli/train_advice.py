@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stream_ad.lab.shaping import Obstacle
+    from stream_ad.training.shaping import Obstacle
 
 
 def advice(args: argparse.Namespace, obstacle: Obstacle) -> str:

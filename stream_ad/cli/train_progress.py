@@ -12,8 +12,8 @@ from stream_ad.cli.output import duration_text
 from stream_ad.errors import TrainingError
 
 if TYPE_CHECKING:
-    from stream_ad.io.recordings import Recording
-    from stream_ad.lab.shaping import Choice
+    from stream_ad.io.recordings.recordings import Recording
+    from stream_ad.training.shaping import Choice
 
 TOLD_S = 5.0
 """A shorter training is not worth a line."""
@@ -28,7 +28,7 @@ def tell_cost(recording: Recording, choice: Choice) -> None:
         ConfigError: detector or setting are unknown.
         TrainingError: it would need more memory than there is.
     """
-    from stream_ad.lab.cost import estimate, memory_of_this_machine
+    from stream_ad.training.cost import estimate, memory_of_this_machine
 
     cost, most = estimate(recording, choice.windows, choice.plan), memory_of_this_machine()
     if cost.memory > most:

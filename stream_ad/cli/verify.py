@@ -16,9 +16,9 @@ from stream_ad.cli.output import duration_text, print_json
 if TYPE_CHECKING:
     from stream_ad.config import Settings
     from stream_ad.io.spans import Span
-    from stream_ad.lab.audit import Outcome
-    from stream_ad.lab.tail import Tail
-    from stream_ad.lab.verification import Chain, Progress, Proof
+    from stream_ad.proof.audit import Outcome
+    from stream_ad.proof.tail import Tail
+    from stream_ad.proof.verification import Chain, Progress, Proof
 
 TELL_EVERY_S = 2.0
 NAMED = 10
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
         StorageError: the folder cannot be read.
     """
     from stream_ad.config import load
-    from stream_ad.io.score_exchange import is_unfinished
-    from stream_ad.lab.verification import verify
+    from stream_ad.io.score_log.exchange import is_unfinished
+    from stream_ad.proof.verification import verify
 
     folder = args.folder if args.folder is not None else load(args.config).store.scores
     proof = verify(folder, _teller(), args.trimmed)
@@ -139,9 +139,9 @@ def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
     """
     from stream_ad.assembly import open_transport
     from stream_ad.cli.audit import teller
-    from stream_ad.lab.alert_ledger import AlertLedger
-    from stream_ad.lab.audit import Audit, Stretch
-    from stream_ad.lab.tail import read_tail
+    from stream_ad.proof.audit import Audit, Stretch
+    from stream_ad.proof.ledger import AlertLedger
+    from stream_ad.proof.tail import read_tail
 
     store = settings.store.model_copy(update={"scores": folder})
     settings = settings.model_copy(update={"store": store})

@@ -17,9 +17,9 @@ import numpy as np
 from stream_ad.core.batches import Reason, Refused
 from stream_ad.core.pipeline import StepResult
 from stream_ad.core.unscored import Lack, UnscoredDevice
-from stream_ad.io.dead_letters import device_in
 from stream_ad.io.transport import RawBatch
-from stream_ad.io.wire_rows import Decoded
+from stream_ad.io.wire.dead_letters import device_in
+from stream_ad.io.wire.rows import Decoded
 
 MINUTE_NS = 60_000_000_000
 MINUTES = 10

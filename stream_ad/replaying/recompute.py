@@ -11,9 +11,9 @@ from stream_ad.assembly import Models, config_digest, fingerprint, with_config
 from stream_ad.config import Settings
 from stream_ad.core.model import Model
 from stream_ad.errors import CheckpointError, ContractError, PositionError, StorageError
-from stream_ad.io import checkpoints, journal
-from stream_ad.io.journal import CloseEntry, Entry, StartEntry
 from stream_ad.io.spans import Place
+from stream_ad.io.state import checkpoints, journal
+from stream_ad.io.state.journal import CloseEntry, Entry, StartEntry
 from stream_ad.io.transport import Partition, RawBatch, Transport
 from stream_ad.replaying.lineage import Lineage
 from stream_ad.replaying.replay import PartitionReplay, Stepped, empty_lineage

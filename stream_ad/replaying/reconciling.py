@@ -13,8 +13,8 @@ from math import nan
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, AlertPhase
 from stream_ad.errors import ContractError
-from stream_ad.io import alert_messages
 from stream_ad.io.transport import Partition, Transport
+from stream_ad.io.wire import alerts as alert_messages
 
 REASON = (
     "the state was started again (other settings, another bundle or lost input); if the trouble goes on a new "

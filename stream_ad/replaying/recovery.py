@@ -23,9 +23,9 @@ from stream_ad.config import Settings
 from stream_ad.core.batches import Alert
 from stream_ad.core.model import WindowShape
 from stream_ad.errors import BundleError, CheckpointError, ContractError, JournalError, PositionError, StorageError
-from stream_ad.io import checkpoints, journal
-from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
 from stream_ad.io.spans import Place
+from stream_ad.io.state import checkpoints, journal
+from stream_ad.io.state.journal import CloseEntry, Entry, StartEntry, SwapEntry
 from stream_ad.io.transport import Partition, Position, Transport
 from stream_ad.replaying.lineage import Lineage, Marker
 from stream_ad.replaying.reconciling import endings, open_alerts

@@ -16,9 +16,9 @@ from stream_ad.core.model import Model
 from stream_ad.core.pipeline import StepResult
 from stream_ad.core.unscored import UnscoredDevice
 from stream_ad.errors import ContractError
-from stream_ad.io.journal import CloseEntry, Entry, GrowthEntry, StartEntry, SwapEntry
-from stream_ad.io.local_records import partition_of
+from stream_ad.io.local.records import partition_of
 from stream_ad.io.spans import Place
+from stream_ad.io.state.journal import CloseEntry, Entry, GrowthEntry, StartEntry, SwapEntry
 from stream_ad.io.transport import RawBatch
 from stream_ad.replaying.intake import Intake, intake_of
 from stream_ad.replaying.lineage import Lineage

@@ -12,11 +12,15 @@ from dataclasses import dataclass, replace
 
 from stream_ad.config import Settings
 from stream_ad.errors import ContractError, JournalError, OffsetsError, PositionError, StorageError, TopicError
-from stream_ad.io import alert_messages, checkpoints, dead_letters, journal, score_log, score_messages
-from stream_ad.io.journal import Entry, StartEntry, SwapEntry
 from stream_ad.io.newest import newest_record
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Place
+from stream_ad.io.state import checkpoints, journal
+from stream_ad.io.state.journal import Entry, StartEntry, SwapEntry
 from stream_ad.io.transport import Partition, Position, RawBatch, Transport
+from stream_ad.io.wire import alerts as alert_messages
+from stream_ad.io.wire import dead_letters
+from stream_ad.io.wire import scores as score_messages
 from stream_ad.replaying.lineage import LOST_KEPT, Marker
 from stream_ad.role_table import deciding_group
 

@@ -10,7 +10,7 @@ from stream_ad.assembly import fingerprint
 from stream_ad.config import Settings
 from stream_ad.core.batches import Arrays
 from stream_ad.errors import DeadlineError, StorageError, TransportError
-from stream_ad.io import checkpoints
+from stream_ad.io.state import checkpoints
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying import PartitionReplay
 from stream_ad.service.logs import EventLog

@@ -17,9 +17,9 @@ from stream_ad.errors import (
     StreamAdError,
     TransportError,
 )
-from stream_ad.io import control_messages
-from stream_ad.io.control_messages import SwapCommand
 from stream_ad.io.transport import Partition, Transport
+from stream_ad.io.wire import control as control_messages
+from stream_ad.io.wire.control import SwapCommand
 from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ScorerMetrics
 

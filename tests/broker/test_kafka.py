@@ -24,8 +24,8 @@ from stream_ad.errors import (
     TransportError,
     UnreachableError,
 )
-from stream_ad.io.kafka_log import KafkaLog
-from stream_ad.io.kafka_source import KafkaSource
+from stream_ad.io.kafka.log import KafkaLog
+from stream_ad.io.kafka.source import KafkaSource
 from stream_ad.io.transport import Commit, CommitOutcome, Partition, Position, RawBatch, Record, Source
 
 pytestmark = pytest.mark.broker

@@ -8,7 +8,7 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
 from deploy.kafka.broker import KafkaCluster
-from stream_ad.io.kafka_log import KafkaLog
+from stream_ad.io.kafka.log import KafkaLog
 from stream_ad.io.transport import Commit, CommitOutcome, Partition, Position, Record
 from tests.chaos.cluster import java_hash
 from tests.support.e2e import LONG_S, wait_until

@@ -17,8 +17,8 @@ import pytest
 from kafka import errors as kafka_errors
 
 from stream_ad.errors import AccessError, FencedError, StreamAdError
-from stream_ad.io.kafka_log import KafkaLog
-from stream_ad.io.kafka_source import KafkaSource
+from stream_ad.io.kafka.log import KafkaLog
+from stream_ad.io.kafka.source import KafkaSource
 from stream_ad.io.transport import Commit, Committer, Partition, Position, Record
 from tests.support.e2e import wait_until
 from tests.support.kafka_proxy import EVER, Act, Api, Proxied, Rule, behind_proxy

@@ -12,8 +12,8 @@ import pytest
 
 from stream_ad.errors import PositionError, ScoreLogError, StreamAdError
 from stream_ad.identity import group
-from stream_ad.io import kafka_source
-from stream_ad.io.kafka_log import KafkaLog
+from stream_ad.io.kafka import source as kafka_source
+from stream_ad.io.kafka.log import KafkaLog
 from stream_ad.io.transport import Partition, Record
 from stream_ad.service.roles.archiver import Archiver
 from stream_ad.service.roles.scorer import Scorer

@@ -22,11 +22,11 @@ from stream_ad.cli.check import Finding, findings
 from stream_ad.cli.main import main
 from stream_ad.errors import AccessError, ConfigError, StreamAdError, UnreachableError
 from stream_ad.identity import group
-from stream_ad.io import kafka_clients
-from stream_ad.io.kafka_clients import Manager
-from stream_ad.io.kafka_log import KafkaLog
-from stream_ad.io.kafka_rights import Right
-from stream_ad.io.kafka_security import Security
+from stream_ad.io.kafka import clients as kafka_clients
+from stream_ad.io.kafka.clients import Manager
+from stream_ad.io.kafka.log import KafkaLog
+from stream_ad.io.kafka.rights import Right
+from stream_ad.io.kafka.security import Security
 from stream_ad.io.transport import Record
 from stream_ad.role_table import role as role_of
 from stream_ad.service.role import Exit

@@ -13,7 +13,7 @@ from kafka.admin import MemberToRemove
 
 from stream_ad.errors import FencedError
 from stream_ad.identity import group, member
-from stream_ad.io import score_log
+from stream_ad.io.score_log import log as score_log
 from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
 from tests.support.roles import archive_all, kill, open_archiver, open_scorer, work_off
 

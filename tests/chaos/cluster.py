@@ -12,7 +12,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from deploy.kafka.broker import KafkaCluster
 from stream_ad.errors import TransportError
-from stream_ad.io.kafka_clients import KafkaClients
+from stream_ad.io.kafka.clients import KafkaClients
 from tests.chaos.schedule import Aim
 
 BROKERS = 3

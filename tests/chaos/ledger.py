@@ -17,8 +17,8 @@ from simulators.producer import simulate
 from simulators.scenarios import Scenario
 from simulators.scenarios import parse as scenario
 from stream_ad.errors import TransportError
-from stream_ad.io.kafka_clients import KafkaClients
-from stream_ad.io.kafka_records import close_producer
+from stream_ad.io.kafka.clients import KafkaClients
+from stream_ad.io.kafka.records import close_producer
 from stream_ad.io.transport import Record
 from tests.support.e2e import START_MS
 

@@ -15,10 +15,13 @@ import pyarrow.parquet as pq
 
 from stream_ad.assembly import Models, load_model
 from stream_ad.identity import group
-from stream_ad.io import alert_messages, contributions, dead_letters, score_log, score_messages, score_rows
-from stream_ad.io.score_parts import follows
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.score_log.parts import follows
 from stream_ad.io.spans import Place, Spans
 from stream_ad.io.transport import Partition
+from stream_ad.io.wire import alerts as alert_messages
+from stream_ad.io.wire import contributions, dead_letters, score_rows
+from stream_ad.io.wire import scores as score_messages
 from stream_ad.replaying import Marker, Recomputing
 from tests.support.e2e import Stream, digest_of
 

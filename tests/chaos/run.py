@@ -11,7 +11,8 @@ from pathlib import Path
 
 from stream_ad.assembly import ensure_topics
 from stream_ad.identity import group, member
-from stream_ad.io import journal, score_log
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.state import journal
 from stream_ad.io.transport import Partition
 from tests.chaos import ledger, proof, schedule
 from tests.chaos.cluster import Cluster

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stream_ad.io.score_messages import decode
+from stream_ad.io.wire.scores import decode
 from tests.chaos import ledger
 from tests.chaos.ledger import Entry
 from tests.chaos.proof import Codes, Compared, matrix

@@ -12,7 +12,7 @@ from typing import Any
 from kafka import errors as kafka_errors
 
 from stream_ad.errors import TransportError
-from stream_ad.io.kafka_clients import KafkaClients
+from stream_ad.io.kafka.clients import KafkaClients
 
 EVERY_S = 0.2
 

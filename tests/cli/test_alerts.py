@@ -13,9 +13,9 @@ import pytest
 
 from stream_ad.cli.main import main
 from stream_ad.core.batches import Alert, AlertKind, AlertPhase
-from stream_ad.io.alert_messages import encode
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Partition, Record
+from stream_ad.io.wire.alerts import encode
 
 TOPIC = "sensor.alerts.v1"
 START_NS = 1_767_225_600_000_000_000

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stream_ad.cli.main import main
-from stream_ad.io import bundles
-from tests.io.test_bundles import MODEL, windows
+from stream_ad.io.bundles import bundles
+from tests.io.bundles.test_bundles import MODEL, windows
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from stream_ad.cli.check import describe_folder, port_free
 from stream_ad.cli.main import main
 from stream_ad.errors import ConfigError
-from stream_ad.io import bundles
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.bundles import bundles
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Record
-from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series
+from stream_ad.io.wire.encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series
 from stream_ad.service.metrics import RoleMetrics
 from stream_ad.service.probes import Probes
 from tests.support.pipelines import CHANNELS, signal, small_model

@@ -9,9 +9,9 @@ import pytest
 from stream_ad.cli.main import main
 from stream_ad.cli.output import duration_s, duration_text, moment_ns
 from stream_ad.cli.scores import find_incidents, load_device
-from stream_ad.io import score_log
-from stream_ad.io.score_messages import decode
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Span, Spans
+from stream_ad.io.wire.scores import decode
 from tests.support.scores import CHANNELS, START_NS, STRIDE_NS, messages, verdicts
 
 ROWS = 200

@@ -18,7 +18,7 @@ from stream_ad.assembly import config_digest, kafka_security, open_transport
 from stream_ad.cli.check import findings
 from stream_ad.config import KafkaTransport, Settings, load
 from stream_ad.errors import ConfigError
-from stream_ad.io.kafka_clients import KafkaClients
+from stream_ad.io.kafka.clients import KafkaClients
 from tests.support import certificates
 
 SECRET = "Xyzzy-plugh-6502"

@@ -17,10 +17,10 @@ from stream_ad.cli import send
 from stream_ad.cli.main import build_parser, main
 from stream_ad.cli.send import paced, planned, read_recording, read_speed, shift_to
 from stream_ad.config import load
-from stream_ad.io.local_log import LocalLog
-from stream_ad.io.producing import Message
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Partition, Record
-from stream_ad.io.wire import Decoder
+from stream_ad.io.wire.producing import Message
+from stream_ad.io.wire.readings import Decoder
 
 SECOND = 10**9
 START_NS = 1_583_748_873 * SECOND

@@ -22,8 +22,8 @@ from stream_ad.cli.main import main
 from stream_ad.cli.status_facts import Lag, Status, lag_of, newest_record, take
 from stream_ad.cli.status_judged import Limits, is_lagging, warnings
 from stream_ad.errors import ConfigError
-from stream_ad.io import checkpoints
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.local.log import LocalLog
+from stream_ad.io.state import checkpoints
 from stream_ad.io.transport import Partition, Record
 from stream_ad.service.probes import Probes
 from stream_ad.service.roles.archiver import Archiver

@@ -11,7 +11,7 @@ import pytest
 from stream_ad.assembly import ensure_topics
 from stream_ad.cli.main import main
 from stream_ad.core.model import Model
-from stream_ad.io import bundles
+from stream_ad.io.bundles import bundles
 from stream_ad.io.transport import Partition
 from tests.crashes.conftest import make_stream, other_bundle, pump_bundle
 from tests.support.e2e import Process, Stream, fleet_records, train_bundle, wait_until

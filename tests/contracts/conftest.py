@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Partition, Transport
 
 if TYPE_CHECKING:
-    from stream_ad.io.kafka_log import KafkaLog
+    from stream_ad.io.kafka.log import KafkaLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Backend:
     def open(self) -> LocalLog | KafkaLog:
         if self.kind == "local":
             return LocalLog(Path(self.address), session_timeout_s=self.session_timeout_s, timeout_s=5.0)
-        from stream_ad.io.kafka_log import KafkaLog
+        from stream_ad.io.kafka.log import KafkaLog
 
         return KafkaLog(self.address.split(","), session_timeout_s=self.session_timeout_s, request_timeout_s=5.0)
 

@@ -12,9 +12,9 @@ from stream_ad.core.batches import Float64Array
 from stream_ad.core.detectors import catalog
 from stream_ad.core.model import Channel, Model, WindowShape
 from stream_ad.core.scoring import Scoring
-from stream_ad.io.recordings import Recording
-from stream_ad.lab.training import TrainingPlan, train
-from stream_ad.lab.windows import cut_windows
+from stream_ad.io.recordings.recordings import Recording
+from stream_ad.training.training import TrainingPlan, train
+from stream_ad.training.windows import cut_windows
 from tests.contracts.test_detectors import FOREIGN, QUICK, install
 from tests.field.signals import CHANNELS, machine
 from tests.support.rays import along, directions, forms, returns_under

@@ -20,8 +20,8 @@ from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.base import Calibration
 from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.errors import ContractError
-from stream_ad.lab.normalising import assumed, fit, smallest_steps
-from stream_ad.lab.windows import Windows
+from stream_ad.training.normalising import assumed, fit, smallest_steps
+from stream_ad.training.windows import Windows
 from tests.support.pipelines import fleet_log, small_model, small_pipeline
 
 MODEL = small_model()

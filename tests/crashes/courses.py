@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from stream_ad.identity import group
-from stream_ad.io.bundles import load
+from stream_ad.io.bundles.bundles import load
 from stream_ad.io.transport import Partition, Record
 from stream_ad.replaying import Marker
 from tests.crashes.dying import Life, Lives

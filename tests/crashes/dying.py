@@ -28,8 +28,8 @@ from tests.crashes.steps import STEPS, arm
 
 WARM = (
     "stream_ad.cli.run",
-    "stream_ad.io.kafka_log",
-    "stream_ad.io.local_log",
+    "stream_ad.io.kafka.log",
+    "stream_ad.io.local.log",
     "stream_ad.service.roles.archiver",
     "stream_ad.service.roles.scorer",
     "stream_ad.service.supervisor",

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from stream_ad.io import journal
+from stream_ad.io.state import journal
 from stream_ad.io.transport import CommitOutcome
 
 BOTH = ("local", "kafka")
 LOCAL, KAFKA = ("local",), ("kafka",)
 
 COMMITTERS = {
-    "local": "stream_ad.io.local_members:LocalCommitter",
-    "kafka": "stream_ad.io.kafka_commit:KafkaCommitter",
+    "local": "stream_ad.io.local.members:LocalCommitter",
+    "kafka": "stream_ad.io.kafka.commit:KafkaCommitter",
 }
 SCORER = "stream_ad.service.roles.scorer:Scorer"
 ARCHIVER = "stream_ad.service.roles.archiver:Archiver"
 CHECKPOINTER = "stream_ad.service.checkpointer:Checkpointer"
-CHECKPOINTS = "stream_ad.io.checkpoints"
-SCORE_LOG = "stream_ad.io.score_log"
+CHECKPOINTS = "stream_ad.io.state.checkpoints"
+SCORE_LOG = "stream_ad.io.score_log.log"
 PRODUCER = "kafka:KafkaProducer"
 TRANSACTIONS = "kafka.producer.transaction_manager"
 
@@ -95,15 +95,15 @@ SCORER_STEPS = {
     "polled": Step(f"{SCORER}._step"),
     "stepped": Step(f"{SCORER}._step", after=True),
     "commit begun": Step("{committer}.commit"),
-    "records inserted": Step("stream_ad.io.local_records:insert", after=True, inside="{committer}.commit", on=LOCAL),
-    "position set": Step("stream_ad.io.local_groups:set_position", after=True, inside="{committer}.commit", on=LOCAL),
-    "commit asked (SQLite)": Step("stream_ad.io.local_file:LogFile._commit", inside="{committer}.commit", on=LOCAL),
+    "records inserted": Step("stream_ad.io.local.records:insert", after=True, inside="{committer}.commit", on=LOCAL),
+    "position set": Step("stream_ad.io.local.groups:set_position", after=True, inside="{committer}.commit", on=LOCAL),
+    "commit asked (SQLite)": Step("stream_ad.io.local.file:LogFile._commit", inside="{committer}.commit", on=LOCAL),
     "commit done (SQLite)": Step(
-        "stream_ad.io.local_file:LogFile._commit", after=True, inside="{committer}.commit", on=LOCAL
+        "stream_ad.io.local.file:LogFile._commit", after=True, inside="{committer}.commit", on=LOCAL
     ),
-    "transaction begun": Step("stream_ad.io.kafka_commit:send_all", on=KAFKA),
-    "records handed over": Step(f"{PRODUCER}.flush", inside="stream_ad.io.kafka_commit:send_all", on=KAFKA),
-    "records sent": Step("stream_ad.io.kafka_commit:send_all", after=True, on=KAFKA),
+    "transaction begun": Step("stream_ad.io.kafka.commit:send_all", on=KAFKA),
+    "records handed over": Step(f"{PRODUCER}.flush", inside="stream_ad.io.kafka.commit:send_all", on=KAFKA),
+    "records sent": Step("stream_ad.io.kafka.commit:send_all", after=True, on=KAFKA),
     "offsets asked": Step(f"{TRANSACTIONS}:AddOffsetsToTxnHandler.handle_response", on=KAFKA),
     "offsets sent": Step(f"{PRODUCER}.send_offsets_to_transaction", after=True, on=KAFKA),
     "commit asked": Step("kafka.net.compat:KafkaNetClient.send", after=True, only=is_end_txn, on=KAFKA),
@@ -135,8 +135,8 @@ SCORER_STEPS = {
     "leaving, checkpointed": Step(f"{CHECKPOINTER}.take_now", after=True, leaving=True),
     "leaving, committed": Step("{committer}.commit", after=True, inside=f"{SCORER}.leaving", leaving=True),
     "leaving, not released": Step(f"{SCORER}.leaving", after=True, leaving=True),
-    "group left": Step("stream_ad.io.local_groups:leave", after=True, leaving=True, on=LOCAL),
-    "group left (Kafka)": Step("stream_ad.io.kafka_log:KafkaLog.remove_member", after=True, leaving=True, on=KAFKA),
+    "group left": Step("stream_ad.io.local.groups:leave", after=True, leaving=True, on=LOCAL),
+    "group left (Kafka)": Step("stream_ad.io.kafka.log:KafkaLog.remove_member", after=True, leaving=True, on=KAFKA),
     "source closed": Step("{committer}.close", leaving=True),
 }
 """In the order of a life; what is public is read again after a death between a commit and its checkpoint."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 from kafka import errors as kafka_errors
 
-from stream_ad.io.local_file import LogFile
+from stream_ad.io.local.file import LogFile
 from stream_ad.service.role import Exit
 from stream_ad.service.roles.scorer import MAX_REJECTIONS
 from tests.crashes.courses import Course

@@ -21,12 +21,14 @@ from stream_ad.core.model import Model
 from stream_ad.core.quality import Quality
 from stream_ad.errors import PositionError
 from stream_ad.identity import group
-from stream_ad.io import alert_messages, checkpoints, journal, score_log
-from stream_ad.io.journal import CloseEntry, Entry, StartEntry, SwapEntry
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.local.log import LocalLog
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.state import checkpoints, journal
+from stream_ad.io.state.journal import CloseEntry, Entry, StartEntry, SwapEntry
 from stream_ad.io.transport import Partition
-from stream_ad.lab.alert_ledger import AlertLedger
-from stream_ad.lab.audit import Audit, Stretch
+from stream_ad.io.wire import alerts as alert_messages
+from stream_ad.proof.audit import Audit, Stretch
+from stream_ad.proof.ledger import AlertLedger
 from stream_ad.replaying import Marker, Recomputing
 from stream_ad.service.roles.scorer import Scorer
 from tests.support.e2e import LONG_S, Stream, fleet_records, train_bundle, wait_until

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stream_ad.cli.main import main
-from stream_ad.io import score_log
+from stream_ad.io.score_log import log as score_log
 from tests.crashes.courses import Course
 from tests.crashes.dying import Lives
 from tests.crashes.steps import BOTH, START_OVER_STEPS, STEPS

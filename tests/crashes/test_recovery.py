@@ -18,9 +18,10 @@ from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
 from stream_ad.errors import PositionError
 from stream_ad.identity import group
-from stream_ad.io import checkpoints, journal, score_log
-from stream_ad.io.journal import StartEntry, SwapEntry
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.local.log import LocalLog
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.state import checkpoints, journal
+from stream_ad.io.state.journal import StartEntry, SwapEntry
 from stream_ad.io.transport import Partition, Record
 from stream_ad.replaying import Recomputing
 from stream_ad.service.roles.scorer import Scorer

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad.io import checkpoints
+from stream_ad.io.state import checkpoints
 from stream_ad.service.roles.scorer import Scorer
 from tests.support.e2e import SEPARATOR, Stream, assert_same, fleet_records, wait_until
 from tests.support.roles import archive_all, kill, open_scorer, work_off

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from stream_ad.config import parse
-from stream_ad.io.kafka_rights import Resource, lacking
+from stream_ad.io.kafka.rights import Resource, lacking
 from stream_ad.role_table import BUILT_IN, RoleSpec, needed
 from tests.docs.pages import ROOT
 

@@ -21,11 +21,13 @@ from stream_ad.core.batches import Reason
 from stream_ad.core.model import Channel
 from stream_ad.core.quality import Quality
 from stream_ad.errors import ConfigError, PositionError, TopicError
-from stream_ad.io import bundles, dead_letters, score_messages
-from stream_ad.io.dead_letters import DeadLetter
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.bundles import bundles
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Headers, Partition, Record
-from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series, encode_series_at
+from stream_ad.io.wire import dead_letters
+from stream_ad.io.wire import scores as score_messages
+from stream_ad.io.wire.dead_letters import DeadLetter
+from stream_ad.io.wire.encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series, encode_series_at
 from tests.support.e2e import SEPARATOR, START_MS, STRIDE, Process, Stream, digest_of
 from tests.support.pipelines import signal, small_model
 from tests.support.roles import archive_all, open_scorer, work_off

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stream_ad.errors import TransportError
-from stream_ad.io import checkpoints
+from stream_ad.io.state import checkpoints
 from stream_ad.io.transport import Partition
 from stream_ad.service.roles import archiver as archiving
 from tests.support.e2e import LONG_S, Stream, fleet_records, wait_until

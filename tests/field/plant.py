@@ -172,7 +172,7 @@ def _scored(settings: Settings, transport: Transport) -> bool:
 
 
 def _archived(settings: Settings, transport: Transport) -> bool:
-    from stream_ad.io import score_log
+    from stream_ad.io.score_log import log as score_log
 
     for place in _places(transport, settings.stream.scores_topic):
         start, end = transport.bounds(place)

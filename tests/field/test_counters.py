@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from stream_ad.core.quality import Quality
-from stream_ad.io import bundles
+from stream_ad.io.bundles import bundles
 from tests.field.plant import Plant
 from tests.field.signals import CHANNELS, machine, stamp
 

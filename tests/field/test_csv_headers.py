@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stream_ad.io import tables
-from stream_ad.io.bundle_manifest import read_manifest
-from stream_ad.io.recordings import Recording, read
+from stream_ad.io.bundles.manifest import read_manifest
+from stream_ad.io.recordings import tables
+from stream_ad.io.recordings.recordings import Recording, read
 from tests.field.plant import Plant
 from tests.field.signals import stamp
 
@@ -119,8 +119,8 @@ def test_where_a_file_is_cut_into_pieces_changes_nothing(
 ) -> None:
     path = plant.file("r.csv", TEXTS[name])
     whole = read(path)
-    monkeypatch.setattr("stream_ad.io.csv_text.HEAD_CHARACTERS", 64)
-    monkeypatch.setattr("stream_ad.io.csv_text.HEAD_LINES", 200)
+    monkeypatch.setattr("stream_ad.io.recordings.csv_text.HEAD_CHARACTERS", 64)
+    monkeypatch.setattr("stream_ad.io.recordings.csv_text.HEAD_LINES", 200)
     monkeypatch.setattr(tables, "BLOCK_BYTES", 100)
 
     assert read(path).notes == whole.notes

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from stream_ad.io.recordings import read
+from stream_ad.io.recordings.recordings import read
 from tests.field.plant import Plant
 
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stream_ad.errors import RecordingError
-from stream_ad.io.recordings import Recording, read
+from stream_ad.io.recordings.recordings import Recording, read
 from tests.field.plant import Plant
 
 START = datetime(2026, 3, 25, 8)

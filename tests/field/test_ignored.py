@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from stream_ad import assembly
-from stream_ad.io import bundles
-from stream_ad.io.bundle_manifest import read_manifest
+from stream_ad.io.bundles import bundles
+from stream_ad.io.bundles.manifest import read_manifest
 from stream_ad.io.transport import Partition
-from stream_ad.io.wire_encode import ARROW_HEADERS, JSON_HEADERS, encode_arrow, encode_reading, encode_series
+from stream_ad.io.wire.encode import ARROW_HEADERS, JSON_HEADERS, encode_arrow, encode_reading, encode_series
 from stream_ad.pretrained import FOLDER
 from tests.field.plant import Plant
 from tests.field.signals import CHANNELS, csv_lines, machine

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from stream_ad.core.model import Channel, WindowShape
-from stream_ad.io.labels import is_label, to_marks
-from stream_ad.io.layouts import Layout
-from stream_ad.io.recordings import read
-from stream_ad.lab.windows import cut_windows
+from stream_ad.io.recordings.labels import is_label, to_marks
+from stream_ad.io.recordings.layouts import Layout
+from stream_ad.io.recordings.recordings import read
+from stream_ad.training.windows import cut_windows
 from tests.field.plant import Plant
 from tests.field.signals import CHANNELS, machine, stamp
 

@@ -11,10 +11,11 @@ import pytest
 
 from stream_ad.core.batches import Float64Array
 from stream_ad.core.quality import Quality
-from stream_ad.io import bundles, recordings
+from stream_ad.io.bundles import bundles
+from stream_ad.io.recordings import recordings
 from stream_ad.io.transport import Partition, RawBatch
-from stream_ad.io.wire import Decoder
-from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series
+from stream_ad.io.wire.encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series
+from stream_ad.io.wire.readings import Decoder
 from tests.field.plant import Plant
 from tests.field.signals import machine, stamp
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from stream_ad.cli.main import main
-from stream_ad.io.kafka_log import KafkaLog
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.kafka.log import KafkaLog
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Partition
 from tests.support.e2e import Stream, fleet_records
 from tests.support.roles import archive_all, kill, open_scorer, work_off

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad.io.bundle_manifest import ChannelPart, read_manifest
-from stream_ad.io.layouts import Layout
-from stream_ad.io.recordings import read
+from stream_ad.io.bundles.manifest import ChannelPart, read_manifest
+from stream_ad.io.recordings.layouts import Layout
+from stream_ad.io.recordings.recordings import read
 from tests.field.plant import Plant
 from tests.field.signals import csv_lines, machine, stamp
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from stream_ad.io import recordings, tables
+from stream_ad.io.recordings import recordings, tables
 from tests.field.plant import Plant
 from tests.field.signals import machine, stamp
 

@@ -11,12 +11,13 @@ import pytest
 
 from stream_ad.cli.main import main
 from stream_ad.errors import RightsError
-from stream_ad.io import journal, score_messages
-from stream_ad.io.journal import GrowthEntry
-from stream_ad.io.kafka_log import KafkaLog
-from stream_ad.io.local_log import LocalLog
-from stream_ad.io.local_records import partition_of
+from stream_ad.io.kafka.log import KafkaLog
+from stream_ad.io.local.log import LocalLog
+from stream_ad.io.local.records import partition_of
+from stream_ad.io.state import journal
+from stream_ad.io.state.journal import GrowthEntry
 from stream_ad.io.transport import Partition, Record
+from stream_ad.io.wire import scores as score_messages
 from tests.support.e2e import Stream, fleet_records, wait_until
 from tests.support.roles import archive_all, kill, open_archiver, open_scorer, work_off
 

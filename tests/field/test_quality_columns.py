@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stream_ad.io.layouts import Layout
-from stream_ad.io.quality_columns import judge
-from stream_ad.io.recordings import Recording, read
+from stream_ad.io.recordings.layouts import Layout
+from stream_ad.io.recordings.quality_columns import judge
+from stream_ad.io.recordings.recordings import Recording, read
 from tests.field.plant import Plant
 from tests.field.signals import stamp
 

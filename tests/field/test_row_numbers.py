@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stream_ad.io.bundle_manifest import read_manifest
-from stream_ad.io.recordings import read
+from stream_ad.io.bundles.manifest import read_manifest
+from stream_ad.io.recordings.recordings import read
 from tests.field.plant import Plant
 from tests.field.signals import CHANNELS, machine, stamp
 

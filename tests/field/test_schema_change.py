@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from stream_ad.io import score_log
+from stream_ad.io.score_log import log as score_log
 from tests.field.plant import Plant
 from tests.field.signals import CHANNELS, csv_lines, machine
 from tests.support.score_logs import as_format_1

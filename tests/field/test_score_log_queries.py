@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad.io import score_log
+from stream_ad.io.score_log import log as score_log
 from tests.field.plant import Plant
 from tests.support.score_logs import Fleet, as_format_1
 

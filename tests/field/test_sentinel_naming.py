@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_ad.io.sentinel_search import find_sentinels, sentinel_notes
+from stream_ad.io.recordings.sentinel_search import find_sentinels, sentinel_notes
 from tests.field.plant import Plant
 from tests.field.signals import CHANNELS, csv_lines, machine
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.field.plant import Plant
-from tests.io.time_texts import UNITS, counted
+from tests.io.recordings.times.time_texts import UNITS, counted
 
 START_S = int(datetime(2026, 3, 2, 8, tzinfo=UTC).timestamp())
 NS = 10**9

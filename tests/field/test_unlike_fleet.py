@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from stream_ad.core.quality import Quality
-from stream_ad.lab.normalising import fit
-from stream_ad.lab.windows import Windows
+from stream_ad.training.normalising import fit
+from stream_ad.training.windows import Windows
 from tests.field.plant import Plant
 from tests.field.signals import CHANNELS, csv_lines, machine
 

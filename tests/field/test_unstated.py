@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream_ad.io.layouts import Layout
-from stream_ad.io.recordings import read
+from stream_ad.io.recordings.layouts import Layout
+from stream_ad.io.recordings.recordings import read
 from tests.field.plant import Plant
 from tests.field.signals import stamp
 

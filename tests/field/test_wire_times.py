@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from stream_ad.core.batches import Reason, Refused
-from stream_ad.io import dead_letters
 from stream_ad.io.transport import Headers, Partition, RawBatch
-from stream_ad.io.wire import Decoded, Decoder
-from stream_ad.io.wire_encode import ARROW_HEADERS
+from stream_ad.io.wire import dead_letters
+from stream_ad.io.wire.encode import ARROW_HEADERS
+from stream_ad.io.wire.readings import Decoded, Decoder
 from tests.field.plant import Plant
 from tests.field.signals import CHANNELS, csv_lines, machine
 

@@ -34,23 +34,20 @@ from stream_ad.errors import (
     PositionError,
     RecordingError,
 )
-from stream_ad.io import (
-    alert_messages,
-    bundle_files,
-    bundles,
-    checkpoints,
-    control_messages,
-    dead_letters,
-    event_messages,
-    journal,
-    recordings,
-    score_messages,
-)
-from stream_ad.io.bundle_manifest import LIMITS, MANIFEST, Manifest, read_manifest
+from stream_ad.io.bundles import bundles
+from stream_ad.io.bundles import files as bundle_files
+from stream_ad.io.bundles.manifest import LIMITS, MANIFEST, Manifest, read_manifest
+from stream_ad.io.recordings import recordings
 from stream_ad.io.spans import Place
+from stream_ad.io.state import checkpoints, journal
 from stream_ad.io.transport import Headers, Partition, RawBatch
-from stream_ad.io.wire import Decoder
-from stream_ad.io.wire_encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series, encode_series_at
+from stream_ad.io.wire import alerts as alert_messages
+from stream_ad.io.wire import control as control_messages
+from stream_ad.io.wire import dead_letters
+from stream_ad.io.wire import events as event_messages
+from stream_ad.io.wire import scores as score_messages
+from stream_ad.io.wire.encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series, encode_series_at
+from stream_ad.io.wire.readings import Decoder
 from stream_ad.replaying import Marker
 from tests.support.pipelines import small_model
 from tests.support.scores import messages, verdicts

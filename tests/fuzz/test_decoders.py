@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_ad.errors import PositionError
-from stream_ad.io.wire_arrow import decode_table
-from stream_ad.io.wire_encode import encode_arrow
-from stream_ad.io.wire_json import Unreadable
+from stream_ad.io.wire.arrow import decode_table
+from stream_ad.io.wire.encode import encode_arrow
+from stream_ad.io.wire.json import Unreadable
 from stream_ad.replaying import Marker
 from tests.fuzz import run
 from tests.fuzz.mutations import mutated

@@ -1,6 +1,6 @@
 """A corpus of bundles made to harm: each is refused as a `BundleError`, soon, in bounded memory, and no more happens.
 
-Beside `tests/io/test_bundles.py`, which has the plain refusals. Each bundle is loaded in a process with a limit on its
+Beside `tests/io/bundles/test_bundles.py`, which has the plain refusals. Each bundle is loaded in a process with a limit on its
 address space, under an audit hook that ends it when code is run, anything is written or a file outside the bundle is
 opened. Digests and model id are made right again, as an attacker would.
 """
@@ -25,14 +25,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_ad.io.bundle_manifest import CALIBRATION, CARD, MANIFEST, PROBE, WEIGHTS
+from stream_ad.io.bundles.manifest import CALIBRATION, CARD, MANIFEST, PROBE, WEIGHTS
 from tests.fuzz.targets import bundle_folder, reseal
 
 LOADER = textwrap.dedent("""
     import json, os, resource, sys, time
     from pathlib import Path
     from stream_ad.errors import BundleError
-    from stream_ad.io import bundles, bundle_manifest
+    from stream_ad.io.bundles import bundles
+    from stream_ad.io.bundles import manifest as bundle_manifest
 
     bundles.load(Path(sys.argv[1]))  # a sound one: everything that is imported on use is now
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]) << 20,) * 2)

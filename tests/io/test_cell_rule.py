@@ -18,14 +18,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_ad.io import json_text, recordings
+from stream_ad.io import json_text
 from stream_ad.io.cell_rule import BAD, LARGEST, MISSING, number_of
 from stream_ad.io.cells import to_float
-from stream_ad.io.producing import Form, messages
-from stream_ad.io.recordings import Recording
+from stream_ad.io.recordings import recordings
+from stream_ad.io.recordings.recordings import Recording
 from stream_ad.io.transport import Headers, Partition, RawBatch
-from stream_ad.io.wire import Decoder
-from stream_ad.io.wire_encode import ARROW_HEADERS
+from stream_ad.io.wire.encode import ARROW_HEADERS
+from stream_ad.io.wire.producing import Form, messages
+from stream_ad.io.wire.readings import Decoder
 
 T0 = 1_772_438_400_000
 CHANNELS = ("flow", "temp")

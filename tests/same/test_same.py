@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from stream_ad.core.batches import Alert, AlertKind, AlertPhase, Reason, Refused, VerdictBatch
-from stream_ad.io import alert_messages, dead_letters, score_log, score_messages
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, Record
+from stream_ad.io.wire import alerts as alert_messages
+from stream_ad.io.wire import dead_letters
+from stream_ad.io.wire import scores as score_messages
 from tests.same import fleet
 from tests.same.command import main
 from tests.same.outcome import FLAGS, REASONS

@@ -13,13 +13,14 @@ import pytest
 
 from stream_ad.config import parse
 from stream_ad.errors import ConfigError, FencedError, PositionError, ScoreLogError
-from stream_ad.io import score_exchange, score_log
-from stream_ad.io.local_log import LocalLog
-from stream_ad.io.score_compaction import compact
-from stream_ad.io.score_messages import ScoreMessage, decode
+from stream_ad.io.local.log import LocalLog
+from stream_ad.io.score_log import exchange as score_exchange
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.score_log.compaction import compact
 from stream_ad.io.spans import Span
 from stream_ad.io.transport import Partition, Record
-from stream_ad.lab.verification import verify
+from stream_ad.io.wire.scores import ScoreMessage, decode
+from stream_ad.proof.verification import verify
 from stream_ad.role_table import ARCHIVER, SCORER
 from stream_ad.service.role import Exit
 from stream_ad.service.roles import archiver as module

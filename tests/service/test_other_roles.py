@@ -15,7 +15,7 @@ import pytest
 from stream_ad.cli.main import main
 from stream_ad.config import Settings, load, parse
 from stream_ad.errors import ConfigError
-from stream_ad.io.kafka_rights import lacking
+from stream_ad.io.kafka.rights import lacking
 from stream_ad.role_table import BUILT_IN, address_of, names, needed, processes, role, roles, section
 from stream_ad.service.roles.catalog import RoleContext, build
 from stream_ad.service.supervisor import supervisor

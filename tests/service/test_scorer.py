@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 
 from stream_ad.config import LocalTransport
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Partition
 from tests.crashes.conftest import make_stream, pump_bundle
 from tests.support.e2e import Stream, fleet_records

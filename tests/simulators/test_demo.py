@@ -13,7 +13,7 @@ import pytest
 from simulators import scenarios
 from simulators.demo_stage import SETTINGS, DemoError, Program, as_toml, fresh_folder
 from stream_ad import config
-from stream_ad.io import score_log
+from stream_ad.io.score_log import log as score_log
 
 SHORT = ("--devices", "12", "--duration", "1300", "--speed", "130")
 """Level shift, drop-out and noise of pumps 4, 7 and 9, in ten seconds."""

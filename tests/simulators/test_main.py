@@ -11,7 +11,7 @@ import pytest
 
 from simulators.__main__ import main
 from simulators.fleet import CHANNELS
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Partition
 
 STREAM = """

@@ -19,10 +19,10 @@ from stream_ad.core.batches import Float64Array
 from stream_ad.core.model import Model
 from stream_ad.core.scoring import Scoring
 from stream_ad.errors import ConfigError
-from stream_ad.io import bundles
-from stream_ad.io.recordings import Recording
-from stream_ad.lab.training import train
-from stream_ad.lab.windows import cut_windows
+from stream_ad.io.bundles import bundles
+from stream_ad.io.recordings.recordings import Recording
+from stream_ad.training.training import train
+from stream_ad.training.windows import cut_windows
 from tests.support.rays import along, directions, forms, returns_under
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,10 +20,10 @@ from simulators.producer import CATCH_UP, Message, ensure_topics, message_count,
 from simulators.producer import unpaced as unpaced_batches
 from simulators.scenarios import Scenario
 from stream_ad.errors import ConfigError, TopicError
-from stream_ad.io import event_messages
-from stream_ad.io.local_log import LocalLog
+from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Partition
-from stream_ad.io.wire_encode import ARROW, CONTENT_TYPE
+from stream_ad.io.wire import events as event_messages
+from stream_ad.io.wire.encode import ARROW, CONTENT_TYPE
 
 START_MS = 1_767_600_000_000
 SMALL = Scenario(

@@ -45,7 +45,7 @@ def test_the_first_of_several_incidents_gives_the_delay() -> None:
 
 def test_a_trial_counts_by_kind_and_repeats_itself() -> None:
     from stream_ad import pretrained
-    from stream_ad.io import bundles
+    from stream_ad.io.bundles import bundles
 
     scenario = scenarios.load("demo").changed(devices=9, duration_s=1_250)
     model = bundles.load(pretrained.path("pump-autoencoder"))

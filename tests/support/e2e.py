@@ -26,22 +26,18 @@ from simulators.scenarios import parse as scenario
 from stream_ad.assembly import Models, open_transport
 from stream_ad.config import Settings, load
 from stream_ad.core.model import Channel, WindowShape
-from stream_ad.io import (
-    alert_messages,
-    bundles,
-    contributions,
-    dead_letters,
-    journal,
-    score_log,
-    score_messages,
-    score_rows,
-)
-from stream_ad.io.recordings import Recording
+from stream_ad.io.bundles import bundles
+from stream_ad.io.recordings.recordings import Recording
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Place, Spans
+from stream_ad.io.state import journal
 from stream_ad.io.transport import Partition, Record, Transport
-from stream_ad.lab.training import TrainingPlan, train
-from stream_ad.lab.verification import verify
+from stream_ad.io.wire import alerts as alert_messages
+from stream_ad.io.wire import contributions, dead_letters, score_rows
+from stream_ad.io.wire import scores as score_messages
+from stream_ad.proof.verification import verify
 from stream_ad.replaying import Marker, Recomputing
+from stream_ad.training.training import TrainingPlan, train
 
 START_MS = 1_767_225_600_000
 SECOND_NS = 1_000_000_000

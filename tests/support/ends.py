@@ -13,7 +13,7 @@ from importlib import import_module
 
 from stream_ad.cli.main import entry
 
-WARM = ("stream_ad.cli.verify", "stream_ad.lab.verification", "stream_ad.config", "stream_ad.io.score_exchange")
+WARM = ("stream_ad.cli.verify", "stream_ad.proof.verification", "stream_ad.config", "stream_ad.io.score_log.exchange")
 """Imported once; none of them starts a thread."""
 
 

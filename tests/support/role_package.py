@@ -13,7 +13,7 @@ SPECS = '''
 from pydantic import PositiveFloat
 
 from stream_ad.config import Section
-from stream_ad.io.kafka_rights import READ, group_right, topic_right
+from stream_ad.io.kafka.rights import READ, group_right, topic_right
 from stream_ad.role_table import RoleSpec
 
 

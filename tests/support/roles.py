@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stream_ad.io import bundles, control_messages
+from stream_ad.io.bundles import bundles
+from stream_ad.io.wire import control as control_messages
 from stream_ad.service.roles import archiver, scorer
 from stream_ad.service.roles.archiver import Archiver
 from stream_ad.service.roles.catalog import RoleContext

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
-from stream_ad.io import contributions, score_log, score_rows
-from stream_ad.io.score_messages import decode, encode
-from stream_ad.io.score_parts import PREFIX, opened
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.score_log.parts import PREFIX, opened
 from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition
+from stream_ad.io.wire import contributions, score_rows
+from stream_ad.io.wire.scores import decode, encode
 
 T0 = 1_767_225_600_000_000_000
 """2026-01-01, a full hour."""

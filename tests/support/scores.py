@@ -9,10 +9,10 @@ import numpy as np
 
 from stream_ad.config import Settings, parse
 from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
-from stream_ad.io.score_messages import encode
-from stream_ad.io.score_rows import table
 from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, Record
+from stream_ad.io.wire.score_rows import table
+from stream_ad.io.wire.scores import encode
 
 CHANNELS = ("current", "pressure", "vibration")
 STRIDE_NS = 16_000_000_000

@@ -18,11 +18,13 @@ from stream_ad.errors import (
     StorageError,
     UnreachableError,
 )
-from stream_ad.io import score_exchange, score_log, score_messages
-from stream_ad.io.score_messages import ScoreMessage
-from stream_ad.io.score_parts import PartInfo
+from stream_ad.io.score_log import exchange as score_exchange
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.score_log.parts import PartInfo
 from stream_ad.io.spans import Span, Spans, spans_text
 from stream_ad.io.transport import Commit, CommitOutcome, Committer, Partition, Position, RawBatch, Source, Transport
+from stream_ad.io.wire import scores as score_messages
+from stream_ad.io.wire.scores import ScoreMessage
 from stream_ad.role_table import ARCHIVER
 from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ArchiverMetrics

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from stream_ad.core.batches import Alert, Judged
-from stream_ad.io import alert_messages, dead_letters, journal, score_messages, score_rows
-from stream_ad.io.journal import Entry, StartEntry
 from stream_ad.io.spans import Span, Spans
+from stream_ad.io.state import journal
+from stream_ad.io.state.journal import Entry, StartEntry
 from stream_ad.io.transport import Partition, RawBatch, Record
+from stream_ad.io.wire import alerts as alert_messages
+from stream_ad.io.wire import dead_letters, score_rows
+from stream_ad.io.wire import scores as score_messages
 from stream_ad.replaying import LOST_KEPT, Marker, PartitionReplay, Recovery, Stepped
 from stream_ad.replaying.intake import NAMED, Tally, pieces
 

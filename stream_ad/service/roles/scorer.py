@@ -13,8 +13,7 @@ from stream_ad import assembly
 from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
 from stream_ad.errors import ConfigError, DeadlineError, TransportError, UnreachableError
-from stream_ad.io import score_messages
-from stream_ad.io.journal import DEVICES_NAMED, CloseEntry, GrowthEntry, StartEntry, SwapEntry
+from stream_ad.io.state.journal import DEVICES_NAMED, CloseEntry, GrowthEntry, StartEntry, SwapEntry
 from stream_ad.io.transport import (
     HOLD,
     Commit,
@@ -27,6 +26,7 @@ from stream_ad.io.transport import (
     Source,
     Transport,
 )
+from stream_ad.io.wire import scores as score_messages
 from stream_ad.replaying import Marker, Stepped, recover
 from stream_ad.replaying.standing import expect_position
 from stream_ad.role_table import SCORER

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from stream_ad.errors import PositionError, ScoreLogError
-from stream_ad.io.score_messages import ScoreMessage
 from stream_ad.io.spans import Place, Span
 from stream_ad.io.transport import Partition
+from stream_ad.io.wire.scores import ScoreMessage
 
 HOUR_NS = 3_600_000_000_000
 

@@ -1,0 +1,1 @@
+"""Apache Kafka; the only modules that see kafka-python."""

@@ -1,0 +1,460 @@
+"""Sources on Kafka: static members of a consumer group.
+
+What is relied on in kafka-python 3, and what is not:
+
+- Joining and rebalancing happen only inside `consumer.poll`, on the client's own thread while the caller waits;
+  heartbeats go on by themselves. The listener here pauses new partitions, writes the event down and raises: `poll`
+  then ends before the next JoinGroup, and the owner is called on the caller's thread.
+- A cooperative rebalance first revokes, in a generation in which nobody else holds the partition, and gives it away
+  in the next one, which cannot begin before this member polls again. So `Owner.leaving` after a planned hand-over
+  runs while the generation is valid and the partition still nobody else's: its last commit lands.
+- From a JoinGroup to the poll that takes its answer no heartbeats are sent: poll more often than the session time-out.
+- Fetches name a topic by its name: see `kafka_topic`.
+- A member that lost its generation may not rejoin in the same process (stale claims would give a partition to two
+  members): `Owner.lost`, FencedError, and the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import MemberToRemove
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+
+from stream_ad.errors import ContractError, FencedError, UnreachableError
+from stream_ad.io.kafka.clients import ask_offsets
+from stream_ad.io.kafka.errors import meaning, translated, translating
+from stream_ad.io.kafka.records import raw_batch
+from stream_ad.io.kafka.topic import TopicWatch
+from stream_ad.io.transport import HOLD, HOLD_S, Owner, Partition, Position, RawBatch
+
+if TYPE_CHECKING:
+    from stream_ad.io.kafka.log import KafkaLog
+
+
+VERDICT_BEATS = 3.0
+"""Heartbeats' time in which the group's opinion of us is known: the wait for one, and a search for the coordinator."""
+
+DEALT_S = 2.0
+"""After a deal, or a look at who has what, until the next look at it."""
+TOPIC_EVERY_S = 1.0
+"""How often the identity of the topic is asked for, at least."""
+
+
+class RebalancedError(Exception):
+    """Ends `consumer.poll` after a rebalance; never leaves this module."""
+
+
+def _without_rebalances(record: logging.LogRecord) -> bool:
+    """Keep kafka-python from logging our way out of its poll as a listener that failed."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], RebalancedError)
+
+
+class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
+    """Writes down what the group decides; called on the client's thread."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, list[TopicPartition]]] = []
+        self.consumer: KafkaConsumer | None = None
+        self.is_closing = False
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Hold new partitions until their owner says where to start."""
+        consumer = self.consumer
+        for tp in assigned:
+            if consumer is not None:
+                consumer.pause(tp)
+                # Any position will do: without one, poll would look for a committed one and fail where there is none.
+                consumer.seek(tp, 0)
+        self._note("gained", assigned)
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Planned: the group waits for us."""
+        self._note("leaving", revoked)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        """Unplanned: others may own them already. Raising keeps the client from joining again."""
+        self._note("lost", lost)
+
+    def _note(self, kind: str, partitions: Iterable[TopicPartition]) -> None:
+        if self.is_closing:
+            return
+        found = sorted(partitions)
+        if found:
+            self.events.append((kind, found))
+            raise RebalancedError(kind)
+
+
+class FinishedJoin:
+    """A join that ended between two polls, shown to the client as one that can still be waited for.
+
+    The client throws the result of such a join away and sends another JoinGroup: members whose polls are short then
+    rebalance for as long as chance wants.
+    """
+
+    is_done = False
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def add_callback(self, function: Any) -> None:
+        """Call with the result, at once."""
+        self._task.add_callback(function)
+
+    def add_errback(self, function: Any) -> None:
+        """Call with the error, at once."""
+        self._task.add_errback(function)
+
+
+def owners_in(description: Mapping[str, Any], topic: str) -> dict[Partition, str]:
+    """Return the member that has each partition of a topic.
+
+    Args:
+        description: of one group, as the admin client gives it.
+        topic: which partitions are asked for.
+
+    Raises:
+        kafka.errors.KafkaError: the broker's answer was an error; a group that does not exist is none.
+    """
+    if description["error"] is not None:
+        code = re.match(r"\[Error (\d+)\]", description["error"])  # all that the client leaves of it
+        kind = kafka_errors.for_code(int(code[1])) if code else kafka_errors.UnknownError
+        if kind is kafka_errors.GroupIdNotFoundError:
+            return {}
+        raise kind(description["error"])
+    owners: dict[Partition, str] = {}
+    for member in description["members"]:
+        name = member["group_instance_id"] or member["member_id"]
+        assigned = member["member_assignment"]
+        # Empty bytes while the group deals its partitions anew.
+        for entry in assigned["assigned_partitions"] if isinstance(assigned, Mapping) else ():
+            if entry["topic"] == topic:
+                owners |= {Partition(topic, number): name for number in entry["partitions"]}
+    return owners
+
+
+class KafkaSource:
+    """A static member of a consumer group; implements `transport.Source`.
+
+    `close` takes the member out of its group, so that scaling down does not wait for the session time-out; a process
+    that dies is waited for.
+
+    Args:
+        log: the log that made it.
+        topic: what is read.
+        group: the consumer group.
+        owner: told of partitions that come and go.
+        member: `group.instance.id`.
+    """
+
+    def __init__(self, log: KafkaLog, topic: str, group: str, owner: Owner, member: str) -> None:
+        self.group = group
+        self.member = member
+        self._log = log
+        self.topic = topic
+        self.topic_id = log.topic_id(topic)
+        self._owner = owner
+        self._where = f"{group}/{member} on {log.clients.where}"
+        self._positions: dict[TopicPartition, int] = {}
+        self._held: dict[TopicPartition, float] = {}
+        self._dealt = 0
+        self._dealt_at = time.monotonic()
+        self._is_undealt = False
+        self._is_closed = False
+        self._has_joined = False
+        self._answered_at = time.monotonic()
+        self._listener = Listener()
+        logger = logging.getLogger("kafka.coordinator.consumer")
+        if _without_rebalances not in logger.filters:
+            logger.addFilter(_without_rebalances)
+        session_ms = round(1_000 * log.session_timeout_s)
+        heartbeat_ms = min(1_000, session_ms // 3)
+        self._heartbeat_s = heartbeat_ms / 1_000
+        self.consumer = log.clients.open_consumer(
+            group,
+            group_instance_id=member,
+            client_id=f"stream-ad.{member}",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=heartbeat_ms,
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+        )
+        self._listener.consumer = self.consumer
+        self.consumer.subscribe([topic], listener=self._listener)
+        self._watch = TopicWatch(
+            self.consumer._cluster, topic, self.topic_id, self._where, wait_s=log.request_timeout_s
+        )
+        try:
+            # A leader that joins before it knows the topic's partitions gives none to anybody, sometimes for good.
+            self._probe()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def poll(self, max_records: int, wait_s: float) -> Sequence[RawBatch]:
+        """Return committed records of the owned partitions; see `transport.Source.poll`.
+
+        Raises:
+            FencedError: another process joined as this member, or the partitions were lost: end the process.
+            UnreachableError: no broker answered for about the request time-out.
+            PositionError: the offset to read is no longer retained, or the topic was deleted and made anew.
+        """
+        if self._is_closed:
+            raise ContractError(f"{self._where}: the source is closed")
+        if max_records < 1:
+            raise ContractError(f"max_records: expected at least 1, found {max_records}")
+        deadline = time.monotonic() + wait_s
+        while True:
+            self._follow_group()
+            records: Mapping[TopicPartition, Sequence[Any]] = {}
+            left_ms = max(0.0, 1_000 * (deadline - time.monotonic()))
+            self._keep_join()
+            try:
+                records = self.consumer.poll(timeout_ms=left_ms, max_records=max_records)
+            except kafka_errors.KafkaError as error:
+                if not isinstance(error.__cause__, RebalancedError):
+                    if meaning(error) is FencedError:
+                        self._drop(list(self._positions))
+                    raise translated(error, self._where) from error
+            self._follow_group()
+            self._expect_dealt()
+            batches = self._batches(records)
+            if batches:
+                self._answered_at = time.monotonic()
+                self._ask_for_more()
+                return batches
+            if time.monotonic() >= deadline:
+                if time.monotonic() - self._answered_at > self._log.request_timeout_s / 2:
+                    self._probe()
+                    self._expect_owners()
+                return batches
+
+    def assignment(self) -> frozenset[Partition]:
+        """Return the partitions now owned."""
+        return frozenset(Partition(*tp) for tp in self._positions)
+
+    def partitions(self) -> int:
+        """Return how many partitions the topic has, as the client was last told."""
+        return len(self.consumer._cluster.partitions_for_topic(self.topic) or ())
+
+    def end_offsets(self) -> Mapping[Partition, int]:
+        """Return the offset after the last record of each owned partition, as the last fetch told it.
+
+        Asking the broker would wait behind the fetch that waits for records, half a second on an idle
+        topic. Records of a transaction still open are counted; before the first fetch the own position is told.
+        """
+        ends = {tp: self.consumer.highwater(tp) for tp in self._positions}
+        return {Partition(*tp): self._positions[tp] if end is None else end for tp, end in ends.items()}
+
+    def close(self) -> None:
+        """Hand over all partitions (`Owner.leaving`, or `lost` where the group is lost) and leave."""
+        if self._is_closed:
+            return
+        is_member = self.is_member()
+        try:
+            for tp in sorted(self._positions):
+                if is_member:
+                    self._owner.leaving(Partition(*tp))
+                else:
+                    self._owner.lost(Partition(*tp))
+                del self._positions[tp]
+        finally:
+            metadata = self.consumer.group_metadata()
+            self.abandon()
+            if is_member and metadata.generation_id >= 0:
+                # With the member id the broker spares a newer process of this name.
+                leaver = MemberToRemove(member_id=metadata.member_id, group_instance_id=self.member)
+                with contextlib.suppress(UnreachableError):
+                    self._log.remove_member(self.group, leaver)
+
+    def abandon(self) -> None:
+        """Let go of the sockets without a word to owner or group."""
+        self._is_closed = True
+        self._listener.is_closing = True
+        self._positions.clear()
+        self._log.forget(self)
+        closing = threading.Thread(target=self._close_consumer, name="stream-ad-close", daemon=True)
+        closing.start()
+        closing.join(2.0)
+
+    def is_member(self) -> bool:
+        """Say whether a commit for this member may be tried: joined, not evicted, not replaced."""
+        if self._is_closed or self._is_replaced():
+            return False
+        return not self._has_joined or self.consumer.group_metadata().generation_id >= 0
+
+    def await_verdict(self) -> None:
+        """Wait until a heartbeat has told whether the group still knows us; call it when the group refused a commit.
+
+        A process that slept beyond its session goes on with a generation that is no more, and its first heartbeat
+        comes a second later: until then every commit is refused as if another try could help.
+        """
+        coordinator, begun = self.consumer._coordinator, time.monotonic()
+        deadline = begun + VERDICT_BEATS * self._heartbeat_s
+        while self.is_member() and coordinator.stable() and time.monotonic() < deadline:
+            if coordinator.heartbeat.last_receive > begun:
+                return
+            time.sleep(0.01)
+
+    def _close_consumer(self) -> None:
+        with contextlib.suppress(kafka_errors.KafkaError, OSError, RuntimeError):
+            self.consumer.close(autocommit=False, timeout_ms=1_000)
+
+    def _ask_for_more(self) -> None:
+        """Let the broker work while we do: after a wait the client itself would ask only at the next poll."""
+        fetcher = self.consumer._fetcher
+        if not fetcher._nodes_with_pending_fetch_requests and not fetcher._completed_fetches:
+            fetcher.send_fetches()
+
+    def _keep_join(self) -> None:
+        coordinator = self.consumer._coordinator
+        task = coordinator._join_task
+        if task is None:
+            return
+        # A leader that joins because the topic has grown takes note of the new partitions while it deals them; the
+        # client then sees no reason to wait for its own join, sends no heartbeats either, and is evicted.
+        coordinator.rejoin_needed = True
+        if task.is_done:
+            coordinator._join_task = FinishedJoin(task)
+
+    def _is_replaced(self) -> bool:
+        """Say whether a newer process joined as this member: the client then only falls silent."""
+        coordinator = self.consumer._coordinator
+        return bool(coordinator.stable() and not coordinator._heartbeat_enabled and not coordinator.rejoining)
+
+    def _follow_group(self) -> None:
+        """Do what the listener wrote down, in order; an event stays until its owner has taken it."""
+        events = self._listener.events
+        self._ask_again()
+        while events:
+            kind, partitions = events[0]
+            self._has_joined = True
+            if kind == "lost":
+                self._drop(partitions)
+                raise FencedError(f"{self._where}: the group gave the partitions away")
+            while partitions:
+                tp = partitions[0]
+                if kind == "gained":
+                    self._take_over(tp)
+                elif tp in self._positions:
+                    self._owner.leaving(Partition(*tp))
+                    del self._positions[tp]
+                else:
+                    self._held.pop(tp, None)
+                partitions.pop(0)
+            events.pop(0)
+            self._answered_at = self._dealt_at = time.monotonic()
+        if self._is_replaced():
+            self._drop(list(self._positions))
+            raise FencedError(f"{self._where}: a newer process joined as this member")
+        if self._positions and not self.is_member():
+            self._drop(list(self._positions))
+            raise FencedError(f"{self._where}: the group gave the partitions away")
+
+    def _drop(self, partitions: Iterable[TopicPartition]) -> None:
+        self._listener.events.clear()
+        self._held.clear()
+        for tp in sorted(partitions):
+            if self._positions.pop(tp, None) is not None:
+                self._owner.lost(Partition(*tp))
+
+    def _take_over(self, tp: TopicPartition) -> None:
+        if tp not in self.consumer.assignment():
+            return  # given and taken between two polls
+        partition = Partition(*tp)
+        timeout_ms = 1_000 * self._log.settle_s
+        with translating(f"{partition} for {self._where}"):
+            found = self.consumer.committed(tp, metadata=True, timeout_ms=timeout_ms)
+        position = None
+        if found is not None:
+            topic_id = self._log.topic_id(tp.topic)
+            position = Position(partition, topic_id, found.offset, found.metadata or "")
+        start = self._owner.gained(position, partition)
+        if start == HOLD:
+            self._held[tp] = time.monotonic() + HOLD_S  # it stays paused
+            return
+        self._held.pop(tp, None)
+        if start is None and position is not None:
+            start = position.offset
+        with translating(f"{partition} for {self._where}"):
+            if start is None:
+                start, _ = ask_offsets(self.consumer, tp, self._log.request_timeout_s)
+            self._positions[tp] = start
+            self.consumer.seek(tp, start)
+            self.consumer.resume(tp)
+
+    def _ask_again(self) -> None:
+        """Offer partitions that are held to their owner once more."""
+        for tp, due in list(self._held.items()):
+            if time.monotonic() >= due and not self._listener.events:
+                del self._held[tp]
+                self._take_over(tp)
+
+    def _batches(self, records: Mapping[TopicPartition, Sequence[Any]]) -> list[RawBatch]:
+        if time.monotonic() - self._watch.asked_at > TOPIC_EVERY_S:
+            self._watch.ask()
+        self._watch.is_known()
+        batches = []
+        for tp, before in self._positions.items():
+            found = records.get(tp, ())
+            position = self.consumer.position(tp, timeout_ms=0)
+            if position is None:
+                position = found[-1].offset + 1 if found else before
+            if found or position > before:
+                self._positions[tp] = position
+                batches.append(raw_batch(Partition(*tp), found, position))
+        return batches
+
+    def _probe(self) -> None:
+        """Ask the topic's first broker something: poll itself is silent about brokers that are gone."""
+        with translating(f"{self._where}: no answer"):
+            ask_offsets(self.consumer, TopicPartition(self.topic, 0), 0.5 * self._log.request_timeout_s)
+        self._answered_at = time.monotonic()
+
+    def _expect_dealt(self) -> None:
+        """Have the group deal its partitions anew where some were added and nobody got them.
+
+        A static member that comes back gets what it had, and kafka-python then does not see that the topic has grown;
+        nor does it where the topic grows while the leader deals. Seen twice, so that a deal under way is none.
+        """
+        count = self.partitions()
+        if count <= self._dealt or not self._has_joined or not self.consumer._coordinator.stable():
+            return
+        if time.monotonic() - self._dealt_at < DEALT_S:
+            return
+        self._dealt_at = time.monotonic()
+        with contextlib.suppress(UnreachableError):
+            if len(self._log.owners(self.group, self.topic)) >= count:
+                self._dealt, self._is_undealt = count, False
+            elif self._is_undealt:
+                self._is_undealt = False
+                logging.getLogger(__name__).warning("%s: partitions of %s have no owner", self._where, self.topic)
+                self.consumer._coordinator.request_rejoin()
+            else:
+                self._is_undealt = True
+
+    def _expect_owners(self) -> None:
+        """Have the group assign its partitions again where nobody reads one of them.
+
+        So it is after an assignment while the topic was missing: the broker gives a static member that comes back what
+        it had, and where that is the leader, kafka-python has none that watches the topic. The broker may also count
+        a partition as ours that the client never told us of.
+        """
+        if self._positions or self._held or not self.consumer._coordinator.stable():
+            return
+        with contextlib.suppress(UnreachableError):
+            owners = self._log.owners(self.group, self.topic)
+            if len(owners) < self._log.partitions([self.topic])[self.topic] or self.member in owners.values():
+                logging.getLogger(__name__).warning("%s: partitions of %s are not read", self._where, self.topic)
+                if untold := sorted(self.consumer.assignment()):
+                    self.consumer.pause(*untold)
+                    self._listener.events.append(("gained", untold))
+                else:
+                    self.consumer._coordinator.request_rejoin()

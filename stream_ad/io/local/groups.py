@@ -1,0 +1,265 @@
+"""Who owns which partition in the embedded log: members, leases, hand-over, fencing.
+
+A partition has a target (the member it should go to, by name) and a holder (the incarnation that
+has it now). Joining, leaving and expiring change targets; a holder lets go in its own poll, or when
+its member is removed; only then does the target take over. Whoever holds is asked inside every commit.
+
+All functions run inside a transaction of the caller. Leases count `time.monotonic_ns()`, which
+all processes of a machine share; after a reboot a lease runs out within twice its length.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stream_ad.io.local.file import Cursor
+from stream_ad.io.local.records import LocalTopic
+from stream_ad.io.transport import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One incarnation of a static member of a group that reads one topic.
+
+    Attributes:
+        group: the consumer group.
+        topic: what it reads.
+        name: kept over restarts.
+        incarnation: a fresh id for each join.
+        lease_ns: how long it may be silent.
+    """
+
+    group: str
+    topic: LocalTopic
+    name: str
+    incarnation: str
+    lease_ns: int
+
+    @property
+    def team(self) -> tuple[str, int]:
+        """The group's name and the topic's row key."""
+        return self.group, self.topic.key
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Who should have a partition, and who has it."""
+
+    number: int
+    target: str | None
+    holder: str | None
+
+
+def spread(targets: Mapping[int, str | None], members: Sequence[str]) -> dict[int, str | None]:
+    """Deal partitions to members evenly, moving as few as possible; deterministic.
+
+    Args:
+        targets: partition number -> member it is meant for now, or None.
+        members: names of all members.
+
+    Returns:
+        partition number -> member; counts differ by at most 1.
+    """
+    if not members:
+        return dict.fromkeys(targets)
+    mine: dict[str, list[int]] = {name: [] for name in sorted(members)}
+    for number in sorted(targets):
+        name = targets[number]
+        if name in mine:
+            mine[name].append(number)
+    share, extra = divmod(len(targets), len(mine))
+    ranked = sorted(mine, key=lambda name: (-len(mine[name]), name))
+    quota = {name: share + (rank < extra) for rank, name in enumerate(ranked)}
+    result: dict[int, str | None] = {
+        number: name for name, numbers in mine.items() for number in numbers[: quota[name]]
+    }
+    room = [name for name in mine for _ in range(quota[name] - len(mine[name]))]
+    result.update(zip(sorted(targets.keys() - result.keys()), room, strict=True))
+    return result
+
+
+def holdings(cursor: Cursor, member: Member) -> list[Holding]:
+    """Return all partitions of the topic with target and holder, by number."""
+    cursor.execute(
+        "SELECT number, target, holder FROM holdings WHERE team = ? AND topic = ? ORDER BY number", member.team
+    )
+    return [Holding(*row) for row in cursor.fetchall()]
+
+
+def owners(cursor: Cursor, group: str, topic: LocalTopic) -> dict[int, str]:
+    """Return the member that has each partition, by number; one whose lease has run out has none."""
+    cursor.execute(
+        "SELECT holdings.number, members.name, members.renewed_ns, members.lease_ns FROM holdings JOIN members "
+        "ON members.team = holdings.team AND members.topic = holdings.topic AND members.incarnation = holdings.holder "
+        "WHERE holdings.team = ? AND holdings.topic = ?",
+        (group, topic.key),
+    )
+    rows = cursor.fetchall()
+    now_ns = time.monotonic_ns()
+    return {number: name for number, name, renewed_ns, lease_ns in rows if abs(now_ns - renewed_ns) <= lease_ns}
+
+
+def generation(cursor: Cursor, member: Member) -> int:
+    """Return a number that changes with every join, departure and release."""
+    row = cursor.execute("SELECT generation FROM generations WHERE team = ? AND topic = ?", member.team).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _bump(cursor: Cursor, member: Member) -> None:
+    cursor.execute(
+        "INSERT INTO generations VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET generation = generation + 1", member.team
+    )
+
+
+def _assign(cursor: Cursor, member: Member) -> None:
+    rows = holdings(cursor, member)
+    cursor.execute("SELECT name FROM members WHERE team = ? AND topic = ?", member.team)
+    dealt = spread({row.number: row.target for row in rows}, [name for (name,) in cursor.fetchall()])
+    changed = [(dealt[row.number], *member.team, row.number) for row in rows if dealt[row.number] != row.target]
+    cursor.executemany("UPDATE holdings SET target = ? WHERE team = ? AND topic = ? AND number = ?", changed)
+
+
+def enter(cursor: Cursor, member: Member) -> None:
+    """Join; an older incarnation of the same name is fenced and its partitions are this one's to take."""
+    _hold(cursor, member)
+    _let_go(cursor, member, member.name)
+    cursor.execute(
+        "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?)",
+        (*member.team, member.name, member.incarnation, time.monotonic_ns(), member.lease_ns),
+    )
+    _assign(cursor, member)
+    _bump(cursor, member)
+
+
+def extend(cursor: Cursor, topic: LocalTopic) -> None:
+    """Deal partitions that were added to a topic to the members of all groups that read it."""
+    cursor.execute("SELECT team, name, incarnation, lease_ns FROM members WHERE topic = ?", (topic.key,))
+    one_each = {
+        team: Member(team, topic, name, incarnation, lease) for team, name, incarnation, lease in cursor.fetchall()
+    }
+    for member in one_each.values():
+        _hold(cursor, member)
+        _assign(cursor, member)
+        _bump(cursor, member)
+
+
+def _hold(cursor: Cursor, member: Member) -> None:
+    """Make the rows of the topic's partitions where they are missing."""
+    for number, pid in enumerate(member.topic.pids):
+        cursor.execute(
+            "INSERT OR IGNORE INTO holdings VALUES (?, ?, ?, ?, NULL, NULL)",
+            (member.group, pid, member.topic.key, number),
+        )
+
+
+def _let_go(cursor: Cursor, member: Member, name: str) -> None:
+    cursor.execute(
+        "UPDATE holdings SET holder = NULL WHERE team = ? AND topic = ? AND holder = "
+        "(SELECT incarnation FROM members WHERE team = ? AND topic = ? AND name = ?)",
+        (*member.team, *member.team, name),
+    )
+
+
+def leave(cursor: Cursor, member: Member, names: Sequence[str]) -> None:
+    """Remove members (oneself, or silent ones) and deal their partitions anew."""
+    for name in names:
+        _let_go(cursor, member, name)
+        cursor.execute("DELETE FROM members WHERE team = ? AND topic = ? AND name = ?", (*member.team, name))
+    _assign(cursor, member)
+    _bump(cursor, member)
+
+
+def is_current(cursor: Cursor, member: Member) -> bool | None:
+    """Tell whether this incarnation is the member: False if a newer one is, None if the member was removed."""
+    cursor.execute(
+        "SELECT incarnation FROM members WHERE team = ? AND topic = ? AND name = ?", (*member.team, member.name)
+    )
+    row = cursor.fetchone()
+    return None if row is None else row[0] == member.incarnation
+
+
+def silent(cursor: Cursor, member: Member) -> list[str]:
+    """Return the names of other members whose lease has run out."""
+    cursor.execute("SELECT name, renewed_ns, lease_ns FROM members WHERE team = ? AND topic = ?", member.team)
+    rows = cursor.fetchall()
+    now_ns = time.monotonic_ns()  # after the rows: none of them can have been renewed later
+    return [name for name, renewed_ns, lease_ns in rows if name != member.name and abs(now_ns - renewed_ns) > lease_ns]
+
+
+def renew(cursor: Cursor, member: Member) -> None:
+    """Begin the lease anew, if this incarnation is still the member."""
+    cursor.execute(
+        "UPDATE members SET renewed_ns = ? WHERE team = ? AND topic = ? AND name = ? AND incarnation = ?",
+        (time.monotonic_ns(), *member.team, member.name, member.incarnation),
+    )
+
+
+def take(cursor: Cursor, member: Member, number: int) -> bool:
+    """Take over a partition that is meant for this member and that nobody else holds."""
+    cursor.execute(
+        "UPDATE holdings SET holder = ? WHERE team = ? AND topic = ? AND number = ? AND target = ? "
+        "AND (holder IS NULL OR holder = ?)",
+        (member.incarnation, *member.team, number, member.name, member.incarnation),
+    )
+    return cursor.rowcount == 1
+
+
+def release(cursor: Cursor, member: Member, number: int) -> None:
+    """Let go of a partition, so that the one it is meant for can take it."""
+    cursor.execute(
+        "UPDATE holdings SET holder = NULL WHERE team = ? AND topic = ? AND number = ? AND holder = ?",
+        (*member.team, number, member.incarnation),
+    )
+    _bump(cursor, member)
+
+
+def holds(cursor: Cursor, member: Member, number: int) -> bool:
+    """Tell whether this incarnation holds a partition."""
+    cursor.execute("SELECT holder FROM holdings WHERE team = ? AND topic = ? AND number = ?", (*member.team, number))
+    row = cursor.fetchone()
+    return row is not None and row[0] == member.incarnation
+
+
+def position(cursor: Cursor, group: str, topic: LocalTopic, number: int) -> Position | None:
+    """Return what a group committed for a partition."""
+    from_topic = topic.partition(number)
+    cursor.execute("SELECT next, metadata FROM positions WHERE team = ? AND pid = ?", (group, topic.pid(from_topic)))
+    row = cursor.fetchone()
+    return None if row is None else Position(from_topic, topic.info.topic_id, row[0], row[1])
+
+
+def set_position(cursor: Cursor, member: Member, number: int, offset: int, metadata: str) -> None:
+    """Store the group's next input offset of a partition."""
+    cursor.execute(
+        "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)",
+        (member.group, member.topic.pids[number], offset, metadata),
+    )
+
+
+def put_position(cursor: Cursor, group: str, pid: int, position: tuple[int, str] | None) -> None:
+    """Store or take away a group's position of a partition, by its row key."""
+    cursor.execute("DELETE FROM positions WHERE team = ? AND pid = ?", (group, pid))
+    if position is not None:
+        cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", (group, pid, *position))
+
+
+def living(cursor: Cursor, group: str, topic: LocalTopic) -> list[str]:
+    """Return the names of a group's members whose leases have not run out."""
+    cursor.execute("SELECT name, renewed_ns, lease_ns FROM members WHERE team = ? AND topic = ?", (group, topic.key))
+    rows = cursor.fetchall()
+    now_ns = time.monotonic_ns()
+    return sorted(name for name, renewed_ns, lease_ns in rows if abs(now_ns - renewed_ns) <= lease_ns)
+
+
+def open_epoch(cursor: Cursor, group: str, name: str) -> int:
+    """Return a new epoch for a committer; those with older ones are fenced."""
+    cursor.execute("INSERT INTO committers VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET epoch = epoch + 1", (group, name))
+    return epoch(cursor, group, name)
+
+
+def epoch(cursor: Cursor, group: str, name: str) -> int:
+    """Return the committer's newest epoch."""
+    row = cursor.execute("SELECT epoch FROM committers WHERE team = ? AND name = ?", (group, name)).fetchone()
+    return 0 if row is None else int(row[0])

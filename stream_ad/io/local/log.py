@@ -1,0 +1,290 @@
+"""The embedded log: topics, groups and atomic commits in one SQLite file on one machine.
+
+Several processes share the file; each opens its own `LocalLog`, never one carried over `fork`.
+Appends and commits are synced to disk before they return (`synchronous=FULL`): an offset that a
+reader has seen must never come again with another record after a power cut, and a sync a
+transaction is cheap beside one a record. Leases and releases are not synced: no process that
+they speak of survives a power cut. A process killed at any instant leaves whole transactions only.
+
+Write transactions are short (at most about 1,000 records or 4 MB an append); a process stopped
+(SIGSTOP) just inside one holds back the others, who then raise UnreachableError.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from stream_ad.errors import ContractError, PositionError, TopicError
+from stream_ad.io.local import groups, records
+from stream_ad.io.local.file import OFFSET_BITS, LogFile
+from stream_ad.io.local.groups import Member
+from stream_ad.io.local.members import LocalCommitter, LocalSource
+from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, TopicInfo
+
+CHUNK_RECORDS = 1_000
+CHUNK_BYTES = 4_000_000
+CHUNK_S = 0.05
+READ_RECORDS = 2_000
+MAX_RECORD_BYTES = 1_000_000
+NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+TIMESTAMPS = {"LogAppendTime": True, "CreateTime": False}
+
+
+class LocalLog:
+    """A durable, partitioned log in one SQLite file; implements `transport.Transport`.
+
+    Settings of a topic that mean something here: `message.timestamp.type` (`LogAppendTime` by
+    default: append times never decrease within a partition; `CreateTime`: the writer's clock as it
+    is), `max.message.bytes` (1,000,000 by default), `retention.ms` (older records go as new ones
+    come; -1, the default: never). Others are kept and ignored.
+
+    Args:
+        path: the file; made with its folder where missing.
+        session_timeout_s: a member that does not touch the log for longer loses its partitions.
+        timeout_s: how long a call waits for another process's write.
+        clock: append time, UTC nanoseconds; demos and tests may drive it.
+
+    Raises:
+        UnreachableError: the file cannot be opened or made, or is no log.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        session_timeout_s: float = 10.0,
+        timeout_s: float = 5.0,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.path = path
+        self._timeout_s = timeout_s
+        self._lease_ns = round(session_timeout_s * 1e9)
+        self._clock = clock
+        self._turns = itertools.count()
+        self._sources: weakref.WeakSet[LocalSource] = weakref.WeakSet()
+        self._committers: weakref.WeakSet[LocalCommitter] = weakref.WeakSet()
+        self._file = LogFile(path, timeout_s, durable=True)
+
+    def ensure_topic(self, name: str, partitions: int, settings: Mapping[str, str] | None = None) -> TopicInfo:
+        """Make the topic if it is missing; return what it is; see `transport.Transport.ensure_topic`.
+
+        Raises:
+            TopicError: it exists with another number of partitions, or name, number or a setting is
+                not valid.
+        """
+        settings = dict(settings or {})
+        append_time, max_bytes, retention_ns = _checked(name, partitions, settings)
+        with self._file.writing() as cursor:
+            topic = records.find_topic(cursor, name)
+            if topic is None:
+                cursor.execute(
+                    "INSERT INTO topics VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+                    (name, str(uuid.uuid4()), append_time, max_bytes, retention_ns, json.dumps(settings)),
+                )
+                key = cursor.lastrowid
+                cursor.executemany(
+                    "INSERT INTO partitions (topic, number, earliest, next, last_ns) VALUES (?, ?, 0, 0, 0)",
+                    ((key, number) for number in range(partitions)),
+                )
+                topic = records.get_topic(cursor, name)
+        if topic.info.partitions != partitions:
+            raise TopicError(f"{name}: has {topic.info.partitions} partitions, expected {partitions}")
+        return topic.info
+
+    def extend_topic(self, name: str, partitions: int) -> TopicInfo:
+        """Add partitions to a topic until it has so many; see `transport.Transport.extend_topic`."""
+        with self._file.writing() as cursor:
+            topic = records.get_topic(cursor, name)
+            if topic.info.partitions >= partitions:
+                return topic.info
+            cursor.executemany(
+                "INSERT INTO partitions (topic, number, earliest, next, last_ns) VALUES (?, ?, 0, 0, 0)",
+                ((topic.key, number) for number in range(topic.info.partitions, partitions)),
+            )
+            topic = records.get_topic(cursor, name)
+            groups.extend(cursor, topic)
+            return topic.info
+
+    def topic(self, name: str) -> TopicInfo:
+        """Describe a topic.
+
+        Raises:
+            TopicError: there is no such topic.
+        """
+        with self._file.reading() as cursor:
+            return records.get_topic(cursor, name).info
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with its records, groups and committed positions; a no-op without one.
+
+        Killed half-way, it leaves a topic that has lost its older records.
+        """
+        with self._file.reading() as cursor:
+            topic = records.find_topic(cursor, name)
+        if topic is None:
+            return
+        for number in range(topic.info.partitions):
+            partition = topic.partition(number)
+            self.trim(partition, self.bounds(partition)[1])
+        with self._file.writing() as cursor:
+            for pid in topic.pids:
+                base = pid << OFFSET_BITS  # what was appended since the trim
+                cursor.execute("DELETE FROM records WHERE at >= ? AND at < ?", (base, base + (1 << OFFSET_BITS)))
+                cursor.execute("DELETE FROM positions WHERE pid = ?", (pid,))
+            for table in ("partitions", "holdings", "members", "generations"):
+                cursor.execute(f"DELETE FROM {table} WHERE topic = ?", (topic.key,))  # noqa: S608 - fixed names
+            cursor.execute("DELETE FROM topics WHERE key = ?", (topic.key,))
+
+    def trim(self, partition: Partition, before_offset: int) -> None:
+        """Drop records below an offset; reading there raises PositionError from now on.
+
+        Done in short transactions, so that a long trim does not hold back writers.
+        """
+        while True:
+            with self._file.writing() as cursor:
+                pid = records.get_topic(cursor, partition.topic).pid(partition)
+                earliest, end = records.bounds(cursor, partition, pid)
+                stop = min(before_offset, end, earliest + CHUNK_RECORDS)
+                if stop <= earliest:
+                    return
+                records.drop(cursor, pid, earliest, stop)
+
+    def append(self, topic: str, records_: Iterable[Record]) -> None:
+        """Append records durably, a transaction a chunk; see `transport.Transport.append`.
+
+        An error leaves the chunks before it in the log.
+        """
+        with self._file.reading() as cursor:
+            found = records.get_topic(cursor, topic)
+        for chunk in _chunks(records_):
+            rows = records.sort_out(found, chunk, self._turns)
+            with self._file.writing() as cursor:
+                records.insert(cursor, found, rows, self._clock, spent=0)
+            self._renew()
+
+    def read(self, partition: Partition, start: int, stop: int) -> Iterator[RawBatch]:
+        """Read records with start <= offset < stop, or to the end of the log if that comes first.
+
+        Raises:
+            PositionError: `start` is no longer retained, or beyond the end.
+        """
+        while start < stop:
+            with self._file.reading() as cursor:
+                pid = records.get_topic(cursor, partition.topic).pid(partition)
+                earliest, end = records.bounds(cursor, partition, pid)
+                records.check_offset(partition, start, earliest, end)
+                stop = min(stop, end)
+                batch = records.fetch(cursor, partition, pid, start, stop, READ_RECORDS, records.READ_BYTES)
+            self._renew()
+            if len(batch):
+                yield batch
+            start = batch.next_offset
+
+    def bounds(self, partition: Partition) -> tuple[int, int]:
+        """Return the earliest retained offset and the one after the last record."""
+        with self._file.reading() as cursor:
+            pid = records.get_topic(cursor, partition.topic).pid(partition)
+            return records.bounds(cursor, partition, pid)
+
+    def committed(self, group: str, partition: Partition) -> Position | None:
+        """Return what a group committed for a partition, or None."""
+        with self._file.reading() as cursor:
+            topic = records.get_topic(cursor, partition.topic)
+            topic.pid(partition)
+            return groups.position(cursor, group, topic, partition.number)
+
+    def set_positions(self, group: str, topic: str, positions: Mapping[Partition, tuple[int, str] | None]) -> None:
+        """Write a group's positions from outside; see `transport.Transport.set_positions`."""
+        with self._file.writing() as cursor:
+            found = records.get_topic(cursor, topic)
+            pids = {partition: found.pid(partition) for partition in positions}
+            if members := groups.living(cursor, group, found):
+                raise PositionError(f"group {group}: expected no members, found {', '.join(members)}")
+            for partition, position in positions.items():
+                groups.put_position(cursor, group, pids[partition], position)
+
+    def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
+        """Return which member of a group has which partition; see `transport.Transport.owners`."""
+        with self._file.reading() as cursor:
+            found = records.get_topic(cursor, topic)
+            return {found.partition(number): name for number, name in groups.owners(cursor, group, found).items()}
+
+    def join(self, topic: str, group: str, owner: Owner, member: str) -> LocalSource:
+        """Join a group as a static member; an older process of this name is fenced at once."""
+        with self._file.reading() as cursor:
+            found = records.get_topic(cursor, topic)
+        file = LogFile(self.path, self._timeout_s, durable=False)
+        try:
+            source = LocalSource(file, Member(group, found, member, str(uuid.uuid4()), self._lease_ns), owner)
+        except BaseException:
+            file.close()
+            raise
+        self._sources.add(source)
+        return source
+
+    def committer(self, source: Source, member: str) -> LocalCommitter:
+        """Return the committer bound to a source; a later one of this name in its group fences it."""
+        if not isinstance(source, LocalSource):
+            raise ContractError(f"source: expected one of this log, found {type(source).__name__}")
+        file = LogFile(self.path, self._timeout_s, durable=True)
+        try:
+            committer = LocalCommitter(file, source.member, member, self._clock, self._turns)
+        except BaseException:
+            file.close()
+            raise
+        self._committers.add(committer)
+        return committer
+
+    def close(self) -> None:
+        """Let go of the file; sources still open do not leave their groups."""
+        for source in list(self._sources):
+            source.abandon()
+        for committer in list(self._committers):
+            committer.close()
+        self._file.close()
+
+    def _renew(self) -> None:
+        """Keep the leases of this process's members: a recovery that reads for long is not silent."""
+        for source in list(self._sources):
+            source.renew()
+
+
+def _checked(name: str, partitions: int, settings: Mapping[str, str]) -> tuple[bool, int, int | None]:
+    """Return append_time, max_bytes and retention_ns."""
+    if not NAME.fullmatch(name):
+        raise TopicError(f"{name!r}: expected a name of letters, digits, '.', '_' and '-'")
+    if partitions < 1:
+        raise TopicError(f"{name}: expected at least 1 partition, found {partitions}")
+    stamp = settings.get("message.timestamp.type", "LogAppendTime")
+    if stamp not in TIMESTAMPS:
+        raise TopicError(f"{name}: message.timestamp.type: expected {' or '.join(TIMESTAMPS)}, found {stamp!r}")
+    size = settings.get("max.message.bytes", str(MAX_RECORD_BYTES))
+    if not size.isdecimal():
+        raise TopicError(f"{name}: max.message.bytes: expected a number, found {size!r}")
+    kept_ms = settings.get("retention.ms", "-1")
+    if kept_ms != "-1" and not kept_ms.isdecimal():
+        raise TopicError(f"{name}: retention.ms: expected a number, or -1 for ever, found {kept_ms!r}")
+    return TIMESTAMPS[stamp], int(size), None if kept_ms == "-1" else int(kept_ms) * 1_000_000
+
+
+def _chunks(records_: Iterable[Record]) -> Iterator[list[Record]]:
+    """Cut a stream; one that comes slowly is not held back until a chunk is full."""
+    chunk: list[Record] = []
+    size = 0
+    until = time.monotonic() + CHUNK_S
+    for record in records_:
+        chunk.append(record)
+        size += len(record.value)
+        if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES or time.monotonic() > until:
+            yield chunk
+            chunk, size = [], 0
+            until = time.monotonic() + CHUNK_S
+    if chunk:
+        yield chunk

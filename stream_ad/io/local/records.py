@@ -1,0 +1,282 @@
+"""Topics and records of the embedded log: partitioning, packing, appending, fetching."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+
+from stream_ad.errors import PositionError, RecordTooLargeError, TopicError
+from stream_ad.io.local.file import OFFSET_BITS, Cursor
+from stream_ad.io.transport import Headers, Partition, RawBatch, Record, TopicInfo
+
+OVERHEAD_BYTES = 72
+"""What Kafka counts on top of key, value and headers for a batch of one record."""
+READ_BYTES = 32_000_000
+"""Values handed out at once, so that a poll of large records fits into memory."""
+
+Packed: TypeAlias = tuple[bytes | None, bytes, bytes | None]
+"""Key, value and packed headers of a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTopic:
+    """A topic and the row keys of its partitions.
+
+    Attributes:
+        key: row key, never used again for another topic.
+        info: what the transport says of it.
+        pids: row key of each partition, by number.
+        retention_ns: age at which records go, or None for never.
+    """
+
+    key: int
+    info: TopicInfo
+    pids: tuple[int, ...]
+    retention_ns: int | None
+
+    def partition(self, number: int) -> Partition:
+        """Name a partition of this topic."""
+        return Partition(self.info.name, number)
+
+    def pid(self, partition: Partition) -> int:
+        """Return the row key of a partition.
+
+        Raises:
+            TopicError: no such partition.
+        """
+        if not 0 <= partition.number < len(self.pids):
+            raise TopicError(f"{partition.topic}: no partition {partition.number}, it has {len(self.pids)}")
+        return self.pids[partition.number]
+
+
+def find_topic(cursor: Cursor, name: str) -> LocalTopic | None:
+    """Look a topic up by name."""
+    cursor.execute("SELECT key, id, append_time, max_bytes, retention_ns FROM topics WHERE name = ?", (name,))
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    key, topic_id, append_time, max_bytes, retention_ns = row
+    pids = cursor.execute("SELECT pid FROM partitions WHERE topic = ? ORDER BY number", (key,)).fetchall()
+    info = TopicInfo(name, topic_id, len(pids), bool(append_time), max_bytes)
+    return LocalTopic(key, info, tuple(pid for (pid,) in pids), retention_ns)
+
+
+def get_topic(cursor: Cursor, name: str) -> LocalTopic:
+    """Look a topic up by name.
+
+    Raises:
+        TopicError: there is no such topic.
+    """
+    topic = find_topic(cursor, name)
+    if topic is None:
+        raise TopicError(f"{name}: no such topic")
+    return topic
+
+
+@lru_cache(maxsize=65_536)
+def murmur2(data: bytes) -> int:
+    """Return Kafka's 32-bit MurmurHash2 (seed 0x9747b28c) as an unsigned number, O(len(data))."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    whole = len(data) // 4
+    h = 0x9747B28C ^ len(data)
+    for k in struct.unpack_from(f"<{whole}I", data):
+        k = k * m & mask
+        k = (k ^ k >> 24) * m & mask
+        h = (h * m & mask) ^ k
+    rest = data[4 * whole :]
+    if rest:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15
+
+
+def partition_of(key: bytes, count: int) -> int:
+    """Return the partition that Kafka's clients choose for a key among `count`."""
+    return (murmur2(key) & 0x7FFFFFFF) % count
+
+
+def pack_headers(headers: Headers) -> bytes | None:
+    """Write headers as length-prefixed names and values; None for none."""
+    if not headers:
+        return None
+    parts = []
+    for name, value in headers:
+        text = name.encode()
+        parts += [struct.pack("<II", len(text), len(value)), text, value]
+    return b"".join(parts)
+
+
+def unpack_headers(data: bytes | None) -> Headers:
+    """Read what `pack_headers` wrote."""
+    headers = []
+    at = 0
+    while data is not None and at < len(data):
+        name, value = struct.unpack_from("<II", data, at)
+        at += 8
+        headers.append((data[at : at + name].decode(), data[at + name : at + name + value]))
+        at += name + value
+    return tuple(headers)
+
+
+def sort_out(topic: LocalTopic, records: Iterable[Record], turns: Iterator[int]) -> dict[int, list[Packed]]:
+    """Pack records by partition, in order.
+
+    Args:
+        topic: where they go.
+        records: what to append.
+        turns: partitions are taken in turn, by these numbers, for records without key and partition.
+
+    Returns:
+        row key of the partition -> packed records.
+
+    Raises:
+        RecordTooLargeError: a record exceeds what the topic takes.
+        TopicError: a record names a partition that is not there.
+    """
+    rows: dict[int, list[Packed]] = {}
+    count = len(topic.pids)
+    limit = topic.info.max_record_bytes
+    for record in records:
+        key, value, headers = record.key, record.value, pack_headers(record.headers)
+        size = OVERHEAD_BYTES + len(value) + len(key or b"") + len(headers or b"")
+        if limit is not None and size > limit:
+            raise RecordTooLargeError(f"{topic.info.name}: a record of {size} bytes, the topic takes {limit}")
+        if record.partition is not None:
+            pid = topic.pid(topic.partition(record.partition))
+        elif key is not None:
+            pid = topic.pids[partition_of(key, count)]
+        else:
+            pid = topic.pids[next(turns) % count]
+        rows.setdefault(pid, []).append((key, value, headers))
+    return rows
+
+
+def insert(
+    cursor: Cursor, topic: LocalTopic, rows: dict[int, list[Packed]], clock: Callable[[], int], spent: int
+) -> None:
+    """Append packed records inside a write transaction.
+
+    Args:
+        cursor: of the open transaction.
+        topic: where they go.
+        rows: from `sort_out`.
+        clock: UTC nanoseconds; read once, raised to the partition's last append time.
+        spent: offsets burnt after them in each partition.
+
+    Raises:
+        TopicError: the topic was deleted since it was looked up.
+    """
+    now_ns = clock()
+    for pid, packed in rows.items():
+        head = cursor.execute("SELECT earliest, next, last_ns FROM partitions WHERE pid = ?", (pid,)).fetchone()
+        if head is None:
+            raise TopicError(f"{topic.info.name}: the topic was deleted")
+        earliest, start, last_ns = head
+        log_ns = max(now_ns, last_ns) if topic.info.append_time else now_ns
+        base = (pid << OFFSET_BITS) + start
+        cursor.executemany(
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
+            ((base + i, log_ns, *row) for i, row in enumerate(packed)),
+        )
+        end = start + len(packed) + spent
+        cursor.execute("UPDATE partitions SET next = ?, last_ns = ? WHERE pid = ?", (end, log_ns, pid))
+        if topic.retention_ns is not None:
+            drop_old(cursor, pid, earliest, log_ns - topic.retention_ns, 2 * len(packed))
+
+
+def drop_old(cursor: Cursor, pid: int, earliest: int, before_ns: int, count: int) -> None:
+    """Drop the oldest `count` records of a partition if the one after them is old too.
+
+    Twice as many as were appended: a write stays short, and retention still keeps up.
+
+    Args:
+        cursor: of an open write transaction.
+        pid: row key of the partition.
+        earliest: its earliest retained offset.
+        before_ns: what was appended before this is old.
+        count: how many at once.
+    """
+    base = pid << OFFSET_BITS
+    cursor.execute(
+        "SELECT at, log_ns FROM records WHERE at >= ? AND at < ? ORDER BY at LIMIT 1 OFFSET ?",
+        (base + earliest, base + (1 << OFFSET_BITS), count),
+    )
+    row = cursor.fetchone()
+    if row is not None and row[1] < before_ns:
+        drop(cursor, pid, earliest, row[0] - base)
+
+
+def drop(cursor: Cursor, pid: int, earliest: int, stop: int) -> None:
+    """Drop records with earliest <= offset < stop and make `stop` the earliest retained offset."""
+    base = pid << OFFSET_BITS
+    cursor.execute("DELETE FROM records WHERE at >= ? AND at < ?", (base + earliest, base + stop))
+    cursor.execute("UPDATE partitions SET earliest = ? WHERE pid = ?", (stop, pid))
+
+
+def bounds(cursor: Cursor, partition: Partition, pid: int) -> tuple[int, int]:
+    """Return the earliest retained offset and the one after the last record (or burnt offset).
+
+    Raises:
+        TopicError: the topic was deleted since it was looked up.
+    """
+    row = cursor.execute("SELECT earliest, next FROM partitions WHERE pid = ?", (pid,)).fetchone()
+    if row is None:
+        raise TopicError(f"{partition.topic}: the topic was deleted")
+    return row[0], row[1]
+
+
+def check_offset(partition: Partition, offset: int, earliest: int, end: int) -> None:
+    """Refuse an offset that is not in the log.
+
+    Raises:
+        PositionError: it is no longer retained, or not there yet.
+    """
+    if not earliest <= offset <= end:
+        raise PositionError(
+            f"{partition.topic}[{partition.number}]: offset {offset} cannot be read, it holds {earliest} to {end}"
+        )
+
+
+def fetch(
+    cursor: Cursor, partition: Partition, pid: int, start: int, stop: int, limit: int, max_bytes: int
+) -> RawBatch:
+    """Read records with start <= offset < stop.
+
+    Args:
+        cursor: of an open transaction.
+        partition: named in the batch.
+        pid: its row key.
+        start: first offset.
+        stop: at most the end of the log as seen in this transaction.
+        limit: at most so many records.
+        max_bytes: stop soon after so many bytes of values.
+
+    Returns:
+        the batch; its `next_offset` is `stop` where nothing is left before it.
+    """
+    base = pid << OFFSET_BITS
+    cursor.execute(
+        "SELECT at, log_ns, key, value, headers FROM records WHERE at >= ? AND at < ? ORDER BY at LIMIT ?",
+        (base + start, base + stop, limit),
+    )
+    rows: list[tuple[int, int, bytes | None, bytes, bytes | None]] = []
+    size = 0
+    while size < max_bytes and (some := cursor.fetchmany(32)):
+        rows += some
+        size += sum([len(row[3]) for row in some])
+    if not rows:
+        none = np.empty(0, np.int64)
+        return RawBatch(partition, none, none, (), (), (), stop)
+    at, log_ns, keys, values, packed = zip(*rows, strict=True)
+    offset = np.array(at, np.int64) - base
+    cut = len(rows) == limit or size >= max_bytes
+    headers: tuple[Headers, ...] = ((),) * len(rows)
+    if any(packed):
+        headers = tuple([unpack_headers(data) for data in packed])
+    next_offset = int(offset[-1]) + 1 if cut else stop
+    return RawBatch(partition, offset, np.array(log_ns, np.int64), keys, values, headers, next_offset)

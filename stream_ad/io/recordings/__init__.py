@@ -1,0 +1,1 @@
+"""Recordings: CSV, Parquet, JSONL -> readings."""

@@ -1,0 +1,1 @@
+"""Columns of times, in any of the ways people write them."""

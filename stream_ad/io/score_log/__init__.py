@@ -1,0 +1,1 @@
+"""The Parquet score log."""

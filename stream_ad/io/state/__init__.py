@@ -1,0 +1,1 @@
+"""What a partition's state is rebuilt from, besides its input."""

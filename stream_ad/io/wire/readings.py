@@ -1,0 +1,287 @@
+"""Bytes -> readings: every record becomes readings, a refusal, or is skipped; nothing raises.
+
+Stateless: what a record means depends on its bytes and headers alone. Two short ways serve the
+common records: a single JSON reading, gathered into one array a batch, and a JSON series, whose
+numbers go from the parser's tape into float arrays without a Python object each. Whatever they do
+not take for certain goes through `io.wire.json`, which gives the same readings.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import orjson
+import simdjson
+
+from stream_ad.core.batches import Reason
+from stream_ad.errors import ContractError
+from stream_ad.io.cell_rule import numbers_of
+from stream_ad.io.transport import Headers, RawBatch
+from stream_ad.io.wire.encode import ARROW, CONTENT_TYPE, JSON
+from stream_ad.io.wire.json import Problem, Unreadable, decode_document, shown
+from stream_ad.io.wire.rows import Decoded, Gathered, Series, Strangers, assemble, joined
+from stream_ad.io.wire.singles import is_id, take_singles
+from stream_ad.io.wire.times import MAX_MS, MIN_MS, grid_fits, time_ns
+
+__all__ = ["Decoded", "Decoder", "content_type"]
+
+BRACKET = ord("[")
+MAX_CACHED_DEVICES = 200_000
+BLOCK = 256
+"""Single readings turned into columns at a time: few enough to stay in the processor's cache."""
+
+
+class Decoder:
+    """Decodes the readings of one stream. Not for use by two threads at once.
+
+    Args:
+        channels: the bundle's channels: sorted, distinct, at least one; the columns of `values`.
+        devices: the id of the stream's one device, or a shell pattern of its devices' ids, case-sensitive.
+        max_bytes: larger records are refused, whatever they hold.
+        ignored: names in readings that are neither used nor unknown.
+        missing: by channel, values that stand for none; they count as missing.
+        other_devices: ids or shell patterns of devices that are skipped without being counted among `strangers`.
+
+    Raises:
+        ContractError: the channels are not sorted and distinct.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        devices: str = "*",
+        max_bytes: int = 1_000_000,
+        ignored: Sequence[str] = (),
+        missing: Mapping[str, Sequence[float]] | None = None,
+        other_devices: Sequence[str] = (),
+    ) -> None:
+        if not channels or list(channels) != sorted(set(channels)):
+            raise ContractError(f"channels: expected sorted distinct names, found {list(channels)}")
+        self._channels = tuple(channels)
+        self._names = frozenset(channels)
+        self._ignored = frozenset(ignored)
+        self._max_bytes = max_bytes
+        self._missing = dict(missing or {})
+        self._devices = devices
+        self._matches: Callable[[str], object] = re.compile(fnmatch.translate(devices)).match
+        self._others = tuple(other_devices)
+        self._known: dict[str, bool] = {}
+        self._parser = simdjson.Parser()
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        """Decode all records of a batch.
+
+        A record is refused wholly where its structure is wrong; rows of a series or table with a bad
+        time are refused, the others go on. What a cell is, `io.cell_rule` says. Channels that
+        a record does not have are missing; a record without any known channel still gives readings,
+        of missing values. Integer and RFC 3339 times are exact; sample i of an even series is at its
+        start plus i * step_ms in float64, rounded to nanoseconds.
+        """
+        found, records, documents = Gathered(strangers=Strangers(self._others)), [], []
+        kinds = {content_type(headers) for headers in set(raw.headers)}
+        usual = kinds <= {JSON} and max(map(len, raw.values), default=0) <= self._max_bytes
+        for record, value in enumerate(raw.values):
+            if not usual and self._unusual(found, record, value, raw.headers[record]):
+                continue
+            if BRACKET in value:
+                # A byte order mark goes the complete way: the parser of series takes it, the other refuses it.
+                if not (value.startswith(b"{") and self._series(found, record, value)):
+                    self._complete(found, record, value, JSON)
+                continue
+            try:
+                documents.append(orjson.loads(value))
+            except ValueError:
+                self._complete(found, record, value, JSON)
+                continue
+            records.append(record)
+            if len(records) == BLOCK:
+                self._singles(found, raw, records, documents)
+                records, documents = [], []
+        self._singles(found, raw, records, documents)
+        self._check_times(found, raw)
+        return assemble(found, raw, self._channels, self._missing)
+
+    def _unusual(self, found: Gathered, record: int, value: bytes, headers: Headers) -> bool:
+        """Take a record that is too large or not JSON."""
+        if len(value) > self._max_bytes:
+            detail = f"expected at most {self._max_bytes} bytes, found {len(value)}"
+            found.problems.append((record, Problem(Reason.TOO_LARGE, detail)))
+            return True
+        kind = content_type(headers)
+        if kind != JSON:
+            self._complete(found, record, value, kind)
+        return kind != JSON
+
+    def _singles(self, found: Gathered, raw: RawBatch, records: list[int], documents: list[Any]) -> None:
+        for record in take_singles(found, records, documents, self._channels, self._accepts, self._ignored):
+            self._complete(found, record, raw.values[record], JSON)
+
+    def _series(self, found: Gathered, record: int, raw: bytes) -> bool:
+        """Take a well-formed series; False leaves the record to the complete way.
+
+        No object of the parser may outlive this call: it refuses the next document while one does.
+        """
+        try:
+            document: Any = self._parser.parse(raw)
+            device, ts, values = document["device"], document["ts"], document["values"]
+            if (len(document) != 3 and _repeats(document)) or not is_id(device):
+                return False
+            if not self._accepts(device):
+                found.strangers.add_device(device, _samples(ts, values))
+                found.skip_device(device)
+                return True
+            times, start_ns, step_ms = _series_times(ts)
+            columns, brackets, unknown = self._columns(values)
+            given = [column for column in columns if column is not None]
+            lengths = {*map(len, given)} if times is None else {len(ts), *map(len, given)}
+            if len(lengths) > 1:
+                return False
+            samples = lengths.pop() if lengths else 0
+            missing = b"" if len(given) == len(columns) else np.full(samples, np.nan).tobytes()
+            try:
+                buffers = [missing if column is None else column.as_buffer(of_type="d") for column in columns]
+                numbers = b"".join(buffers)
+            except TypeError:
+                numbers = self._with_others(raw, samples)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+            return False
+        if start_ns is not None and not grid_fits(start_ns, samples, step_ms):
+            return False
+        # The parser flattens nested arrays; where there are none, each array has one bracket.
+        brackets += times is not None
+        if len(raw) - len(raw.replace(b"[", b"")) != brackets:
+            return False
+        if unknown:
+            found.skip_channels(unknown)
+            found.strangers.add_channel(device, unknown[0], samples)
+        if samples:
+            series = Series(record, found.slot(device), start_ns or 0, float(step_ms), times, numbers)
+            found.series.setdefault((samples, times is not None), []).append(series)
+        return True
+
+    def _columns(self, values: Any) -> tuple[list[Any], int, list[str]]:
+        """Return the array of each channel or None, the number of arrays in all, and the unknown channels.
+
+        Raises:
+            ValueError: a channel occurs twice: this parser takes the first, the other the last.
+        """
+        if len(values) == len(self._channels):
+            try:
+                return [values[channel] for channel in self._channels], len(values), []
+            except KeyError:
+                pass
+        names = list(values.keys())
+        if len(set(names)) != len(names):
+            raise ValueError("a channel occurs twice")
+        others = [name for name in names if name not in self._names]
+        arrays = sum(type(values[name]) is simdjson.Array for name in others)
+        columns = [values.get(channel) for channel in self._channels]
+        unknown = [name for name in others if name not in self._ignored]
+        return columns, arrays + len(names) - len(others), unknown
+
+    def _with_others(self, raw: bytes, samples: int) -> bytes:
+        """Return the samples of all channels as bytes of float64 where some are no numbers.
+
+        Raises:
+            ValueError: a column is no array of so many samples.
+        """
+        values = orjson.loads(raw)["values"]
+        absent = [None] * samples
+        columns = [absent if (column := values.get(channel)) is None else column for channel in self._channels]
+        if {*map(type, columns)} != {list} or {*map(len, columns)} != {samples}:
+            raise ValueError("expected arrays of equal length")
+        return numbers_of([*chain.from_iterable(columns)]).tobytes()
+
+    def _complete(self, found: Gathered, record: int, value: bytes, kind: str) -> None:
+        """Decode a record of any shape and keep what it holds."""
+        try:
+            if not value:
+                raise Unreadable(Reason.UNDECODABLE, "expected a payload, found an empty one")
+            if kind == JSON:
+                result = decode_document(value, self._channels, self._accepts, self._ignored)
+            elif kind == ARROW:
+                from stream_ad.io.wire.arrow import decode_table  # loaded on use: many streams are JSON only
+
+                result = decode_table(value, self._channels, self._accepts, self._max_bytes // 4, self._ignored)
+            else:
+                detail = f"{CONTENT_TYPE}: expected {JSON} or {ARROW}, found {shown(kind)}"
+                raise Unreadable(Reason.UNDECODABLE, detail)
+        except Unreadable as error:
+            found.problems.append((record, error.problem))
+            return
+        found.unknown_devices += result.unknown_devices
+        found.unknown_channels += result.unknown_channels
+        found.unknown_device = found.unknown_device or result.unknown_device
+        found.unknown_channel = found.unknown_channel or result.unknown_channel
+        for stranger in result.strangers:
+            found.strangers.add_device(stranger.device, stranger.readings)
+        if result.newcomer is not None:
+            found.strangers.add_channel(*result.newcomer)
+        if result.problem is not None:
+            found.problems.append((record, result.problem))
+        if result.chunk is not None and len(result.chunk.event_ns):
+            found.chunks.append((record, result.chunk))
+
+    def _check_times(self, found: Gathered, raw: RawBatch) -> None:
+        """Move series with a time out of range to the complete way."""
+        for (samples, has_times), group in found.series.items():
+            if not has_times:
+                continue
+            ms = joined([series.times or b"" for series in group]).reshape(len(group), samples)
+            fits = ((ms >= MIN_MS) & (ms <= MAX_MS)).all(axis=1)
+            if not fits.all():
+                for place in np.flatnonzero(~fits):
+                    self._again(found, group[place].record, raw)
+                found.series[samples, has_times] = [group[place] for place in np.flatnonzero(fits)]
+
+    def _again(self, found: Gathered, record: int, raw: RawBatch) -> None:
+        counted, strangers = found.unknown_channels, replace(found.strangers)  # in the first go
+        self._complete(found, record, raw.values[record], JSON)
+        found.unknown_channels, found.strangers = counted, strangers
+
+    def _accepts(self, device: str) -> bool:
+        known = self._known.get(device)
+        if known is None:
+            if len(self._known) >= MAX_CACHED_DEVICES:
+                self._known.clear()
+            known = self._known[device] = device == self._devices or self._matches(device) is not None
+        return known
+
+
+def content_type(headers: Headers) -> str:
+    """Return the content type that the headers name, without parameters, or JSON where they name none."""
+    for name, value in headers:
+        if name.lower() == CONTENT_TYPE:
+            return value.decode("latin-1").partition(";")[0].strip().lower()
+    return JSON
+
+
+def _series_times(ts: Any) -> tuple[bytes | None, int | None, Any]:
+    """Return the times of a series as bytes of float64, or its start and its step.
+
+    Raises:
+        ValueError, KeyError, TypeError: not one of the two.
+    """
+    if type(ts) is simdjson.Array:
+        return bytes(ts.as_buffer(of_type="d")), None, 0.0
+    start_ns, step_ms = time_ns(ts["start"]), ts["step_ms"]
+    if start_ns is None or (len(ts) != 2 and _repeats(ts)):
+        raise ValueError("no start")
+    return None, start_ns, step_ms
+
+
+def _samples(ts: Any, values: Any) -> int:
+    """Return how many readings a series of an unknown device seems to hold, at least one."""
+    columns = [ts] if type(ts) is simdjson.Array else [values[name] for name in values.keys()]  # noqa: SIM118
+    return max((len(column) for column in columns if type(column) is simdjson.Array), default=1) or 1
+
+
+def _repeats(document: Any) -> bool:
+    names = list(document.keys())
+    return len(set(names)) != len(names)

@@ -1,1 +1,0 @@
-"""Training, calibration, evaluation and reports."""

@@ -1,0 +1,299 @@
+"""The proof that a score log is whole, from its files alone: chains of parts, and of each device's windows.
+
+What is proven, by partition, from the first part to the last:
+
+1. The parts' spans of the scores topic chain, and so do their spans of the input and of the journal; in a merged
+   part those of the parts that it holds. So no part is missing between the first and the last, and none is there
+   twice. The first one says of itself that it was the first.
+2. Each row belongs to its part: its partition, its model, and its `offset`, which lies in the part's input span.
+   A row that a journal entry caused bears the offset before the one at which the entry takes effect; so where
+   the journal span is not empty, the offset before the span's start is in it too. A part has as many rows as its
+   footer says.
+3. A device's windows follow on each other: `sequence` rises by one and `end` rises, or `sequence` starts again at 0
+   because the device's state had been given up; where the generation changes, it may start anywhere.
+
+No window twice follows without a set of all windows: two rows of one window in one life of a device would have
+one `end`, and 3 lets no `end` come again in a life. In two lives they are results of different input offsets
+(by 2 and the chains of 1, none is read twice): the device was given up, or the partition's state started again,
+and then came readings of a time that had been scored before; or a window that had been scored closed once more under
+the settings with which the state started again. Both are counted and named, not hidden: returns within a generation,
+and windows judged again across generations.
+
+Input that was deleted before it was scored is in the parts' input spans and has no rows. The parts tell of it; it is
+named, and not counted as input.
+
+The state is a few numbers a device, so memory does not grow with the rows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from stream_ad.errors import PartMovedError, ScoreLogError, StorageError
+from stream_ad.io.score_log import log as score_log
+from stream_ad.io.score_log.parts import Held, PartInfo, follows, footer_of, is_part_path, joined, opened
+from stream_ad.io.spans import Span
+from stream_ad.proof.chains import COLUMNS, DeviceChains, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The first place in a partition at which the proof fails.
+
+    Attributes:
+        partition: number, or None where a file belongs to none.
+        file: below the score log's folder.
+        what: what is wrong, in a few words.
+        expected: what the proof needs there.
+        found: what is there.
+        device: whose row it is, or "".
+    """
+
+    partition: int | None
+    file: str
+    what: str
+    expected: str
+    found: str
+    device: str = ""
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        place = self.file if self.partition is None else f"partition {self.partition}: {self.file}"
+        device = f", device {self.device}" if self.device else ""
+        return f"{place}{device}: {self.what}: expected {self.expected}, found {self.found}"
+
+
+@dataclass(slots=True)
+class Chain:
+    """The proof of one partition as far as it got; fed with parts and their rows, oldest first.
+
+    Attributes:
+        partition: number.
+        is_trimmed: older parts were deleted on purpose: the first one need not say that it was.
+        first: the first part, None before it.
+        last: the newest part.
+        devices: where each device stands.
+        parts: files seen.
+        linked: parts as they were linked, those in merged files counted one by one.
+        rows: rows seen.
+        lost: input that was deleted before it was scored, as the parts tell.
+    """
+
+    partition: int
+    is_trimmed: bool = False
+    first: PartInfo | None = None
+    last: PartInfo | None = None
+    devices: DeviceChains = field(default_factory=DeviceChains)
+    parts: int = 0
+    linked: int = 0
+    rows: int = 0
+    lost: list[Span] = field(default_factory=list)
+
+    @property
+    def is_from_start(self) -> bool:
+        """Whether the first part begins where the stream's scores do, so that each device must begin at 0."""
+        return self.first is not None and self.first.is_first and _is_start(self.first)
+
+    @property
+    def whole(self) -> Held | None:
+        """What all parts hold together, None before the first."""
+        return None if self.first is None or self.last is None else joined(self.first, self.last, self.rows)
+
+    def add(self, part: PartInfo, rows: Rows) -> Gap | None:
+        """Take in the next part; return what breaks the chain, after which nothing may be added."""
+        gap = self._link(part) or self._holds(part) or self._belong(part, rows) or self._follow(part, rows)
+        if gap is None:
+            self.first = self.first or part
+            self.last = part
+            self.parts += 1
+            self.linked += len(part.held())
+            self.rows += part.rows
+            self.lost += part.lost
+        return gap
+
+    def gap(self, part: PartInfo, what: str, expected: object, found: object, device: str = "") -> Gap:
+        """Return a gap at a part."""
+        return Gap(self.partition, _name(part.path), what, str(expected), str(found), device)
+
+    def _link(self, part: PartInfo) -> Gap | None:
+        """Compare a part's footer with the one before it."""
+        before = self.last
+        if before is None:
+            if part.is_first or self.is_trimmed:
+                return None
+            return self.gap(part, "the first file", "one written when there was no other", "one that came after others")
+        for what, expected, found in (
+            ("scores offsets", before.span.end, part.span.start),
+            ("input offsets", before.spans.input.end, part.spans.input.start),
+            ("journal entries", before.spans.journal.end, part.spans.journal.start),
+        ):
+            if expected != found:
+                kind = "a hole in" if found > expected else "an overlap of"
+                return self.gap(part, f"{kind} the {what}", f"a start at {expected}", found)
+        if part.is_first:
+            return self.gap(part, "the files begin anew", "one first file", "a second")
+        if part.topic_id != before.topic_id:
+            return self.gap(part, "the scores topic", before.topic_id, part.topic_id)
+        if part.generation < before.generation:
+            return self.gap(part, "the generation", f"at least {before.generation}", part.generation)
+        return None
+
+    def _holds(self, part: PartInfo) -> Gap | None:
+        """Check the chain of the parts that were merged into one."""
+        held = part.held()
+        whole = joined(held[0], held[-1], sum(one.rows for one in held))
+        if whole != Held(part.span, part.spans, part.rows):
+            return self.gap(part, "the parts merged into it", "those of its whole span and rows", whole)
+        for before, one in pairwise(held):
+            if not follows(one, before):
+                return self.gap(part, "the parts merged into it", "spans that chain", f"{before}, then {one}")
+        return None
+
+    def _belong(self, part: PartInfo, rows: Rows) -> Gap | None:
+        """Check that rows are of this part."""
+        if len(rows.end) != part.rows:
+            return self.gap(part, "the number of rows", part.rows, len(rows.end))
+        lowest = part.spans.input.start - (0 if part.spans.journal.is_empty else 1)
+        allowed = f"{lowest} to {part.spans.input.end - 1}"
+        for what, values, bad, expected in (
+            ("the partition of a row", rows.partition, rows.partition != self.partition, str(self.partition)),
+            ("the revision of a row", rows.revision, rows.revision != 0, "0"),
+            (
+                "the input offset of a row",
+                rows.offset,
+                (rows.offset < lowest) | (rows.offset >= part.spans.input.end),
+                allowed,
+            ),
+        ):
+            at = np.flatnonzero(bad)
+            if len(at):
+                return self.gap(part, what, expected, int(values[at[0]]), rows.ids[rows.device[at[0]]])
+        known = frozenset(part.extra.get("model_ids", "").split(",")) - {""}
+        if known and rows.models != known:
+            return self.gap(part, "the models of the rows", ", ".join(sorted(known)), ", ".join(sorted(rows.models)))
+        return None
+
+    def _follow(self, part: PartInfo, rows: Rows) -> Gap | None:
+        """Check each device's windows."""
+        is_whole = part.generation == 0 and _is_start(self.first or part)
+        fault = self.devices.add(rows, part.generation, is_whole)
+        return None if fault is None else self.gap(part, fault.what, fault.expected, fault.found, fault.device)
+
+
+def _is_start(first: PartInfo) -> bool:
+    journal, span = first.spans.journal, first.spans.input
+    return first.generation == 0 and journal.start == 0 and (not journal.is_empty or span.start == 0)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(path.parent.parent.parent).as_posix()
+
+
+# -- a folder ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a verification is."""
+
+    parts: int
+    of_parts: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was found in a folder.
+
+    Attributes:
+        chains: by partition, as far as each is proven.
+        gaps: the first of each partition that has one, and files that are no parts.
+        seconds: how long it took.
+    """
+
+    chains: tuple[Chain, ...]
+    gaps: tuple[Gap, ...]
+    seconds: float
+
+
+def verify(folder: Path, tell: Callable[[Progress], None] = lambda _: None, is_trimmed: bool = False) -> Proof:
+    """Prove that a score log is whole, from its files alone; compactions may run meanwhile.
+
+    Holds one part's keys at a time: about 100 bytes a row.
+
+    Args:
+        folder: of the score log.
+        tell: called after each part.
+        is_trimmed: older parts were deleted on purpose: begin with the oldest there is.
+
+    Raises:
+        ScoreLogError: there is no part.
+        StorageError: the folder cannot be read.
+    """
+    begun = time.monotonic()
+    folder = folder.resolve()
+    for _ in range(score_log.TRIES - 1):
+        try:
+            chains, gaps = _verified(folder, tell, is_trimmed)
+            break
+        except PartMovedError:  # merged since it was listed
+            continue
+    else:
+        chains, gaps = _verified(folder, tell, is_trimmed)
+    return Proof(tuple(chains), tuple(gaps), time.monotonic() - begun)
+
+
+def _verified(folder: Path, tell: Callable[[Progress], None], is_trimmed: bool) -> tuple[list[Chain], list[Gap]]:
+    found = score_log.listed(folder)
+    if not found:
+        raise ScoreLogError(f"{folder}: expected parts, found none")
+    chains: dict[int, Chain] = {}
+    broken: dict[int, Gap] = {}
+    rows = 0
+    for count, (number, _, path) in enumerate(found, start=1):
+        chain = chains.setdefault(number, Chain(number, is_trimmed))
+        if number in broken:
+            continue
+        gap = _add(chain, path)
+        if gap is not None:
+            broken[number] = gap
+        elif chain.last is not None:
+            rows += chain.last.rows
+        tell(Progress(count, len(found), rows))
+    gaps = [broken[number] for number in sorted(broken)]
+    gaps += [
+        Gap(
+            None, path.relative_to(folder).as_posix(), "a file that is no part", "parts only", "what others read as one"
+        )
+        for path in strangers(folder)
+    ]
+    return list(chains.values()), gaps
+
+
+def _add(chain: Chain, path: Path) -> Gap | None:
+    try:
+        with opened(path) as file:
+            part = footer_of(path, file)
+            rows = Rows.of(file.read(columns=list(COLUMNS)))
+    except PartMovedError:
+        raise
+    except (StorageError, KeyError, ValueError) as error:
+        text = str(error).removeprefix(f"{path}: ")
+        return Gap(chain.partition, _name(path), "cannot be read as a part", "a sound file", text)
+    return chain.add(part, rows)
+
+
+def strangers(folder: Path) -> Iterator[Path]:
+    """Yield what ends in `.parquet` below a folder and is not placed and named like a part, links included."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place) / name
+            if name.endswith(".parquet") and not is_part_path(path.relative_to(folder)):
+                yield path
