@@ -5,7 +5,7 @@ What is relied on in kafka-python 3, and what is not:
 - `commit_transaction()` returns though batches were dropped, so it is called only after every record was seen
   acknowledged, with an offset of its own; otherwise the transaction is aborted.
 - The transactional calls can hang for ever, so a thread of its own makes them. That they do when a coordinator dies is
-  stepped around in `kafka_clients.NetClient`.
+  stepped around in `clients.NetClient`.
 - The group's metadata is taken live at the commit: the broker refuses a stale generation, but takes one below 0
   unchecked, so that is refused here.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
@@ -31,14 +31,12 @@ from stream_ad.errors import (
     TopicError,
     TransportError,
 )
+from stream_ad.io.kafka.admin import KafkaAdmin
 from stream_ad.io.kafka.errors import meaning, translated, translating
 from stream_ad.io.kafka.records import close_producer, send_all
+from stream_ad.io.kafka.source import KafkaSource
 from stream_ad.io.kafka.topic import TopicWatch
 from stream_ad.io.transport import Commit, CommitOutcome, Partition
-
-if TYPE_CHECKING:
-    from stream_ad.io.kafka.log import KafkaLog
-    from stream_ad.io.kafka.source import KafkaSource
 
 METADATA_BYTES = 4_096
 """What a broker takes with an offset by default."""
@@ -94,15 +92,19 @@ class KafkaCommitter:
     `transactional.id` is `<group>.<member>`: the same member's next process ends what this one left open.
 
     Args:
-        log: the log that made it.
+        admin: the log that made it.
         source: whose positions are committed.
         member: of the group.
+        on_close: called when it is closed or abandoned.
     """
 
-    def __init__(self, log: KafkaLog, source: KafkaSource, member: str) -> None:
-        self._log = log
+    def __init__(
+        self, admin: KafkaAdmin, source: KafkaSource, member: str, *, on_close: Callable[[KafkaCommitter], None]
+    ) -> None:
+        self._admin = admin
+        self._on_close = on_close
         self._source = source
-        self._where = f"committer {source.group}.{member} on {log.clients.where}"
+        self._where = f"committer {source.group}.{member} on {admin.clients.where}"
         self._member = member
         self._end: StreamAdError | None = None
         self._helper = Helper(f"stream-ad-commit-{member}")
@@ -142,12 +144,12 @@ class KafkaCommitter:
         sent = {topic: records for topic, records in commit.records.items() if records}
         if not sent and not commit.positions:
             return CommitOutcome.LANDED
-        counts = self._log.partitions(sent)
+        counts = self._admin.partitions(sent)
         transaction = Transaction(
             self._producer, self._source, self._watch, sent, counts, commit.positions, self._newest
         )
         try:
-            self._helper.call(transaction.run, self._log.commit_deadline_s, self._where)
+            self._helper.call(transaction.run, self._admin.commit_deadline_s, self._where)
         except DeadlineError as error:
             transaction.is_abandoned = True
             self._end = error
@@ -159,36 +161,36 @@ class KafkaCommitter:
     def close(self) -> None:
         """Let go of the client within about two seconds; an open transaction is left to the broker or our next."""
         self._end = self._end or ContractError(f"{self._where}: closed")
-        self._log.forget(self)
+        self._on_close(self)
         self._helper.end()
         close_producer(self._producer, 1.0)
 
     abandon = close
 
     def _open(self) -> KafkaProducer:
-        log = self._log
+        admin = self._admin
         self._newest: dict[tuple[str, int], int] = {}
-        producer = log.clients.open_producer(
+        producer = admin.clients.open_producer(
             # Never before the commit's own deadline: batches that run out of time vanish from their transaction.
-            2 * log.commit_deadline_s + 60.0,
+            2 * admin.commit_deadline_s + 60.0,
             transactional_id=f"{self._source.group}.{self._member}",
             client_id=f"stream-ad.{self._member}",
-            transaction_timeout_ms=round(1_000 * log.transaction_timeout_s),
+            transaction_timeout_ms=round(1_000 * admin.transaction_timeout_s),
             # The client waits this long after each step of a transaction: at its default of 100 a commit takes 0.1 s.
             retry_backoff_ms=5,
-            max_block_ms=round(1_000 * log.commit_deadline_s),
+            max_block_ms=round(1_000 * admin.commit_deadline_s),
         )
         source = self._source
         # The producer's metadata: the consumer's question would wait behind a fetch that waits for records.
         self._watch = TopicWatch(
-            producer._metadata, source.topic, source.topic_id, self._where, wait_s=log.request_timeout_s
+            producer._metadata, source.topic, source.topic_id, self._where, wait_s=admin.request_timeout_s
         )
         return producer
 
     def _initialize(self) -> None:
         """End what an earlier producer of this name left open, and fence it."""
         with translating(self._where):
-            self._helper.call(self._producer.init_transactions, self._log.commit_deadline_s, self._where)
+            self._helper.call(self._producer.init_transactions, self._admin.commit_deadline_s, self._where)
 
     def _judge(self, error: Exception, transaction: Transaction) -> CommitOutcome:
         """Turn what went wrong into an outcome, or raise."""
@@ -242,7 +244,7 @@ class KafkaCommitter:
     def _abort(self) -> bool:
         """Abort; says whether the broker has confirmed it."""
         try:
-            self._helper.call(self._producer.abort_transaction, self._log.commit_deadline_s, self._where)
+            self._helper.call(self._producer.abort_transaction, self._admin.commit_deadline_s, self._where)
         except DeadlineError as error:
             self._end = error
             return False

@@ -9,7 +9,7 @@ What is relied on in kafka-python 3, and what is not:
   in the next one, which cannot begin before this member polls again. So `Owner.leaving` after a planned hand-over
   runs while the generation is valid and the partition still nobody else's: its last commit lands.
 - From a JoinGroup to the poll that takes its answer no heartbeats are sent: poll more often than the session time-out.
-- Fetches name a topic by its name: see `kafka_topic`.
+- Fetches name a topic by its name: see `kafka.topic`.
 - A member that lost its generation may not rejoin in the same process (stale claims would give a partition to two
   members): `Owner.lost`, FencedError, and the process ends.
 """
@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
@@ -30,15 +29,12 @@ from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from stream_ad.errors import ContractError, FencedError, UnreachableError
+from stream_ad.io.kafka.admin import KafkaAdmin
 from stream_ad.io.kafka.clients import ask_offsets
 from stream_ad.io.kafka.errors import meaning, translated, translating
 from stream_ad.io.kafka.records import raw_batch
 from stream_ad.io.kafka.topic import TopicWatch
 from stream_ad.io.transport import HOLD, HOLD_S, Owner, Partition, Position, RawBatch
-
-if TYPE_CHECKING:
-    from stream_ad.io.kafka.log import KafkaLog
-
 
 VERDICT_BEATS = 3.0
 """Heartbeats' time in which the group's opinion of us is known: the wait for one, and a search for the coordinator."""
@@ -114,33 +110,6 @@ class FinishedJoin:
         self._task.add_errback(function)
 
 
-def owners_in(description: Mapping[str, Any], topic: str) -> dict[Partition, str]:
-    """Return the member that has each partition of a topic.
-
-    Args:
-        description: of one group, as the admin client gives it.
-        topic: which partitions are asked for.
-
-    Raises:
-        kafka.errors.KafkaError: the broker's answer was an error; a group that does not exist is none.
-    """
-    if description["error"] is not None:
-        code = re.match(r"\[Error (\d+)\]", description["error"])  # all that the client leaves of it
-        kind = kafka_errors.for_code(int(code[1])) if code else kafka_errors.UnknownError
-        if kind is kafka_errors.GroupIdNotFoundError:
-            return {}
-        raise kind(description["error"])
-    owners: dict[Partition, str] = {}
-    for member in description["members"]:
-        name = member["group_instance_id"] or member["member_id"]
-        assigned = member["member_assignment"]
-        # Empty bytes while the group deals its partitions anew.
-        for entry in assigned["assigned_partitions"] if isinstance(assigned, Mapping) else ():
-            if entry["topic"] == topic:
-                owners |= {Partition(topic, number): name for number in entry["partitions"]}
-    return owners
-
-
 class KafkaSource:
     """A static member of a consumer group; implements `transport.Source`.
 
@@ -148,21 +117,32 @@ class KafkaSource:
     that dies is waited for.
 
     Args:
-        log: the log that made it.
+        admin: the log that made it.
         topic: what is read.
         group: the consumer group.
         owner: told of partitions that come and go.
         member: `group.instance.id`.
+        on_close: called when it is closed or abandoned.
     """
 
-    def __init__(self, log: KafkaLog, topic: str, group: str, owner: Owner, member: str) -> None:
+    def __init__(
+        self,
+        admin: KafkaAdmin,
+        topic: str,
+        group: str,
+        owner: Owner,
+        member: str,
+        *,
+        on_close: Callable[[KafkaSource], None],
+    ) -> None:
         self.group = group
         self.member = member
-        self._log = log
+        self._admin = admin
+        self._on_close = on_close
         self.topic = topic
-        self.topic_id = log.topic_id(topic)
+        self.topic_id = admin.topic_id(topic)
         self._owner = owner
-        self._where = f"{group}/{member} on {log.clients.where}"
+        self._where = f"{group}/{member} on {admin.clients.where}"
         self._positions: dict[TopicPartition, int] = {}
         self._held: dict[TopicPartition, float] = {}
         self._dealt = 0
@@ -175,10 +155,10 @@ class KafkaSource:
         logger = logging.getLogger("kafka.coordinator.consumer")
         if _without_rebalances not in logger.filters:
             logger.addFilter(_without_rebalances)
-        session_ms = round(1_000 * log.session_timeout_s)
+        session_ms = round(1_000 * admin.session_timeout_s)
         heartbeat_ms = min(1_000, session_ms // 3)
         self._heartbeat_s = heartbeat_ms / 1_000
-        self.consumer = log.clients.open_consumer(
+        self.consumer = admin.clients.open_consumer(
             group,
             group_instance_id=member,
             client_id=f"stream-ad.{member}",
@@ -189,7 +169,7 @@ class KafkaSource:
         self._listener.consumer = self.consumer
         self.consumer.subscribe([topic], listener=self._listener)
         self._watch = TopicWatch(
-            self.consumer._cluster, topic, self.topic_id, self._where, wait_s=log.request_timeout_s
+            self.consumer._cluster, topic, self.topic_id, self._where, wait_s=admin.request_timeout_s
         )
         try:
             # A leader that joins before it knows the topic's partitions gives none to anybody, sometimes for good.
@@ -231,7 +211,7 @@ class KafkaSource:
                 self._ask_for_more()
                 return batches
             if time.monotonic() >= deadline:
-                if time.monotonic() - self._answered_at > self._log.request_timeout_s / 2:
+                if time.monotonic() - self._answered_at > self._admin.request_timeout_s / 2:
                     self._probe()
                     self._expect_owners()
                 return batches
@@ -272,14 +252,14 @@ class KafkaSource:
                 # With the member id the broker spares a newer process of this name.
                 leaver = MemberToRemove(member_id=metadata.member_id, group_instance_id=self.member)
                 with contextlib.suppress(UnreachableError):
-                    self._log.remove_member(self.group, leaver)
+                    self._admin.remove_member(self.group, leaver)
 
     def abandon(self) -> None:
         """Let go of the sockets without a word to owner or group."""
         self._is_closed = True
         self._listener.is_closing = True
         self._positions.clear()
-        self._log.forget(self)
+        self._on_close(self)
         closing = threading.Thread(target=self._close_consumer, name="stream-ad-close", daemon=True)
         closing.start()
         closing.join(2.0)
@@ -369,12 +349,12 @@ class KafkaSource:
         if tp not in self.consumer.assignment():
             return  # given and taken between two polls
         partition = Partition(*tp)
-        timeout_ms = 1_000 * self._log.settle_s
+        timeout_ms = 1_000 * self._admin.settle_s
         with translating(f"{partition} for {self._where}"):
             found = self.consumer.committed(tp, metadata=True, timeout_ms=timeout_ms)
         position = None
         if found is not None:
-            topic_id = self._log.topic_id(tp.topic)
+            topic_id = self._admin.topic_id(tp.topic)
             position = Position(partition, topic_id, found.offset, found.metadata or "")
         start = self._owner.gained(position, partition)
         if start == HOLD:
@@ -385,7 +365,7 @@ class KafkaSource:
             start = position.offset
         with translating(f"{partition} for {self._where}"):
             if start is None:
-                start, _ = ask_offsets(self.consumer, tp, self._log.request_timeout_s)
+                start, _ = ask_offsets(self.consumer, tp, self._admin.request_timeout_s)
             self._positions[tp] = start
             self.consumer.seek(tp, start)
             self.consumer.resume(tp)
@@ -415,7 +395,7 @@ class KafkaSource:
     def _probe(self) -> None:
         """Ask the topic's first broker something: poll itself is silent about brokers that are gone."""
         with translating(f"{self._where}: no answer"):
-            ask_offsets(self.consumer, TopicPartition(self.topic, 0), 0.5 * self._log.request_timeout_s)
+            ask_offsets(self.consumer, TopicPartition(self.topic, 0), 0.5 * self._admin.request_timeout_s)
         self._answered_at = time.monotonic()
 
     def _expect_dealt(self) -> None:
@@ -431,7 +411,7 @@ class KafkaSource:
             return
         self._dealt_at = time.monotonic()
         with contextlib.suppress(UnreachableError):
-            if len(self._log.owners(self.group, self.topic)) >= count:
+            if len(self._admin.owners(self.group, self.topic)) >= count:
                 self._dealt, self._is_undealt = count, False
             elif self._is_undealt:
                 self._is_undealt = False
@@ -450,8 +430,8 @@ class KafkaSource:
         if self._positions or self._held or not self.consumer._coordinator.stable():
             return
         with contextlib.suppress(UnreachableError):
-            owners = self._log.owners(self.group, self.topic)
-            if len(owners) < self._log.partitions([self.topic])[self.topic] or self.member in owners.values():
+            owners = self._admin.owners(self.group, self.topic)
+            if len(owners) < self._admin.partitions([self.topic])[self.topic] or self.member in owners.values():
                 logging.getLogger(__name__).warning("%s: partitions of %s are not read", self._where, self.topic)
                 if untold := sorted(self.consumer.assignment()):
                     self.consumer.pause(*untold)
