@@ -1,8 +1,8 @@
 """A corpus of bundles made to harm: each is refused as a `BundleError`, soon, in bounded memory, and no more happens.
 
-Beside `tests/io/bundles/test_bundles.py`, which has the plain refusals. Each bundle is loaded in a process with a limit on
-its address space, under an audit hook that ends it when code is run, anything is written or a file outside the bundle is
-opened. Digests and model id are made right again, as an attacker would.
+Beside `tests/io/bundles/test_bundles.py`, which has the plain refusals. Each bundle is loaded in a process with a
+limit on its address space, under an audit hook that ends it when code is run, anything is written or a file outside
+the bundle is opened. Digests and model id are made right again, as an attacker would.
 """
 
 from __future__ import annotations
