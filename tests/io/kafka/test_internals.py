@@ -41,7 +41,7 @@ def own_names(tree: ast.AST) -> set[str]:
 
 
 def test_every_private_attribute_in_use_is_listed() -> None:
-    trees = [ast.parse(file.read_text()) for file in sorted(FOLDER.glob("kafka_*.py"))]
+    trees = [ast.parse(file.read_text()) for file in sorted(FOLDER.glob("kafka/*.py"))]
     ours = {name for tree in trees for name in own_names(tree)}
     used = {name for tree in trees for name in private_attributes(tree)}
 
