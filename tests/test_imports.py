@@ -40,5 +40,5 @@ def test_the_table_of_roles_loads_no_role() -> None:
 
 @pytest.mark.parametrize("bundle", ["pump-autoencoder", "pump-dagmm"])
 def test_scoring_with_a_network_does_not_load_torch(bundle: str) -> None:
-    imports = "from stream_ad import pretrained\nfrom stream_ad.io import bundles"
+    imports = "from stream_ad import pretrained\nfrom stream_ad.io.bundles import bundles"
     assert "torch" not in loaded(f"{imports}\nbundles.load(pretrained.path({bundle!r}))")
