@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stream_ad.cli.output import NS, console, moment_ns, print_json, time_text
+from stream_ad.cli.output import console, moment_of, print_json, time_text, warn_skipped
 from stream_ad.core.names import matches
-from stream_ad.errors import ConfigError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream_ad.io.transport import Partition, Transport
-    from stream_ad.io.wire.alerts import AlertMessage
-
-POLL_S = 0.2
-PATIENCE_S = 60.0
-"""How long following outlives a log that does not answer."""
+    from stream_ad.io.transport import Transport
+    from stream_ad.io.wire.alerts import AlertMessage, Published
 
 MARKS = {"opened": ("▲", "bold red"), "updated": ("△", "yellow"), "resolved": ("✓", "green")}
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """An alert and where it stands in the log."""
-
-    log_ns: int
-    partition: int
-    offset: int
-    alert: AlertMessage
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,21 +45,23 @@ def run(args: argparse.Namespace) -> int:
     """
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
+    from stream_ad.io.following import follow
+    from stream_ad.io.wire.alerts import published
 
     settings = load(args.config)
-    since_ns = _since(args.since)
+    since_ns = moment_of("--since", args.since)
     out = console()
     with contextlib.closing(open_transport(settings)) as transport:
         topic = settings.stream.alerts_topic
         wanted = device_filter(transport, topic, args.device)
-        for published in published_alerts(transport, topic, args.follow):
-            alert = published.alert
-            if published.log_ns < since_ns or not wanted(alert.device):
+        for found in published(follow(transport, topic, args.follow), warn_skipped):
+            alert = found.alert
+            if found.at.log_ns < since_ns or not wanted(alert.device):
                 continue
             if alert.stream != settings.stream.name and not args.all_streams:
                 continue
             if args.json:
-                print_json(as_json(published, topic))
+                print_json(as_json(found))
             else:
                 print_line(out, alert)
             if args.follow:
@@ -87,68 +71,19 @@ def run(args: argparse.Namespace) -> int:
 
 def device_filter(transport: Transport, topic: str, text: str) -> Callable[[str], bool]:
     """Return what chooses devices: the one of that very name if it has alerts, else those that match as a pattern."""
-    if "[" in text and any(found.alert.device == text for found in published_alerts(transport, topic, False)):
+    from stream_ad.io.following import stored
+    from stream_ad.io.wire.alerts import published
+
+    if "[" in text and any(found.alert.device == text for found in published(stored(transport, topic))):
         return lambda device: device == text
     return lambda device: matches(device, text)
 
 
-def published_alerts(transport: Transport, topic: str, follow: bool) -> Iterator[Published]:
-    """Yield a topic's alerts from the earliest retained on, by log time within a look at the log.
-
-    Args:
-        transport: the log.
-        topic: the alerts topic.
-        follow: wait for more instead of ending.
-
-    Raises:
-        TransportError: the log does not answer (with `follow`: for `PATIENCE_S`).
-    """
-    from stream_ad.io.transport import Partition
-
-    count = transport.topic(topic).partitions
-    position: dict[Partition, int] = {}
-    for number in range(count):
-        partition = Partition(topic, number)
-        position[partition] = transport.bounds(partition)[0]
-    answered = time.monotonic()
-    while True:
-        try:
-            found = _read_on(transport, position)
-            answered = time.monotonic()
-        except UnreachableError:
-            if not follow or time.monotonic() - answered > PATIENCE_S:
-                raise
-            found = []
-        yield from sorted(found, key=lambda one: (one.log_ns, one.partition, one.offset))
-        if not follow:
-            return
-        if not found:
-            time.sleep(POLL_S)
-
-
-def _read_on(transport: Transport, position: dict[Partition, int]) -> list[Published]:
-    """Return what came since the last look, and move the positions on."""
-    from stream_ad.io.wire.alerts import decode
-
-    found = []
-    for partition, start in position.items():
-        _, end = transport.bounds(partition)
-        if end <= start:
-            continue
-        for batch in transport.read(partition, start, end):
-            for value, log_ns, offset in zip(batch.values, batch.log_ns.tolist(), batch.offset.tolist(), strict=True):
-                try:
-                    found.append(Published(log_ns, partition.number, offset, decode(value)))
-                except ContractError as error:
-                    print(f"stream-ad: skipped {partition.topic}/{partition.number}@{offset}: {error}", file=sys.stderr)
-        position[partition] = end
-    return found
-
-
-def as_json(published: Published, topic: str) -> dict[str, object]:
+def as_json(found: Published) -> dict[str, object]:
     """Return the message's body and, under `log`, where and when it was published."""
-    place = {"topic": topic, "partition": published.partition, "offset": published.offset}
-    return published.alert.model_dump(mode="json") | {"log": {"time": time_text(published.log_ns, False), **place}}
+    at = found.at
+    place = {"topic": at.partition.topic, "partition": at.partition.number, "offset": at.offset}
+    return found.alert.model_dump(mode="json") | {"log": {"time": time_text(at.log_ns, False), **place}}
 
 
 def print_line(out: Console, alert: AlertMessage) -> None:
@@ -163,12 +98,3 @@ def print_line(out: Console, alert: AlertMessage) -> None:
     line.append(f"  {alert.kind:<7}  ", "" if alert.kind == "process" else "cyan")
     line.append(alert.reason)
     out.print(line)
-
-
-def _since(text: str | None) -> int:
-    if text is None:
-        return 0
-    try:
-        return moment_ns(text, round(time.time() * NS))
-    except ValueError as error:
-        raise ConfigError(f"--since: {error}") from error

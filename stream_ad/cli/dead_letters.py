@@ -6,25 +6,22 @@ import argparse
 import base64
 import contextlib
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stream_ad.cli.output import NS, console, moment_ns, print_json, time_text
+from stream_ad.cli.output import console, moment_of, print_json, time_text, warn_skipped
 from stream_ad.core.names import matches
-from stream_ad.errors import ConfigError, ContractError, UnreachableError
+from stream_ad.errors import ConfigError, ContractError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from stream_ad.config import Settings
+    from stream_ad.io.following import Stored
     from stream_ad.io.transport import Transport
     from stream_ad.io.wire.dead_letters import DeadLetter
 
-POLL_S = 0.2
-PATIENCE_S = 60.0
-"""How long following outlives a log that does not answer."""
 BATCH = 200
 """Letters sent again before their notes are written: so many may go twice if this process is killed."""
 
@@ -84,9 +81,10 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
     from stream_ad.core.batches import Reason
+    from stream_ad.io.following import follow
 
     settings = load(args.config)
-    since_ns = _since(args.since)
+    since_ns = moment_of("--since", args.since)
     if unknown := sorted(set(args.reason) - {reason.value for reason in Reason}):
         raise ConfigError(
             f"--reason: expected one of {', '.join(reason.value for reason in Reason)}, found {unknown[0]}"
@@ -98,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         topic = settings.stream.dead_letters_topic
         wanted = (
             placed
-            for placed in placed_letters(transport, topic, args.follow)
+            for placed in placed_letters(follow(transport, topic, args.follow))
             if placed.log_ns >= since_ns
             and matches(placed.device, args.device)
             and (not args.reason or placed.letter.refused.reason.value in args.reason)
@@ -115,59 +113,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def placed_letters(transport: Transport, topic: str, follow: bool) -> Iterator[Placed]:
-    """Yield a topic's letters from the earliest retained on, by log time within a look at the log.
-
-    Args:
-        transport: the log.
-        topic: the topic of dead letters.
-        follow: wait for more instead of ending.
-
-    Raises:
-        TransportError: the log does not answer (with `follow`: for `PATIENCE_S`).
-    """
-    position = {number: transport.bounds(place)[0] for number, place in _places(transport, topic)}
-    answered = time.monotonic()
-    while True:
-        try:
-            found = _read_on(transport, topic, position)
-            answered = time.monotonic()
-        except UnreachableError:
-            if not follow or time.monotonic() - answered > PATIENCE_S:
-                raise
-            found = []
-        yield from sorted(found, key=lambda one: (one.log_ns, one.partition, one.offset))
-        if not follow:
-            return
-        if not found:
-            time.sleep(POLL_S)
-
-
-def _places(transport: Transport, topic: str) -> Iterator[tuple[int, Any]]:
-    from stream_ad.io.transport import Partition
-
-    for number in range(transport.topic(topic).partitions):
-        yield number, Partition(topic, number)
-
-
-def _read_on(transport: Transport, topic: str, position: dict[int, int]) -> list[Placed]:
-    """Return what came since the last look, and move the positions on; notes are passed over."""
+def placed_letters(records: Iterable[Stored]) -> Iterator[Placed]:
+    """Yield the letters among records of the topic of dead letters; notes of letters sent again are passed over."""
     from stream_ad.io.wire.dead_letters import RESENT_LETTER, decode
 
-    found = []
-    for number, place in _places(transport, topic):
-        start, end = position.get(number, 0), transport.bounds(place)[1]
-        for raw in transport.read(place, start, end) if start < end else ():
-            columns = zip(raw.values, raw.keys, raw.headers, raw.log_ns.tolist(), raw.offset.tolist(), strict=True)
-            for value, key, headers, log_ns, offset in columns:
-                if any(name == RESENT_LETTER for name, _ in headers):
-                    continue
-                try:
-                    found.append(Placed(log_ns, number, offset, key, decode(value, headers)))
-                except ContractError as error:
-                    print(f"stream-ad: skipped {topic}/{number}@{offset}: {error}", file=sys.stderr)
-        position[number] = max(start, end)
-    return found
+    for at in records:
+        if any(name == RESENT_LETTER for name, _ in at.headers):
+            continue
+        try:
+            letter = decode(at.value, at.headers)
+        except ContractError as error:
+            warn_skipped(at, error)
+        else:
+            yield Placed(at.log_ns, at.partition.number, at.offset, at.key, letter)
 
 
 # -- sending again --------------------------------------------------------------------------------
@@ -227,13 +185,11 @@ def _held_back(placed: Placed, readings: str, before: set[tuple[int, int]], with
 
 def sent_before(transport: Transport, topic: str) -> set[tuple[int, int]]:
     """Return partition and offset of the letters that were sent again, from the notes among them."""
+    from stream_ad.io.following import stored
     from stream_ad.io.wire.dead_letters import noted
 
-    found = set()
-    for _, place in _places(transport, topic):
-        for raw in transport.read(place, *transport.bounds(place)):
-            found |= {about for headers in raw.headers if (about := noted(headers)) is not None}
-    return found
+    notes = (noted(record.headers) for record in stored(transport, topic))
+    return {about for about in notes if about is not None}
 
 
 def _send(transport: Transport, readings: str, letters: str, chosen: list[Placed]) -> None:
@@ -295,12 +251,3 @@ def print_line(out: Console, placed: Placed) -> None:
     if letter.resent:
         line.append(f"  (was resent; first at {letter.resent})", "dim")
     out.print(line)
-
-
-def _since(text: str | None) -> int:
-    if text is None:
-        return 0
-    try:
-        return moment_ns(text, round(time.time() * NS))
-    except ValueError as error:
-        raise ConfigError(f"--since: {error}") from error

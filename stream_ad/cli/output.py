@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from stream_ad.errors import ConfigError, ContractError
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from stream_ad.io.following import Stored
 
 NS = 1_000_000_000
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
@@ -96,3 +101,20 @@ def moment_ns(text: str, now_ns: int) -> int:
     if moment is None or moment.tzinfo is None:
         raise ValueError(f"expected a time with its zone (2026-03-01T12:00:00Z) or a duration (1h), found {text!r}")
     return round(moment.timestamp() * 1_000_000) * 1_000
+
+
+def moment_of(option: str, text: str | None) -> int:
+    """Read the moment that an option gives, 0 without one; see `moment_ns`.
+
+    Raises:
+        ConfigError: it is no moment.
+    """
+    try:
+        return 0 if text is None else moment_ns(text, time.time_ns())
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from error
+
+
+def warn_skipped(record: Stored, error: ContractError) -> None:
+    """Print on stderr that a record of a topic cannot be read."""
+    print(f"stream-ad: skipped {record.partition}@{record.offset}: {error}", file=sys.stderr)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, AlertPhase
-from stream_ad.errors import ContractError
+from stream_ad.io.following import stored
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.io.wire import alerts as alert_messages
-from stream_ad.io.wire.alerts import AlertMessage
+from stream_ad.io.wire.alerts import AlertMessage, published
 from stream_ad.replaying.reconciling import endings
 from stream_ad.role_table import deciding_group
 
@@ -71,19 +71,11 @@ class AlertLedger:
         self._public: dict[int, list[_Public]] = {}
         self._expected: dict[int, list[tuple[Key, bytes]]] = {}
         self._open: dict[int, dict[str, Alert]] = {}
-        topic = settings.stream.alerts_topic
-        for number in range(transport.topic(topic).partitions):
-            place = Partition(topic, number)
-            for raw in transport.read(place, *transport.bounds(place)):
-                beat()
-                for value in raw.values:
-                    try:
-                        message = alert_messages.decode(value)
-                    except ContractError:  # somebody else's
-                        continue
-                    if (message.stream, message.input.topic) == (settings.stream.name, settings.stream.readings_topic):
-                        entry = _Public(message.input.offset, _key(message), value)
-                        self._public.setdefault(message.input.partition, []).append(entry)
+        for found in published(stored(transport, settings.stream.alerts_topic, beat=beat)):
+            message = found.alert
+            if (message.stream, message.input.topic) == (settings.stream.name, readings):
+                entry = _Public(message.input.offset, _key(message), found.at.value)
+                self._public.setdefault(message.input.partition, []).append(entry)
 
     def begin(self, number: int, first: int) -> None:
         """Begin to compute a partition, or begin anew.

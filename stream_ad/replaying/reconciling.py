@@ -12,9 +12,9 @@ from math import nan
 
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, AlertPhase
-from stream_ad.errors import ContractError
+from stream_ad.io.following import stored
 from stream_ad.io.transport import Partition, Transport
-from stream_ad.io.wire import alerts as alert_messages
+from stream_ad.io.wire.alerts import published
 
 REASON = (
     "the state was started again (other settings, another bundle or lost input); if the trouble goes on a new "
@@ -33,30 +33,19 @@ def open_alerts(
         partition: of the readings.
         beat: called now and then.
     """
-    topic = settings.stream.alerts_topic
+    mine = settings.stream.name, partition.topic, partition.number
     found: dict[str, Alert] = {}
-    for number in range(transport.topic(topic).partitions):
-        place = Partition(topic, number)
-        for raw in transport.read(place, *transport.bounds(place)):
-            beat()
-            for value in raw.values:
-                try:
-                    message = alert_messages.decode(value)
-                except ContractError:  # somebody else's, or of another version
-                    continue
-                if (message.stream, message.input.topic, message.input.partition) != (
-                    settings.stream.name,
-                    partition.topic,
-                    partition.number,
-                ):
-                    continue
-                if message.phase == AlertPhase.RESOLVED.value:
-                    found.pop(message.id, None)
-                    continue
-                alert = message.alert()
-                before = found.get(message.id)
-                # A later message may be of kind `regime`; the incident keeps the kind it opened with.
-                found[message.id] = alert if before is None else replace(alert, kind=before.kind)
+    for entry in published(stored(transport, settings.stream.alerts_topic, beat=beat)):
+        message = entry.alert
+        if (message.stream, message.input.topic, message.input.partition) != mine:
+            continue
+        if message.phase == AlertPhase.RESOLVED.value:
+            found.pop(message.id, None)
+            continue
+        alert = message.alert()
+        before = found.get(message.id)
+        # A later message may be of kind `regime`; the incident keeps the kind it opened with.
+        found[message.id] = alert if before is None else replace(alert, kind=before.kind)
     return list(found.values())
 
 

@@ -49,7 +49,7 @@ def each(role: str) -> list[object]:
 
 
 @pytest.mark.parametrize("stream", ["local", pytest.param("kafka", marks=pytest.mark.broker)], indirect=True)
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream, pump_bundle: Path, other_bundle: Path) -> None:
     course = Course(lives, stream, (other_bundle, pump_bundle))
     for role in ("scorer", "archiver"):
@@ -60,7 +60,7 @@ def test_both_die_at_every_step_in_a_row(lives: Lives, stream: Stream, pump_bund
 
 
 @pytest.mark.parametrize("stream", ["local", pytest.param("kafka", marks=pytest.mark.broker)], indirect=True)
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_a_scorer_dies_at_every_step_of_a_start_over(
     lives: Lives, stream: Stream, make_stream: Callable[..., Stream], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -10,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream_ad.core.batches import Alert, AlertKind, AlertPhase
 from stream_ad.errors import ContractError
+from stream_ad.io.following import Stored
 from stream_ad.io.transport import Partition, Record
 from stream_ad.io.wire.encode import CONTENT_TYPE, JSON
 from stream_ad.io.wire.times import rfc3339_ns
@@ -168,6 +171,30 @@ def decode(value: bytes) -> AlertMessage:
         return AlertMessage.model_validate_json(value)
     except ValidationError as error:
         raise ContractError(f"alert message: {_first_line(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An alert and where it is in the log."""
+
+    at: Stored
+    alert: AlertMessage
+
+
+def published(
+    records: Iterable[Stored], skip: Callable[[Stored, ContractError], None] = lambda *_: None
+) -> Iterator[Published]:
+    """Yield the alerts among records of an alerts topic.
+
+    Args:
+        records: in any order; theirs is kept.
+        skip: called with those that are no alert of this version.
+    """
+    for record in records:
+        try:
+            yield Published(record, decode(record.value))
+        except ContractError as error:
+            skip(record, error)
 
 
 def json_schema() -> dict[str, Any]:

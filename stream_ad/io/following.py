@@ -1,0 +1,86 @@
+"""Records of a topic, read without a consumer group: all that are there, or on and on as more come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from stream_ad.errors import UnreachableError
+from stream_ad.io.transport import Headers, Partition, Transport
+
+POLL_S = 0.2
+PATIENCE_S = 60.0
+"""How long following outlives a log that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record and where it is in the log."""
+
+    partition: Partition
+    offset: int
+    log_ns: int
+    key: bytes | None
+    value: bytes
+    headers: Headers
+
+
+def stored(
+    transport: Transport,
+    topic: str,
+    position: dict[int, int] | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> Iterator[Stored]:
+    """Yield the records of a topic, one partition after the other, each in the order of its offsets.
+
+    Args:
+        transport: the log.
+        topic: its name.
+        position: by partition, where to begin, the earliest retained record by default; moved behind what was read.
+        beat: called after each batch.
+
+    Raises:
+        TransportError: the log or the topic is not there.
+    """
+    position = {} if position is None else position
+    for number in range(transport.topic(topic).partitions):
+        partition = Partition(topic, number)
+        earliest, end = transport.bounds(partition)
+        start = position.get(number, earliest)
+        for raw in transport.read(partition, start, end) if start < end else ():
+            beat()
+            columns = zip(raw.offset.tolist(), raw.log_ns.tolist(), raw.keys, raw.values, raw.headers, strict=True)
+            for offset, log_ns, key, value, headers in columns:
+                yield Stored(partition, offset, log_ns, key, value, headers)
+        position[number] = max(start, end)
+
+
+def follow(transport: Transport, topic: str, is_endless: bool) -> Iterator[Stored]:
+    """Yield the records of a topic, by log time within each look at the log.
+
+    Args:
+        transport: the log.
+        topic: its name.
+        is_endless: wait for more instead of ending.
+
+    Raises:
+        TransportError: the log does not answer (if endless: for `PATIENCE_S`), or the topic is not there.
+    """
+    position: dict[int, int] = {}
+    answered = time.monotonic()
+    while True:
+        found: list[Stored] = []
+        before = dict(position)
+        try:
+            found += stored(transport, topic, position)
+            answered = time.monotonic()
+        except UnreachableError:
+            if not is_endless or time.monotonic() - answered > PATIENCE_S:
+                raise
+            found, position = [], before
+        yield from sorted(found, key=lambda record: (record.log_ns, record.partition.number, record.offset))
+        if not is_endless:
+            return
+        if not found:
+            time.sleep(POLL_S)
