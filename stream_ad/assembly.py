@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 
-from stream_ad import __version__
-from stream_ad.config import KafkaTransport, Settings, parse
+from stream_ad.config import KafkaTransport, Settings
 from stream_ad.core.deciding import Deciding
 from stream_ad.core.incidents import IncidentRules
 from stream_ad.core.model import Model
@@ -319,55 +312,3 @@ def swap_model(settings: Settings, pipeline: PartitionPipeline, model: Model, of
 def nanoseconds(seconds: float) -> int:
     """Return a duration in nanoseconds."""
     return round(seconds * 1e9)
-
-
-def deciding_config(settings: Settings) -> dict[str, Any]:
-    """Return the settings that change results, as plain values by section."""
-    return {
-        "stream": settings.stream.model_dump(mode="json", include={"name", "devices", "readings_topic"}),
-        "time": settings.time.model_dump(mode="json", exclude={"trust_producer_clocks"}),
-        "threshold": settings.threshold.model_dump(mode="json"),
-        "incident": settings.incident.model_dump(mode="json"),
-    }
-
-
-def with_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
-    """Return the settings with those that change results as they once were.
-
-    Args:
-        settings: today's.
-        config: what `deciding_config` returned then.
-
-    Raises:
-        ConfigError: they are not settings of this version.
-    """
-    # Only these sections: the others, with their secrets and defaults, are not read again.
-    today = settings.model_dump(mode="python", include=set(config))
-    for section, values in config.items():
-        merged = section in ("stream", "time")
-        today[section] = {**today[section], **values} if merged else dict(values)
-    bare = {"transport": {"kind": "local", "path": "unused"}, "store": {"scores": "unused", "checkpoints": "unused"}}
-    then = parse(bare | today, "settings in the journal")
-    return settings.model_copy(update={section: getattr(then, section) for section in config})
-
-
-def config_digest(settings: Settings) -> str:
-    """Return a digest of the settings that change results, 16 hex digits."""
-    text = json.dumps(deciding_config(settings), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def fingerprint(settings: Settings, model_id: str) -> str:
-    """Return what a checkpoint's results depend on besides the input, as one line.
-
-    State made under another fingerprint is not used: it could give other results.
-    """
-    parts = {
-        "stream_ad": __version__,
-        "config": config_digest(settings),
-        "bundle": model_id,
-        "processor": platform.machine(),
-        "python": ".".join(map(str, sys.version_info[:2])),
-        "numpy": version("numpy"),
-    }
-    return " ".join(f"{name}={value}" for name, value in parts.items())

@@ -1,8 +1,16 @@
-"""How the consumer groups of a stream and their members are named."""
+"""What a stream's groups and members are called, and what tells results made under different settings apart."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from stream_ad import __version__
 
 if TYPE_CHECKING:
     from stream_ad.config import Settings
@@ -18,3 +26,57 @@ def group(settings: Settings, role: str) -> str:
 def member(settings: Settings, role: str, index: int = 0) -> str:
     """Return the static member id of a process, the same over its restarts."""
     return f"{settings.service.instance}-{role}-{index}"
+
+
+def deciding_config(settings: Settings) -> dict[str, Any]:
+    """Return the settings that change results, as plain values by section."""
+    return {
+        "stream": settings.stream.model_dump(mode="json", include={"name", "devices", "readings_topic"}),
+        "time": settings.time.model_dump(mode="json", exclude={"trust_producer_clocks"}),
+        "threshold": settings.threshold.model_dump(mode="json"),
+        "incident": settings.incident.model_dump(mode="json"),
+    }
+
+
+def with_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
+    """Return the settings with those that change results as they once were.
+
+    Args:
+        settings: today's.
+        config: what `deciding_config` returned then.
+
+    Raises:
+        ConfigError: they are not settings of this version.
+    """
+    from stream_ad.config import parse  # loads pydantic: the table of roles needs none
+
+    # Only these sections: the others, with their secrets and defaults, are not read again.
+    today = settings.model_dump(mode="python", include=set(config))
+    for section, values in config.items():
+        merged = section in ("stream", "time")
+        today[section] = {**today[section], **values} if merged else dict(values)
+    bare = {"transport": {"kind": "local", "path": "unused"}, "store": {"scores": "unused", "checkpoints": "unused"}}
+    then = parse(bare | today, "settings in the journal")
+    return settings.model_copy(update={section: getattr(then, section) for section in config})
+
+
+def config_digest(settings: Settings) -> str:
+    """Return a digest of the settings that change results, 16 hex digits."""
+    text = json.dumps(deciding_config(settings), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def fingerprint(settings: Settings, model_id: str) -> str:
+    """Return what a checkpoint's results depend on besides the input, as one line.
+
+    State made under another fingerprint is not used: it could give other results.
+    """
+    parts = {
+        "stream_ad": __version__,
+        "config": config_digest(settings),
+        "bundle": model_id,
+        "processor": platform.machine(),
+        "python": ".".join(map(str, sys.version_info[:2])),
+        "numpy": version("numpy"),
+    }
+    return " ".join(f"{name}={value}" for name, value in parts.items())

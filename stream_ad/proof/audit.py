@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from stream_ad.assembly import Models, fingerprint, time_rules
+from stream_ad.assembly import Models, time_rules
 from stream_ad.config import Settings
 from stream_ad.core.batches import Judged
 from stream_ad.errors import PartMovedError, PositionError, StreamAdError
+from stream_ad.identity import fingerprint
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.score_log.parts import open_file
 from stream_ad.io.spans import Place, Spans

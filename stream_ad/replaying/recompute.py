@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_ad.assembly import Models, config_digest, fingerprint, with_config
+from stream_ad.assembly import Models
 from stream_ad.config import Settings
 from stream_ad.core.model import Model
 from stream_ad.errors import CheckpointError, ContractError, PositionError, StorageError
+from stream_ad.identity import config_digest, fingerprint, with_config
 from stream_ad.io.spans import Place
 from stream_ad.io.state import checkpoints, journal
 from stream_ad.io.state.journal import CloseEntry, Entry, StartEntry

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stream_ad.assembly import Models, deciding_config, fingerprint, time_rules
+from stream_ad.assembly import Models, time_rules
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert
 from stream_ad.core.model import WindowShape
 from stream_ad.errors import BundleError, CheckpointError, ContractError, JournalError, PositionError, StorageError
+from stream_ad.identity import deciding_config, fingerprint
 from stream_ad.io.spans import Place
 from stream_ad.io.state import checkpoints, journal
 from stream_ad.io.state.journal import CloseEntry, Entry, StartEntry, SwapEntry

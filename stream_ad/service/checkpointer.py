@@ -6,10 +6,10 @@ import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from stream_ad.assembly import fingerprint
 from stream_ad.config import Settings
 from stream_ad.core.batches import Arrays
 from stream_ad.errors import DeadlineError, StorageError, TransportError
+from stream_ad.identity import fingerprint
 from stream_ad.io.state import checkpoints
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying import PartitionReplay

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from stream_ad import assembly
+from stream_ad import assembly, identity
 from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
 from stream_ad.errors import ConfigError, DeadlineError, TransportError, UnreachableError
@@ -107,7 +107,7 @@ class Scorer:
             alerts=stream.alerts_topic,
             letters=stream.dead_letters_topic,
             journal=stream.journal_topic,
-            config_digest=assembly.config_digest(self._settings),
+            config_digest=identity.config_digest(self._settings),
             max_bytes=assembly.max_payload_bytes(self._settings, topics),
         )
         self._checkpointer = Checkpointer(self._settings, self._transport, self.metrics)
