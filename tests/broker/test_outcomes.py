@@ -389,20 +389,24 @@ def test_a_commit_tells_the_truth(shared: Bench, case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("act", "error", "times", "says"),
+    ("act", "error", "times", "may_say"),
     [
         (Act.CUT_BEFORE, "", 1, "LANDED"),
         (Act.CUT_AFTER, "", 1, "LANDED"),
         (Act.CUT_AFTER, "", 3, "LANDED"),
         (Act.REPLACE, "UnknownTopicOrPartitionError", 3, "LANDED"),
-        (Act.SWALLOW, "", 1, "REJECTED"),
-        (Act.SILENCE, "", 1, "REJECTED"),
+        (Act.SWALLOW, "", 1, "LANDED REJECTED"),
+        (Act.SILENCE, "", 1, "LANDED REJECTED"),
         (Act.REPLACE, "UnknownTopicOrPartitionError", EVER, "REJECTED"),
     ],
 )
 def test_no_position_is_committed_unless_its_topic_is_known_to_be_the_same(
-    broker: Proxied, act: Act, error: str, times: int, says: str
+    broker: Proxied, act: Act, error: str, times: int, may_say: str
 ) -> None:
+    """A question that gets no answer is asked again, and that one may be answered in time.
+
+    It is where the records took as long: they wait behind the question, on the same connection.
+    """
     bench = Bench(broker, request_s=2.0)
     try:
         committer = bench.log.committer(bench.source, "a-0")
@@ -419,8 +423,8 @@ def test_no_position_is_committed_unless_its_topic_is_known_to_be_the_same(
         with broker.proxy.rules(rule):
             word, value, offset = bench.commit(committer)
         assert rule.hits >= min(times, 2)
-        assert word == says
-        if says == "LANDED":
+        assert word in may_say.split()
+        if word == "LANDED":
             assert bench.position() == offset
             bench.await_all(value)
         else:
