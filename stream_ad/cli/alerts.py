@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import console, moment_of, print_json, time_text, warn_skipped
-from stream_ad.core.names import matches
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream_ad.io.transport import Transport
     from stream_ad.io.wire.alerts import AlertMessage, Published
 
 MARKS = {"opened": ("▲", "bold red"), "updated": ("△", "yellow"), "resolved": ("✓", "green")}
@@ -45,38 +42,22 @@ def run(args: argparse.Namespace) -> int:
     """
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
-    from stream_ad.io.following import follow
-    from stream_ad.io.wire.alerts import published
+    from stream_ad.inspection.alerts import alerts
 
     settings = load(args.config)
     since_ns = moment_of("--since", args.since)
     out = console()
     with contextlib.closing(open_transport(settings)) as transport:
+        stream = "" if args.all_streams else settings.stream.name
         topic = settings.stream.alerts_topic
-        wanted = device_filter(transport, topic, args.device)
-        for found in published(follow(transport, topic, args.follow), warn_skipped):
-            alert = found.alert
-            if found.at.log_ns < since_ns or not wanted(alert.device):
-                continue
-            if alert.stream != settings.stream.name and not args.all_streams:
-                continue
+        for found in alerts(transport, topic, stream, args.device, since_ns, args.follow, warn_skipped):
             if args.json:
                 print_json(as_json(found))
             else:
-                print_line(out, alert)
+                print_line(out, found.alert)
             if args.follow:
                 out.file.flush()
     return 0
-
-
-def device_filter(transport: Transport, topic: str, text: str) -> Callable[[str], bool]:
-    """Return what chooses devices: the one of that very name if it has alerts, else those that match as a pattern."""
-    from stream_ad.io.following import stored
-    from stream_ad.io.wire.alerts import published
-
-    if "[" in text and any(found.alert.device == text for found in published(stored(transport, topic))):
-        return lambda device: device == text
-    return lambda device: matches(device, text)
 
 
 def as_json(found: Published) -> dict[str, object]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from stream_ad.errors import ConfigError, ContractError
+from stream_ad.inspection.words import NS as NS
+from stream_ad.inspection.words import duration_text as duration_text
+from stream_ad.inspection.words import time_text as time_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from stream_ad.io.following import Stored
 
-NS = 1_000_000_000
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 
@@ -38,30 +40,6 @@ def print_json(value: object) -> None:
     import orjson
 
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode() + "\n")
-
-
-def time_text(ns: int, seconds: bool = True) -> str:
-    """Return UTC nanoseconds as `2026-03-01 12:00:05`, or RFC 3339 without `seconds`' rounding."""
-    moment = datetime.fromtimestamp(ns // NS, UTC)
-    if seconds:
-        return moment.strftime("%Y-%m-%d %H:%M:%S")
-    return moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{ns % NS // 1_000:06d}Z"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration as a person says it: `85 ms`, `12.5 s`, `4 min 10 s`, `3 h 5 min`."""
-    if not math.isfinite(seconds):
-        return "—"
-    if seconds < 1:
-        return f"{seconds * 1_000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    whole = round(seconds)
-    for unit, size, part, small in (("min", 60, "s", 1), ("h", 3_600, "min", 60), ("d", 86_400, "h", 3_600)):
-        if whole < size * (60 if unit == "min" else 24) or unit == "d":
-            rest = whole % size // small
-            return f"{whole // size} {unit}" + (f" {rest} {part}" if rest else "")
-    return f"{whole} s"
 
 
 def duration_s(text: str) -> float:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import NS, console, duration_s, duration_text, print_json, time_text
-from stream_ad.errors import ConfigError, ScoreLogError
+from stream_ad.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream_ad.cli.score_plot import DeviceScores, Incident
+    from stream_ad.inspection.scores import DeviceScores, Incident
 
 ROWS = 20
-NAMED_CHANNELS = 3
-PARTS_SEARCHED = 50
-"""Newest parts looked through for ids, where a device is not found."""
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,11 +43,12 @@ def run(args: argparse.Namespace) -> int:
         ScoreLogError: the score log has no rows of the device.
     """
     from stream_ad.config import load
+    from stream_ad.inspection.scores import load_device
 
     settings = load(args.config)
     scores = load_device(settings.store.scores, args.device, _last_ns(args.last))
     if args.plot is not None:
-        from stream_ad.cli.score_plot import save
+        from stream_ad.inspection.pictures import save
 
         save(scores, args.plot, f"stream {settings.stream.name} · {summary(scores)}")
     out = console()
@@ -69,104 +66,6 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         out.print(f"drawn to {args.plot}", markup=False)
     return 0
-
-
-def load_device(folder: Path, device: str, last_ns: int | None) -> DeviceScores:
-    """Read a device's rows; of a window that was amended, the newest revision.
-
-    Args:
-        folder: of the score log.
-        device: its id.
-        last_ns: only rows that end within this time before the newest; None is all.
-
-    Raises:
-        ScoreLogError: there are none, or a file is damaged.
-    """
-    import numpy as np
-
-    from stream_ad.io.score_log import log as score_log
-
-    table = score_log.read(folder, device)
-    if table.num_rows == 0:
-        raise ScoreLogError(_nobody(folder, device))
-    end_ns = _nanoseconds(table["end"])
-    keep = np.append(np.diff(end_ns) != 0, True)  # rows of one window are adjacent, by revision
-    if last_ns is not None:
-        keep &= end_ns > end_ns[-1] - last_ns
-    return _device_scores(device, table.filter(keep))
-
-
-def _device_scores(device: str, table: Any) -> DeviceScores:
-    import numpy as np
-
-    from stream_ad.cli.score_plot import DeviceScores
-    from stream_ad.io.wire import contributions
-
-    def floats(name: str) -> Any:
-        return table[name].to_numpy(zero_copy_only=False).astype(np.float64)
-
-    channels, parts = contributions.matrix(table["contribution"])
-    contribution = parts if channels else None
-    end_ns, incident = _nanoseconds(table["end"]), _nanoseconds(table["incident"])
-    smoothed, limit = floats("smoothed"), floats("limit")
-    return DeviceScores(
-        device=device,
-        channels=channels,
-        end_ns=end_ns,
-        score=floats("score"),
-        smoothed=smoothed,
-        limit=limit,
-        is_anomaly=table["is_anomaly"].to_numpy(zero_copy_only=False).astype(np.bool_),
-        incident=incident,
-        contribution=contribution,
-        incidents=find_incidents(channels, end_ns, smoothed, limit, incident, contribution),
-    )
-
-
-def find_incidents(
-    channels: tuple[str, ...], end_ns: Any, smoothed: Any, limit: Any, incident: Any, contribution: Any
-) -> tuple[Incident, ...]:
-    """Return the incidents of rows in time order, oldest first.
-
-    Args:
-        channels: c names.
-        end_ns: int64[n], end of each window.
-        smoothed: float64[n].
-        limit: float64[n].
-        incident: int64[n], 0 outside.
-        contribution: float32[n, c] or None.
-    """
-    import numpy as np
-
-    from stream_ad.cli.score_plot import Incident
-
-    found = []
-    edges = np.flatnonzero(np.diff(incident, prepend=0, append=0))
-    for first, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        if incident[first] == 0:
-            continue
-        rows = slice(first, stop)
-        known = smoothed[rows][np.isfinite(smoothed[rows])]
-        shares: tuple[tuple[str, float], ...] = ()
-        if contribution is not None:
-            parts = np.nan_to_num(contribution[rows].astype(np.float64))
-            total = parts.sum(axis=1, keepdims=True)
-            # A row counts by its share, not by its size: else the one highest window names the culprit.
-            mean = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0).mean(axis=0)
-            order = np.argsort(-mean, kind="stable")[:NAMED_CHANNELS]
-            shares = tuple((channels[k], float(mean[k])) for k in order.tolist() if mean[k] >= 0.05)
-        found.append(
-            Incident(
-                opened_ns=int(incident[first]),
-                end_ns=int(end_ns[stop - 1]),
-                is_open=stop == len(incident),
-                windows=stop - first,
-                peak=float(known.max()) if len(known) else float("nan"),
-                limit=float(limit[first]),
-                channels=shares,
-            )
-        )
-    return tuple(found)
 
 
 def summary(scores: DeviceScores) -> str:
@@ -205,6 +104,8 @@ def print_rows(out: Console, scores: DeviceScores, count: int) -> None:
     """Print a table of the newest rows."""
     import numpy as np
     from rich.table import Table
+
+    from stream_ad.inspection.scores import NAMED_CHANNELS
 
     title = f"newest {_count(min(count, len(scores)), 'window')}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -264,25 +165,6 @@ def rows_json(scores: DeviceScores) -> list[dict[str, object]]:
 def _present(channels: tuple[str, ...], parts: list[float]) -> dict[str, float] | None:
     """Return the parts of the channels that have one; None where none has."""
     return {channel: part for channel, part in zip(channels, parts, strict=True) if part == part} or None
-
-
-def _nobody(folder: Path, device: str) -> str:
-    """Return why there are no rows, with ids that look alike."""
-    from stream_ad.io.score_log import log as score_log
-
-    ids = score_log.newest_devices(folder, PARTS_SEARCHED)
-    if not ids:
-        return f"{folder}: expected Parquet parts, found none: has an archiver run (`stream-ad run`)?"
-    near = get_close_matches(device, ids, n=3, cutoff=0.5) or ids[:3]
-    return f"{folder}: no rows of device {device!r}; lately there were {', '.join(near)}"
-
-
-def _nanoseconds(column: Any) -> Any:
-    """Return microsecond times as int64 nanoseconds, 0 where null."""
-    import numpy as np
-    import pyarrow as pa
-
-    return column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64) * 1_000
 
 
 def _last_ns(text: str | None) -> int | None:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from stream_ad.cli.output import console, duration_s, duration_text, print_json, time_text
-from stream_ad.errors import ConfigError, TransportError, UnreachableError
+from stream_ad.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from stream_ad.cli.status_facts import CheckpointFile, Lag, PartitionStatus, Status
-    from stream_ad.cli.status_judged import Limits
     from stream_ad.config import Settings
-    from stream_ad.io.transport import Transport
+    from stream_ad.inspection.status import CheckpointFile, Lag, PartitionStatus, Status
 
-AGAIN_S = 2.0
-"""Where something waits, a second look after this long tells whether the lag grows."""
-REQUEST_S = 5.0
-"""A person waits; the roles' own time-out may be longer."""
 MODEL_DIGITS = 12
 
 
@@ -55,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: settings or options are wrong.
         TransportError: the log does not answer, or has no readings topic (not with `--watch`, which goes on).
     """
-    from stream_ad.cli.status_judged import Limits
     from stream_ad.config import load
+    from stream_ad.inspection.judging import Limits
+    from stream_ad.inspection.looks import looks
 
     settings = load(args.config)
     if args.watch is not None and not 0 < args.watch < 1e6:
@@ -81,65 +74,13 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def looks(settings: Settings, limits: Limits, every_s: float | None) -> Iterator[tuple[Status | None, list[str]]]:
-    """Yield what was seen and what of it needs a look; one look, or without end every `every_s` seconds.
-
-    With `every_s` a log that does not answer is a look without a status.
-    """
-    from stream_ad.cli.status_facts import take
-    from stream_ad.cli.status_judged import is_lagging, warnings
-
-    before: Status | None = None
-    with contextlib.ExitStack() as stack:
-        transport: Transport | None = None
-        while True:
-            due = time.monotonic() + (every_s or 0.0)
-            try:
-                if transport is None:
-                    transport = stack.enter_context(contextlib.closing(open_for_a_look(settings)))
-                status = take(settings, transport)
-                if every_s is None and is_lagging(status, limits):
-                    time.sleep(AGAIN_S)
-                    before, status = status, take(settings, transport)
-            except TransportError as error:
-                if every_s is None:
-                    raise
-                stack.close()
-                transport = before = None
-                yield None, [str(error)]
-            else:
-                yield status, warnings(status, before, limits)
-                before = status
-            if every_s is None:
-                return
-            time.sleep(max(0.0, due - time.monotonic()))
-
-
-def open_for_a_look(settings: Settings) -> Transport:
-    """Open the log; makes nothing.
-
-    Raises:
-        UnreachableError: it does not answer, or there is none yet.
-    """
-    from stream_ad.assembly import open_transport
-    from stream_ad.config import LocalTransport
-
-    transport = settings.transport
-    if isinstance(transport, LocalTransport):
-        if not transport.path.exists():
-            raise UnreachableError(f"{transport.path}: there is no log yet; it is made with its first topic")
-        return open_transport(settings)
-    shorter = transport.model_copy(update={"request_timeout_s": min(REQUEST_S, transport.request_timeout_s)})
-    return open_transport(settings.model_copy(update={"transport": shorter}))
-
-
 def as_json(settings: Settings, status: Status | None, lines: list[str]) -> dict[str, Any]:
     """Return a look as plain values."""
     answer: dict[str, Any] = {"stream": settings.stream.name, "ok": not lines, "warnings": lines}
     if status is None:
         return answer | {"time": time_text(time.time_ns(), seconds=False)}
-    from stream_ad.cli.status_facts import totals
-    from stream_ad.cli.status_intake import as_plain
+    from stream_ad.inspection.intake import as_plain
+    from stream_ad.inspection.status import totals
 
     return (
         answer
@@ -218,7 +159,7 @@ def archiving_table(settings: Settings, status: Status) -> Table:
 
 def totals_line(status: Status) -> str:
     """Return sums in a line."""
-    from stream_ad.cli.status_facts import totals
+    from stream_ad.inspection.status import totals
 
     found = totals(status)
     return (

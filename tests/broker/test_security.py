@@ -18,10 +18,11 @@ import pytest
 from kafka.admin import ACLOperation, ResourceType
 
 from deploy.kafka.broker import free_ports
-from stream_ad.cli.check import Finding, findings
 from stream_ad.cli.main import main
 from stream_ad.errors import AccessError, ConfigError, StreamAdError, UnreachableError
 from stream_ad.identity import group
+from stream_ad.inspection.checking import findings
+from stream_ad.inspection.finding import Finding
 from stream_ad.io.kafka import clients as kafka_clients
 from stream_ad.io.kafka.clients import Manager
 from stream_ad.io.kafka.log import KafkaLog

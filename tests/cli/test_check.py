@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stream_ad.cli.check import describe_folder, port_free
 from stream_ad.cli.main import main
 from stream_ad.errors import ConfigError
+from stream_ad.inspection.host import describe_folder, port_free
 from stream_ad.io.bundles import bundles
 from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Record

@@ -8,7 +8,7 @@ import pytest
 
 from stream_ad.cli.main import main
 from stream_ad.cli.output import duration_s, duration_text, moment_ns
-from stream_ad.cli.scores import find_incidents, load_device
+from stream_ad.inspection.scores import find_incidents, load_device
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Span, Spans
 from stream_ad.io.wire.scores import decode
@@ -116,7 +116,8 @@ def test_a_plot_is_drawn(filled: Path, ending: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_plot_of_few_rows_without_contributions(tmp_path: Path, rows: int) -> None:
-    from stream_ad.cli.score_plot import DeviceScores, save
+    from stream_ad.inspection.pictures import save
+    from stream_ad.inspection.scores import DeviceScores
 
     nothing = np.full(rows, np.nan)
     end_ns = START_NS + np.arange(rows, dtype=np.int64) * STRIDE_NS

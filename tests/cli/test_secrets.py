@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from stream_ad.assembly import kafka_security, open_transport
-from stream_ad.cli.check import findings
 from stream_ad.config import KafkaTransport, Settings, load
 from stream_ad.errors import ConfigError
 from stream_ad.identity import config_digest
+from stream_ad.inspection.checking import findings
 from stream_ad.io.kafka.clients import KafkaClients
 from tests.support import certificates
 

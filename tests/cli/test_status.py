@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from stream_ad.assembly import ensure_topics
-from stream_ad.cli import status as verb
 from stream_ad.cli.main import main
-from stream_ad.cli.status_facts import Lag, Status, lag_of, newest_record, take
-from stream_ad.cli.status_judged import Limits, is_lagging, warnings
 from stream_ad.errors import ConfigError
+from stream_ad.inspection import looks
+from stream_ad.inspection.judging import Limits, is_lagging, warnings
+from stream_ad.inspection.status import Lag, Status, lag_of, newest_record, take
 from stream_ad.io.local.log import LocalLog
 from stream_ad.io.state import checkpoints
 from stream_ad.io.transport import Partition, Record
@@ -127,7 +127,7 @@ def test_all_is_well_on_kafka(
 
 def nobody_is_there(stream: Stream, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at a stream whose roles have gone while readings come."""
-    monkeypatch.setattr(verb, "AGAIN_S", 0.0)
+    monkeypatch.setattr(looks, "AGAIN_S", 0.0)
     scorer, archiver = worked_off(stream)
     scorer.close()
     archiver.close()

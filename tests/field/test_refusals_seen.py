@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from stream_ad.cli.split_devices import SplitDevices
-from stream_ad.cli.status_intake import gathered
+from stream_ad.inspection.intake import gathered
+from stream_ad.inspection.split_devices import SplitDevices
 from stream_ad.service.roles import scorer
 from stream_ad.service.roles.catalog import RoleContext
 from tests.field.plant import Plant

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from stream_ad.cli.output import duration_text
-from stream_ad.cli.status_facts import Archiving, Growth, Lag, PartitionStatus, Scoring, Status
-from stream_ad.cli.status_intake import lines
 from stream_ad.config import Settings
+from stream_ad.inspection.intake import lines
+from stream_ad.inspection.status import Archiving, Growth, Lag, PartitionStatus, Scoring, Status
+from stream_ad.inspection.words import count_text, duration_text
 from stream_ad.role_table import ARCHIVER, decider
 
 LAGGING_S = 10.0
@@ -77,7 +77,7 @@ def _ownerless(status: Status) -> Iterator[str]:
     for role, owners in halves.items():
         alone = [number for number, owner in owners.items() if not owner]
         if alone and len(alone) == len(owners):
-            yield f"no owner: no {role} has any of the {_count(len(owners), 'partition')}"
+            yield f"no owner: no {role} has any of the {count_text(len(owners), 'partition')}"
         elif alone:
             yield f"no owner: no {role} has partition {_listed(alone)}"
 
@@ -88,8 +88,8 @@ def _not_taken(status: Status) -> Iterator[str]:
     if found:
         yield (
             f"not scored: partition {_listed(found)} of the readings: the topics of scores and journal have only "
-            f"{_count(len(status.partitions) - len(found), 'partition')}; `stream-ad check --create` adds the others, "
-            "and running scorers then take them"
+            f"{count_text(len(status.partitions) - len(found), 'partition')}; `stream-ad check --create` adds the "
+            "others, and running scorers then take them"
         )
 
 
@@ -142,8 +142,8 @@ def _grown(growth: Growth) -> str:
     named = growth.devices[:NAMED]
     more = f" and {growth.moved - len(named)} more" if growth.moved > len(named) else ""
     return (
-        f"{text}{_count(growth.moved, 'device')} of this partition now belong to another one, by Kafka's choice of a "
-        f"partition, and start anew there: {', '.join(named)}{more}"
+        f"{text}{count_text(growth.moved, 'device')} of this partition now belong to another one, by Kafka's choice of "
+        f"a partition, and start anew there: {', '.join(named)}{more}"
     )
 
 
@@ -170,7 +170,3 @@ def _lag(lag: Lag, before: Lag | None, limits_s: tuple[float, float], waiting: s
 
 def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.core.batches import BoolArray, Float32Array, Float64Array, Int64Array
+from stream_ad.core.batches import Float64Array
 from stream_ad.errors import ConfigError
+from stream_ad.inspection.scores import DeviceScores
+from stream_ad.inspection.words import duration_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,55 +25,6 @@ CHANNELS = 12
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 SCORE, RAW, RAW_TEXT, LIMIT, INCIDENT = "#0b5394", "#9fc5e8", "#6fa8dc", "#e69138", "#cc2936"
 HEAT = ("#ffffff", "#fde5d4", "#f7a072", "#d7263d", "#5b0f1a")
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """One stretch of trouble.
-
-    Attributes:
-        opened_ns: end of the window that opened it; its id in the score log.
-        end_ns: end of its last window so far.
-        is_open: it goes on in the newest row.
-        windows: its rows. peak: highest smoothed score. limit: in force where it opened.
-        channels: names and shares of the channels behind it, largest first.
-    """
-
-    opened_ns: int
-    end_ns: int
-    is_open: bool
-    windows: int
-    peak: float
-    limit: float
-    channels: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceScores:
-    """Rows of one device from the score log, by time.
-
-    Attributes:
-        device: its id. channels: c names.
-        end_ns: int64[n], end of each window, UTC.
-        score, smoothed, limit: float64[n]; NaN where unscored.
-        is_anomaly: bool[n]. incident: int64[n], `opened_ns` of the incident or 0.
-        contribution: float32[n, c], or None where the detector gives none.
-        incidents: of these rows, oldest first.
-    """
-
-    device: str
-    channels: tuple[str, ...]
-    end_ns: Int64Array
-    score: Float64Array
-    smoothed: Float64Array
-    limit: Float64Array
-    is_anomaly: BoolArray
-    incident: Int64Array
-    contribution: Float32Array | None
-    incidents: tuple[Incident, ...]
-
-    def __len__(self) -> int:
-        return len(self.end_ns)
 
 
 def save(scores: DeviceScores, path: Path, title: str) -> None:
@@ -251,8 +204,6 @@ def _levels(scores: DeviceScores) -> tuple[float, float]:
 
 def _label_incidents(axes: Axes, scores: DeviceScores, high: float) -> None:
     """Name the worst channel over each incident, as long as the names do not run into each other."""
-    from stream_ad.cli.output import duration_text
-
     width_ns = max(1, int(scores.end_ns[-1] - scores.end_ns[0]))
     free_from = -1.0
     for incident in scores.incidents:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream_ad.cli.output import duration_text, time_text
-from stream_ad.cli.split_devices import SplitDevices, split_devices
 from stream_ad.config import Settings
 from stream_ad.core.unscored import Lack
 from stream_ad.errors import PositionError
+from stream_ad.inspection.split_devices import SplitDevices, split_devices
+from stream_ad.inspection.words import duration_text, time_text
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying import Marker
 from stream_ad.replaying.intake import (

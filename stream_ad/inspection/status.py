@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stream_ad.cli.output import time_text
-from stream_ad.cli.status_intake import IntakeStatus, look_at
-from stream_ad.cli.status_roles import RoleStatus, ask
 from stream_ad.config import Settings
 from stream_ad.errors import PositionError, StorageError, TopicError
+from stream_ad.inspection.intake import IntakeStatus, look_at
+from stream_ad.inspection.pages import RoleStatus, ask
+from stream_ad.inspection.words import time_text
 from stream_ad.io.newest import newest_record as newest_record
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.state import checkpoints, journal

@@ -1,0 +1,1 @@
+"""Looking at a stream: status, scores and incidents, alerts, what `check` finds, pictures."""

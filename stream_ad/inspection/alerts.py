@@ -1,0 +1,48 @@
+"""The alerts of a stream as they were published, by device and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from stream_ad.core.names import matches
+from stream_ad.errors import ContractError
+from stream_ad.io.following import Stored, follow, stored
+from stream_ad.io.transport import Transport
+from stream_ad.io.wire.alerts import Published, published
+
+
+def alerts(
+    transport: Transport,
+    topic: str,
+    stream: str = "",
+    device: str = "*",
+    since_ns: int = 0,
+    is_endless: bool = False,
+    skipped: Callable[[Stored, ContractError], None] = lambda record, error: None,
+) -> Iterator[Published]:
+    """Yield alerts in the order in which they were published; reads without a consumer group.
+
+    Args:
+        transport: the log.
+        topic: of the alerts; several streams may share it.
+        stream: only alerts of this one; "" is all.
+        device: id of a device, or a pattern such as `pump-1*`.
+        since_ns: only alerts published at this log time or later, UTC nanoseconds.
+        is_endless: wait for more instead of ending.
+        skipped: called with each record that cannot be read, and why.
+
+    Raises:
+        TransportError: the log or the topic is not there.
+    """
+    wanted = device_filter(transport, topic, device)
+    for found in published(follow(transport, topic, is_endless), skipped):
+        alert = found.alert
+        if found.at.log_ns >= since_ns and wanted(alert.device) and stream in ("", alert.stream):
+            yield found
+
+
+def device_filter(transport: Transport, topic: str, text: str) -> Callable[[str], bool]:
+    """Return what chooses devices: the one of that very name if it has alerts, else those that match as a pattern."""
+    if "[" in text and any(found.alert.device == text for found in published(stored(transport, topic))):
+        return lambda device: device == text
+    return lambda device: matches(device, text)
