@@ -24,6 +24,15 @@ def test_an_import_loads_nothing_heavy(module: str) -> None:
     assert loaded(f"import {module}") == set()
 
 
+def test_the_package_alone_loads_no_reader_or_settings() -> None:
+    program = "import sys, stream_ad; stream_ad.open_stream; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    names = set(done.stdout.split())
+
+    assert names & {"torch", "kafka", "pyarrow", "pydantic", "numpy"} == set()
+    assert {name for name in names if name.startswith("stream_ad")} == {"stream_ad"}
+
+
 @pytest.mark.parametrize("spec", BUILT_IN, ids=lambda spec: spec.name)
 def test_a_role_on_the_local_log_loads_neither_torch_nor_kafka(spec: RoleSpec) -> None:
     assert loaded(f"import {spec.module}, stream_ad.io.local.log") == set()
