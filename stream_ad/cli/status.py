@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from stream_ad.config import Settings
-    from stream_ad.inspection.status import CheckpointFile, Lag, PartitionStatus, Status
+    from stream_ad.inspection.facts import CheckpointFile, Lag, PartitionStatus, Status
 
 MODEL_DIGITS = 12
 
@@ -79,8 +79,8 @@ def as_json(settings: Settings, status: Status | None, lines: list[str]) -> dict
     answer: dict[str, Any] = {"stream": settings.stream.name, "ok": not lines, "warnings": lines}
     if status is None:
         return answer | {"time": time_text(time.time_ns(), seconds=False)}
+    from stream_ad.inspection.facts import totals
     from stream_ad.inspection.intake import as_plain
-    from stream_ad.inspection.status import totals
 
     return (
         answer
@@ -159,7 +159,7 @@ def archiving_table(settings: Settings, status: Status) -> Table:
 
 def totals_line(status: Status) -> str:
     """Return sums in a line."""
-    from stream_ad.inspection.status import totals
+    from stream_ad.inspection.facts import totals
 
     found = totals(status)
     return (

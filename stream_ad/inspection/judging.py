@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stream_ad.config import Settings
+from stream_ad.inspection.facts import Archiving, Growth, Lag, PartitionStatus, Scoring, Status
 from stream_ad.inspection.intake import lines
-from stream_ad.inspection.status import Archiving, Growth, Lag, PartitionStatus, Scoring, Status
 from stream_ad.inspection.words import count_text, duration_text
 from stream_ad.role_table import ARCHIVER, decider
 

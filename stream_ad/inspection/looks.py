@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from stream_ad.assembly import open_transport
 from stream_ad.config import LocalTransport, Settings
 from stream_ad.errors import TransportError, UnreachableError
+from stream_ad.inspection.facts import Status
 from stream_ad.inspection.judging import Limits, is_lagging, warnings
-from stream_ad.inspection.status import Status, take
+from stream_ad.inspection.status import take
 from stream_ad.io.transport import Transport
 
 AGAIN_S = 2.0

@@ -12,10 +12,11 @@ from stream_ad.config import Settings, load
 from stream_ad.core.batches import Alert
 from stream_ad.errors import ConfigError
 from stream_ad.inspection import alerts as published_alerts
+from stream_ad.inspection.facts import Status
 from stream_ad.inspection.judging import Limits, warnings
 from stream_ad.inspection.looks import open_for_a_look
 from stream_ad.inspection.scores import DeviceScores, load_device
-from stream_ad.inspection.status import Status, take
+from stream_ad.inspection.status import take
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

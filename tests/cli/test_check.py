@@ -1,21 +1,16 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stream_ad.cli.main import main
-from stream_ad.errors import ConfigError
-from stream_ad.inspection.host import describe_folder, port_free
 from stream_ad.io.bundles import bundles
 from stream_ad.io.local.log import LocalLog
 from stream_ad.io.transport import Record
 from stream_ad.io.wire.encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series
-from stream_ad.service.metrics import RoleMetrics
-from stream_ad.service.probes import Probes
 from tests.support.pipelines import CHANNELS, signal, small_model
 
 READINGS, SCORES = "sensor.readings.v1", "sensor.scores.v1.pumps"
@@ -159,27 +154,3 @@ def test_a_log_that_is_none_is_told(config: Path, capsys: pytest.CaptureFixture[
     code, found = checked(config, capsys)
     assert (code, found["log"]["ok"]) == (1, False)
     assert "topics" not in found
-
-
-def test_folders_must_take_files_and_links(tmp_path: Path) -> None:
-    assert "can be made" in describe_folder(tmp_path / "a" / "b")
-    assert "writable" in describe_folder(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot write and link files there"):
-        describe_folder(tmp_path / "file" / "scores")
-
-
-def test_a_held_port_is_told_unless_it_is_ours() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        with pytest.raises(ConfigError, match="choose another http_port"):
-            port_free("127.0.0.1", other.getsockname()[1], "pumps")
-    metrics = RoleMetrics("archiver", "pumps", "a")
-    probes = Probes("127.0.0.1", 0, lambda: (True, ""), lambda: (True, ""), metrics.render)
-    assert port_free("127.0.0.1", probes.port, "pumps") is False
-    with pytest.raises(ConfigError):
-        port_free("127.0.0.1", probes.port, "fans")
-    port = probes.port
-    probes.close()
-    assert port_free("127.0.0.1", port, "pumps")

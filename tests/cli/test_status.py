@@ -9,19 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stream_ad.assembly import ensure_topics
 from stream_ad.cli.main import main
 from stream_ad.errors import ConfigError
 from stream_ad.inspection import looks
-from stream_ad.inspection.judging import Limits, is_lagging, warnings
-from stream_ad.inspection.status import Lag, Status, lag_of, newest_record, take
 from stream_ad.io.local.log import LocalLog
 from stream_ad.io.state import checkpoints
 from stream_ad.io.transport import Partition, Record
@@ -30,12 +26,9 @@ from stream_ad.service.roles.archiver import Archiver
 from stream_ad.service.roles.scorer import Scorer
 from tests.crashes.conftest import make_stream, pump_bundle
 from tests.support.e2e import Stream, fleet_records, wait_until
-from tests.support.roles import open_archiver, open_scorer, work_off
+from tests.support.roles import open_scorer, work_off, worked_off
 
 __all__ = ["make_stream", "pump_bundle"]
-
-LIMITS = Limits(lag_s=60.0, checkpoint_s=100.0, part_s=100.0)
-S_NS = 1_000_000_000
 
 
 def looked_at(stream: Stream, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
@@ -69,16 +62,6 @@ def port() -> int:
             continue
         return base
     raise OSError("no two free ports")
-
-
-def worked_off(stream: Stream, records: int = 300) -> tuple[Scorer, Archiver]:
-    """Send readings and let both roles work until all is archived."""
-    scorer, archiver = open_scorer(stream), open_archiver(stream)
-    stream.send(list(islice(fleet_records(duration_s=600), records)))
-    work_off(scorer, stream)
-    wait_until(stream.archived, each=lambda: (scorer.turn(0.01), archiver.turn(0.01)))
-    wait_until(lambda: bool(scorer._checkpointer.newest(Partition(stream.settings.stream.readings_topic, 0))))
-    return scorer, archiver
 
 
 def all_is_well(stream: Stream, capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,87 +317,3 @@ def test_watching_outlives_an_outage(make_stream: Callable[..., Stream]) -> None
         process.kill()
         process.stdout.close()
         process.wait()
-
-
-# What is made of a look
-
-
-@pytest.fixture
-def status(make_stream: Callable[..., Stream]) -> Status:
-    stream = make_stream(partitions=1)
-    scorer, archiver = worked_off(stream)
-    found = take(stream.settings, stream.log)
-    scorer.close()
-    archiver.close()
-    return found
-
-
-def with_lag(status: Status, lag: Lag, unsaved_s: float = 0.0) -> Status:
-    (part,) = status.partitions
-    scoring = replace(part.scoring, lag=lag, unsaved_s=unsaved_s)
-    return replace(status, partitions=(replace(part, scoring=scoring),))
-
-
-def test_a_lag_that_grows_is_told_and_one_that_shrinks_is_not(status: Status) -> None:
-    few, many = Lag(100, 15.0, 15.0), Lag(300, 20.0, 20.0)
-    assert warnings(with_lag(status, many), with_lag(status, few), LIMITS) == [
-        "partition 0: the scorer's lag is growing: from 100 to 300 records"
-    ]
-    assert warnings(with_lag(status, few), with_lag(status, many), LIMITS) == []
-    assert warnings(with_lag(status, many), None, LIMITS) == []
-    brief = Lag(300, 1.0, 1.0)  # the way between two commits
-    assert warnings(with_lag(status, brief), with_lag(status, few), LIMITS) == []
-
-
-def test_scores_that_wait_for_a_part_to_fill_are_no_lag(make_stream: Callable[..., Stream], status: Status) -> None:
-    limits = Limits.of(make_stream(store={"part_max_age_s": 10.0}).settings, None, None, None)
-
-    def waiting(lag: Lag) -> Status:
-        (part,) = status.partitions
-        return replace(status, partitions=(replace(part, archiving=replace(part.archiving, lag=lag)),))
-
-    before, after = Lag(20, 9.0, 11.0), Lag(24, 11.0, 13.0)
-    assert not is_lagging(waiting(after), limits)
-    assert warnings(waiting(after), waiting(before), limits) == []
-    assert is_lagging(waiting(Lag(60, 39.0, 40.0)), limits)
-    assert warnings(waiting(Lag(60, 39.0, 40.0)), waiting(after), limits) == [
-        "partition 0: the archiver's lag is growing: from 24 to 60 records"
-    ]
-
-
-def test_an_old_checkpoint_is_told_by_what_a_restart_reads_again(status: Status) -> None:
-    assert warnings(with_lag(status, Lag(), unsaved_s=99.0), None, LIMITS) == []
-    (line,) = warnings(with_lag(status, Lag(), unsaved_s=150.0), None, LIMITS)
-    assert line.startswith("partition 0: the newest checkpoint is old (")
-    assert line.endswith("a restart reads 2 min 30 s of input again")
-
-
-def test_lag_of_many_records_is_told_by_their_times(tmp_path: Path) -> None:
-    clock = iter(range(1, 10**6))
-    log = LocalLog(tmp_path / "log.sqlite", clock=lambda: next(clock) * S_NS)
-    log.ensure_topic("t", 1)
-    for _ in range(5):
-        log.append("t", [Record(b"v")] * 100)
-    partition = Partition("t", 0)
-    times = [int(ns) for raw in log.read(partition, 0, 500) for ns in raw.log_ns]
-    for start in (0, 100, 250, 350, 499, 500):
-        lag = lag_of(log, partition, start, 500)
-        assert lag.records == 500 - start
-        assert lag.seconds == ((times[-1] - times[start]) / 1e9 if start < 500 else 0.0)
-    newest = newest_record(log, partition, 0, 500)
-    assert newest is not None
-    assert newest[0] == times[-1]
-    assert newest_record(log, partition, 500, 500) is None
-    log.close()
-
-
-def test_a_scores_topic_that_ends_with_commits_has_no_lag(make_stream: Callable[..., Stream]) -> None:
-    stream = make_stream(partitions=1)
-    ensure_topics(stream.settings, stream.log)
-    scorer, archiver = worked_off(stream)
-    scores = Partition(stream.settings.stream.scores_topic, 0)
-    last = [int(raw.offset[-1]) for raw in stream.log.read(scores, *stream.log.bounds(scores))][-1]
-    assert stream.log.bounds(scores)[1] > last + 1  # what the commit itself left
-    assert take(stream.settings, stream.log).partitions[0].archiving.lag == Lag()
-    scorer.close()
-    archiver.close()

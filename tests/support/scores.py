@@ -9,10 +9,11 @@ import numpy as np
 
 from stream_ad.config import Settings, parse
 from stream_ad.core.batches import Judged, Keys, ScoreBatch, VerdictBatch
+from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, Record
 from stream_ad.io.wire.score_rows import table
-from stream_ad.io.wire.scores import encode
+from stream_ad.io.wire.scores import decode, encode
 
 CHANNELS = ("current", "pressure", "vibration")
 STRIDE_NS = 16_000_000_000
@@ -20,6 +21,7 @@ START_NS = 1_767_225_600_000_000_000
 """2026-01-01, a full hour."""
 TOPIC = "sensor.scores.v1.pumps"
 READINGS = "sensor.readings.v1"
+ROWS = 200
 
 
 def settings_in(folder: Path, **store: float) -> Settings:
@@ -97,3 +99,24 @@ def messages(
         max_bytes,
         generation=generation,
     )
+
+
+def write_log(folder: Path, rows: int = ROWS) -> None:
+    """Write one device with an incident over rows 50..79 and one from 190 on, and holes in the scores."""
+    rng = np.random.default_rng(3)
+    parts = rng.gamma(2.0, 0.05, (rows, 3))
+    parts[50:80, 2] *= 60
+    parts[50:80, 0] *= 10
+    parts[rows - 10 :, 1] *= 40
+    score = parts.sum(axis=1)
+    score[100:105] = np.nan
+    incident = np.zeros(rows, np.int64)
+    incident[50:80] = START_NS + 50 * STRIDE_NS
+    incident[rows - 10 :] = START_NS + (rows - 10) * STRIDE_NS
+    batch = verdicts(0, rows, score=score.tolist(), incident=incident.tolist(), contribution=parts.tolist())
+    half = rows // 2
+    for part, start in enumerate((0, half)):
+        (record,) = messages(batch.take(np.arange(start, start + half)), (start, start + half))
+        table = decode(record.value, record.headers).table
+        spans = Spans(Span(start, start + half))
+        score_log.write_part(folder, 0, Span(part, part + 1), [table], START_NS, "topic", spans, {})
