@@ -56,11 +56,14 @@ class DeviceScales:
         known = np.flatnonzero(row >= 0)
         if not len(known):
             return values
-        at = row[known]
-        moved = values[known] - self.center[at][:, None]
-        moved *= (scale / self.scale[at])[:, None]
-        moved += center
-        if len(known) == len(values):
+        at, is_all, samples = row[known], len(known) == len(values), values.shape[1]
+        # Whole windows of centres and factors: broadcasting over a handful of channels is slow.
+        flat = (values if is_all else values[known]).reshape(len(known), -1)
+        moved = flat - np.tile(self.center[at], (1, samples))
+        moved *= np.tile(scale / self.scale[at], (1, samples))
+        moved += np.tile(center, samples)
+        moved = moved.reshape(len(known), *values.shape[1:])
+        if is_all:
             return moved
         out = values.copy()
         out[known] = moved

@@ -64,12 +64,11 @@ class Scoring:
         rows = np.flatnonzero(scorable)
         if len(rows):
             values = windows.values if len(rows) == n else windows.values[rows]
+            known: Int64Array | None = None
             if self.model.scales is not None:
                 known = self._scale_rows(self.model.scales, ids)[windows.keys.device[rows]]
                 quality[rows[known < 0]] |= np.uint32(Quality.FLEET_SCALE)
-                normaliser = self.model.normaliser
-                values = self.model.scales.in_frame(values, known, normaliser.center, normaliser.scale)
-            found, clipped = self._chunks(values)
+            found, clipped = self._chunks(values, known)
             score[rows] = found.score
             quality[rows[clipped]] |= np.uint32(Quality.CLIPPED)
             if found.contribution is not None:
@@ -99,7 +98,9 @@ class Scoring:
         """
         return self._chunks(values)[0]
 
-    def _chunks(self, values: Float64Array) -> tuple[Scores, BoolArray]:
+    def _chunks(self, values: Float64Array, known: Int64Array | None = None) -> tuple[Scores, BoolArray]:
+        """Score raw windows; `known` has the row of each device in the scales (`DeviceScales.rows`), or is None."""
+        scales, normaliser = self.model.scales, self.model.normaliser
         n, samples, channels = values.shape
         chunk = np.zeros((self._chunk, samples, channels), np.float32)
         wide = np.empty((self._chunk, samples * channels))
@@ -109,6 +110,9 @@ class Scoring:
         for start in range(0, n, self._chunk):
             raw = values[start : start + self._chunk]
             rows = len(raw)
+            if known is not None and scales is not None:
+                at = known[start : start + rows]
+                raw = scales.in_frame(raw, at, normaliser.center, normaliser.scale)
             chunk[rows:] = 0.0
             outside = self._normalise(raw, wide[:rows], chunk[:rows])
             far = self._draw_in(wide[:rows], chunk[:rows], outside, clipped[start : start + rows])
