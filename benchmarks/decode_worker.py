@@ -16,7 +16,11 @@ import numpy as np
 def main(path: str) -> None:
     import stream_ad
     from stream_ad.io.transport import Partition, RawBatch
-    from stream_ad.io.wire.readings import Decoder
+
+    try:
+        from stream_ad.io.wire.readings import Decoder
+    except ImportError:  # an older checkout
+        from stream_ad.io.wire import Decoder  # type: ignore[attr-defined,no-redef]
 
     print(stream_ad.__file__, flush=True)
     with open(path, "rb") as file:
