@@ -56,7 +56,7 @@ DECIDED_HERE = frozenset(
         "value_serializer",
     }
 )
-"""Client options that exactly-once hangs on."""
+"""Client options that cannot be overridden: exactly-once delivery depends on them."""
 
 
 class _LastWords:
@@ -178,8 +178,8 @@ class KafkaClients:
         security: TLS and who we are; None for neither.
 
     Raises:
-        ConfigError: the `crc32c` package is missing, a client option is unknown or not to be chosen, or a certificate
-            cannot be used.
+        ConfigError: the `crc32c` package is missing, a client option is unknown or cannot be overridden, or a
+            certificate cannot be used.
     """
 
     def __init__(
@@ -376,7 +376,7 @@ def _checked(options: Mapping[str, Option]) -> dict[str, Option]:
     known = {*KafkaConsumer.DEFAULT_CONFIG, *KafkaProducer.DEFAULT_CONFIG, *KafkaAdminClient.DEFAULT_CONFIG}
     for name in options:
         if name in DECIDED_HERE:
-            raise ConfigError(f"client_options: {name} is not to be chosen, exactly-once hangs on it")
+            raise ConfigError(f"client_options: {name} cannot be overridden: exactly-once delivery depends on it")
         if name not in known:
             raise ConfigError(f"client_options: kafka-python has no option {name}")
     return dict(options)

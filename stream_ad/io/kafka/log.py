@@ -45,12 +45,12 @@ class KafkaLog(KafkaAdmin):
         commit_deadline_s: how long a commit may take.
         max_record_bytes: largest record sent; at most the topic's `max.message.bytes`.
         security: TLS and who we are; None for neither.
-        client_options: handed to kafka-python as they are; those that exactly-once hangs on
+        client_options: passed to kafka-python unchanged; those that exactly-once delivery depends on
             (`clients.DECIDED_HERE`) are refused.
 
     Raises:
-        ConfigError: the `crc32c` package is missing, a client option is unknown or not to be chosen, or a certificate
-            cannot be used.
+        ConfigError: the `crc32c` package is missing, a client option is unknown or cannot be overridden, or a
+            certificate cannot be used.
     """
 
     def __init__(
