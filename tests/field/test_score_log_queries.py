@@ -33,7 +33,7 @@ checkpoints = "data/checkpoints"
 def one_liners() -> list[str]:
     """The commands in Python of the pages, as they are typed."""
     found = []
-    for page in ("docs/score-log.md", "README.md"):
+    for page in ("docs/score-log.md", "docs/tutorial.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
             found += [line for line in re.findall(r'python -c ".*?[^\\]"', block, re.DOTALL) if "data/scores" in line]

@@ -91,12 +91,13 @@ def test_looking_changes_nothing(worked: Stream) -> None:
 
 
 def test_the_example_of_the_page_runs(worked: Stream) -> None:
-    program = examples((ROOT / "README.md").read_text())["from Python"]
+    program = examples((ROOT / "docs" / "tutorial.md").read_text())["from Python"]
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=worked.folder, capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.startswith("opened pump-")
-    assert done.stdout.endswith("['no owner: no archiver has any of the 1 partition']\n")
+    # The scorer's own lease may have run out meanwhile: nothing polls it.
+    assert "no owner: no archiver has any of the 1 partition" in done.stdout.splitlines()[-1]
     assert done.stderr == ""
 
 
