@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 
+from simulators.fleet import device_id
 from simulators.producer import Message, simulate
 from simulators.scenarios import Scenario
 from simulators.scenarios import parse as scenario
@@ -44,9 +45,14 @@ SHARES = (0.25, 0.2, 0.2, 0.2, 0.15)
 
 def parts(pumps: int = PUMPS, duration_s: float = DURATION_S) -> list[list[Chunk]]:
     """Return the input, cut where both sides swap, restart or take other settings."""
-    sent = list(_chunks(_disturbed(_messages(pumps, duration_s))))
+    sent = list(chunks(disturbed(pumps, duration_s), CHUNK_MS))
     edges = np.round(np.cumsum((0.0, *SHARES)) * len(sent)).astype(int).tolist()
     return [sent[low:high] for low, high in pairwise(edges)]
+
+
+def disturbed(pumps: int, duration_s: float) -> list[Message]:
+    """Return what the log is sent, by the time at which it is sent."""
+    return _disturbed(_messages(pumps, duration_s))
 
 
 def recorded(duration_s: float = 1_800.0) -> Scenario:
@@ -67,7 +73,9 @@ def _messages(pumps: int, duration_s: float) -> Iterator[Message]:
             if message.topic == fleet.readings_topic and form == _form(message.key.decode())
         )
 
-    return heapq.merge(*map(of, ("series", "arrow", "single")), key=lambda message: message.at_ms)
+    used = {_form(device_id(number)) for number in range(pumps)}
+    forms = [form for form in ("series", "arrow", "single") if form in used]
+    return heapq.merge(*map(of, forms), key=lambda message: message.at_ms)
 
 
 def _form(device: str) -> str:
@@ -76,7 +84,7 @@ def _form(device: str) -> str:
 
 
 def _disturbed(messages: Iterable[Message]) -> list[Message]:
-    """Return what the log is sent, by the time at which it is sent."""
+    """Drop, delay, repeat and damage messages; sort them again."""
     random = np.random.default_rng(SEED)
     found: list[Message] = []
     for number, message in enumerate(messages):
@@ -159,7 +167,7 @@ def _rubbish(number: int, message: Message) -> Message:
     return message._replace(value=made[number % len(made)]())
 
 
-def _chunks(messages: Iterable[Message]) -> Iterator[Chunk]:
+def chunks(messages: Iterable[Message], length_ms: int) -> Iterator[Chunk]:
     """Give the records of some seconds one log time: the end of these seconds."""
-    for number, some in groupby(messages, key=lambda message: message.at_ms // CHUNK_MS):
-        yield (number + 1) * CHUNK_MS, [(m.key, m.value, m.headers) for m in some]
+    for number, some in groupby(messages, key=lambda message: message.at_ms // length_ms):
+        yield (number + 1) * length_ms, [(m.key, m.value, m.headers) for m in some]
