@@ -1,15 +1,15 @@
 """What the service computes, as plainly as it can be written: the specification, and an independent check of the code.
 
-`run` takes the records of a partition and returns the rows and alerts that the service publishes. Nothing is fast here,
+`run` takes the records of a partition and returns the rows and alerts that the service publishes. Nothing here is fast,
 and nothing is shared with the package: this file needs the standard library, and numpy for the arrays of a bundle.
-`test_reference.py` runs the service on a simulated fleet and compares what both find.
+`test_reference.py` runs the service on a simulated fleet and compares its results with these.
 
-*Event time* is a reading's own. *Log time* is the highest append time of a partition's records so far. No clock counts.
-Times are nanoseconds since 1970; NaN is missing. Neither partitions nor devices influence each other.
+*Event time* is a reading's own. *Log time* is the highest append time of a partition's records so far. No wall clock is
+read. Times are nanoseconds since 1970; NaN is missing. Partitions are independent, and so are the devices in one.
 
-Not here: training, Arrow records, text in the place of times and numbers, damaged series, channels that count or hold,
-the thresholds `fixed` and `spot`, the other detectors, contributions, ids and sentences of alerts, and what the journal
-brings (docs/adr/0014-journal.md): swaps, closes by the wall clock, restarts.
+Left out: training, Arrow records, times and numbers as text, damaged series, channels that count or hold values, the
+thresholds `fixed` and `spot`, other detectors, contributions, the id and reason of an alert, and journal entries
+(swaps, idle closes by the wall clock, restarts; docs/adr/0014-journal.md).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def settings_of(toml: Mapping[str, Mapping[str, Any]]) -> SimpleNamespace:
 
 
 class Outcome(NamedTuple):
-    """What is found, in order per device; `refused` has the offset and reason of each late or future reading."""
+    """Results, in order per device; `refused` has the offset and reason of each late or future reading."""
 
     rows: list[Row]
     alerts: list[Row]
@@ -56,14 +56,14 @@ class Outcome(NamedTuple):
 
 
 def run(records: Iterable[Record], bundle: Bundle, settings: SimpleNamespace, scores: Scores) -> Outcome:
-    """Return what the service makes of a partition; scores that are given are judged in the place of those found."""
+    """Return the results for a partition; where `scores` has a window's score, it is judged instead of the own one."""
     outcome, devices = Outcome([], [], [], scores), dict[str, Device]()
     log_ns, tick_ns = 0, max(settings.evict_after_ns // 4, 1)
     for offset, append_ns, value in records:
-        before_ns, log_ns = log_ns, max(log_ns, append_ns)  # whatever the record holds
+        before_ns, log_ns = log_ns, max(log_ns, append_ns)  # even if the record is refused
         for device in list(devices.values()):
             silence_ns = log_ns - device.heard_ns
-            if silence_ns >= settings.idle_close_ns:  # up to the first window that ends after the newest reading
+            if silence_ns >= settings.idle_close_ns:  # up to the first window end after the newest reading
                 device.close((device.newest // bundle.stride + 1) * bundle.stride, offset, IDLE_CLOSED)
             if silence_ns >= settings.evict_after_ns and log_ns // tick_ns > before_ns // tick_ns:
                 if device.incident:
@@ -81,7 +81,7 @@ def run(records: Iterable[Record], bundle: Bundle, settings: SimpleNamespace, sc
 
 
 def decode(value: bytes, bundle: Bundle, devices: str) -> tuple[str, list[tuple[int, list[float]]]]:
-    """Return the device of a record, and time and values of its readings; none if it is broken or of another stream."""
+    """Return a record's device, and time and values of its readings; none if it is broken or not of this stream."""
     try:
         document = json.loads(value, parse_int=float, parse_constant=str)
         name, ts, values = document["device"], document["ts"], document["values"]
@@ -107,7 +107,7 @@ def nanoseconds(ms: float) -> int:
 
 
 def cell(value: object) -> float:
-    """Return a number, NaN for a missing cell, infinity for a bad one: neither a number nor missing."""
+    """Return a number, NaN for a missing cell, and infinity for a bad one: anything else."""
     number = float(value) if isinstance(value, float | bool) else NAN if value is None else INF
     return INF if abs(number) >= 2.0**128 - 2.0**103 else number  # infinite in single precision
 
@@ -133,15 +133,15 @@ class Bundle:
         far = manifest.get("overrange")  # bundles made before version 0.2.0 have none
         self.far_score = far["score"] if far else max(float(np.quantile(self.calibration, 0.999)), 1e-12)
         self.reach = np.array(far["reach"] if far else [10.0] * len(self.channels), np.float32).astype(np.float64)
-        # A deviation from the channels' means may first lead towards the detector's mean; it must not score lower.
+        # The detector's own mean may lie off the channels' means; a deviation towards it must not score lower.
         center = self.detect(np.zeros((self.samples, len(self.channels))))
         self.least = center if center <= self.calibration.min() else 0.0
 
     def score(self, device: str, values: Array) -> tuple[float, int]:
         """Return the score of a window, NaN where too little of it is known, and flags.
 
-        Detectors extrapolate badly: a window with a value beyond the clip is drawn in as a whole, along its own
-        direction, and a value far from its training mean has a score of its own. So a larger deviation scores higher.
+        Detectors extrapolate badly. So a window with a value beyond the clip is scaled down as a whole, and a value far
+        from its training mean has a score of its own: a larger deviation never scores lower.
         """
         is_stuck = (values == values[0]).all(axis=0) & self.always_moves
         flags = CHANNEL_STUCK if len(values) > 1 and is_stuck.any() else 0
@@ -161,7 +161,7 @@ class Bundle:
 
     def detect(self, x: Array) -> float:
         """Return the detector's score of a normalised window, float64[samples, channels]."""
-        row, arrays = x[-(self.lags or len(x)) :].ravel(), self.arrays  # some take the youngest samples only
+        row, arrays = x[-(self.lags or len(x)) :].ravel(), self.arrays  # some models use only the newest samples
         if self.kind == "pca":  # what the principal components do not explain
             r = row - arrays["mean"]
             return float(np.square(r - (arrays["components"] @ r) @ arrays["components"]).mean())
@@ -170,7 +170,7 @@ class Bundle:
             if "precision" in arrays:
                 return max(float(r @ arrays["precision"] @ r), 0.0)
             return max(float(arrays["base"][0] * (r @ r) - np.square(arrays["directions"] @ r).sum()), 0.0)
-        layers, hidden = len(arrays) // 2, row  # autoencoder: rectified layers, but for the last
+        layers, hidden = len(arrays) // 2, row  # autoencoder: all layers but the last are rectified
         for layer in range(layers):
             hidden = hidden @ arrays[f"network.{layer}.weight"] + arrays[f"network.{layer}.bias"]
             hidden = np.maximum(hidden, 0.0) if layer < layers - 1 else hidden
@@ -197,16 +197,16 @@ def tensors(data: bytes) -> dict[str, Array]:
 
 
 class Device:
-    """One device: its cells on the grid, the windows over them, and its open incident.
+    """One device: its cells on the grid, its windows, its smoothed score and its open incident.
 
-    A cell is `period_ns` long; windows end at multiples of the stride. Cells below the floor are final: readings there
-    are late, and the windows that end at or below it are closed.
+    A cell is `period_ns` long; windows end at multiples of the stride, counted from 1970. Cells below the floor are
+    final: readings there are late, and windows that end at or below it are closed.
     """
 
     def __init__(self, name: str, first_ns: int, bundle: Bundle, settings: SimpleNamespace, outcome: Outcome) -> None:
         self.name, self.bundle, self.settings, self.outcome = name, bundle, settings, outcome
-        # A reading belongs to its nearest cell. Where the first is further than a quarter of a period from that, all
-        # cells lie half a period later, so that jitter does not decide between two cells.
+        # A reading goes to the nearest cell. If the first one is more than a quarter of a period away from it, all the
+        # device's cells lie half a period later, so that jitter does not decide between two cells.
         period_ns, half_ns = bundle.period_ns, bundle.period_ns // 2
         self.shift_ns = 0 if 4 * abs((first_ns + half_ns) % period_ns - half_ns) > period_ns else half_ns
         self.late = -(-settings.lateness_ns // period_ns)
@@ -215,7 +215,7 @@ class Device:
         self.heard_ns = self.sequence = self.over_run = self.fault_run = 0
         self.cells, self.flags = dict[int, list[float]](), dict[int, int]()
         self.level: float | None = None
-        self.opening_limit = NAN  # of the last incident, until a score lies below
+        self.opening_limit = NAN  # limit at the opening of the last incident, until a score is at or below it
         self.limit = Limit(bundle, settings)
         self.incident: Any = None
 
@@ -236,7 +236,7 @@ class Device:
         self.flags[number] = self.flags.get(number, 0) | flags
 
     def close(self, floor: int, offset: int, flags: int = 0) -> None:
-        """Raise the floor, and judge the windows that this closes, except those without any value."""
+        """Raise the floor and judge the windows that this closes, except those without any value."""
         stride, blank = self.bundle.stride, [NAN] * len(self.bundle.channels)
         ends = range((self.floor // stride + 1) * stride, floor + 1, stride)
         self.floor = max(self.floor, floor)
@@ -257,7 +257,7 @@ class Device:
             self.sequence += 1
 
     def judge(self, row: Row, score: float) -> None:
-        """Smooth the logarithm of the score, compare with the limit, step the incident, let the limit learn."""
+        """Smooth the logarithm of the score, compare it with the limit, step the incident, let the limit learn."""
         if not math.isnan(score):
             weight = 1.0 if self.level is None else self.bundle.smoothing
             self.level = (1.0 - weight) * (self.level or 0.0) + weight * log_of(score)
@@ -268,10 +268,10 @@ class Device:
             self.limit.learn(log_of(row["smoothed"]), phase)
 
     def step(self, row: Row, smoothed: float, limit: float) -> str:
-        """Open, update or resolve the incident; return how the row stands to it.
+        """Open, update or resolve the incident; return whether the row is quiet, opens it, or is part of it.
 
-        A row without a score that shows no fault says nothing: it breaks no run, and no quiet time passes with it.
-        An incident may end over the limit at which it opened: nothing is learned until the score was below that once.
+        A row with neither a score nor a fault is no evidence: it breaks no run, and the quiet time stands still.
+        An incident may end above the limit at which it opened: nothing is learned until a score is at or below that.
         """
         rules, incident, end_ns, is_unscored = self.settings, self.incident, row["end"], math.isnan(smoothed)
         is_over, is_fault = smoothed > limit, bool(row["quality"] & (CHANNEL_MISSING | CHANNEL_STUCK))
@@ -290,7 +290,7 @@ class Device:
             incident.trouble_ns = incident.seen_ns = incident.judged_end_ns = end_ns
             incident.judged_ns = incident.version = incident.is_learned = 0
             self.alert("opened", end_ns, row["offset"], smoothed)
-            return OPENED if is_settled and not is_sensor else IN_INCIDENT  # a sensor's fault is no error of the limit
+            return OPENED if is_settled and not is_sensor else IN_INCIDENT  # a sensor fault is no false alarm
         incident.peak = float(np.fmax(incident.peak, smoothed))
         if not is_unscored:
             stride_ns = self.bundle.stride * self.bundle.period_ns
@@ -314,7 +314,7 @@ class Device:
         return QUIET if incident.is_learned else IN_INCIDENT
 
     def alert(self, phase: str, end_ns: int, offset: int, smoothed: float, kind: str = "") -> None:
-        """Publish an alert about the open incident."""
+        """Publish an alert about the open incident; `version` counts them."""
         found, name, limit = self.incident, self.name, self.limit.value()
         alert = {"device": name, "kind": kind or found.kind, "phase": phase, "version": found.version, "end": end_ns}
         alert |= {"offset": offset, "opened_end": found.opened_ns, "opened_offset": found.opened_offset}
@@ -323,16 +323,16 @@ class Device:
 
 
 def log_of(score: Any) -> Any:
-    """Return the natural logarithm; scores are held in 1e-12..1e300."""
+    """Return the natural logarithm of scores, clipped to 1e-12..1e300."""
     return np.log(np.clip(score, 1e-12, 1e300))
 
 
 class Limit:
     """A device's limit: the quantile of its quiet smoothed scores, moved by feedback from its incidents.
 
-    Log scores are counted in bins, in two generations: when the younger one has half of `memory_rows`, it takes the
-    place of the older one. The first older one is the bundle's calibration. `1 - quantile` is the budget, the wanted
-    share of windows that open an incident: each opening lifts the offset, each quiet score lowers it by so much less.
+    Log scores are counted in bins, in two generations: when the younger one has half of `memory_rows`, it replaces the
+    older one, which at first is the bundle's calibration. `1 - quantile` is the budget, the wanted share of windows
+    that open an incident: an opening raises the offset by a step, a quiet score lowers it by that share of a step.
     """
 
     def __init__(self, bundle: Bundle, settings: SimpleNamespace) -> None:
@@ -346,7 +346,7 @@ class Limit:
         self.younger = np.zeros(240)
 
     def bin(self, log: float) -> int:
-        """Return the bin of a log score; the outer bins take what lies beyond."""
+        """Return the bin of a log score; the outermost bins take everything beyond."""
         return int(np.searchsorted(self.edges[1:-1], log, side="right"))
 
     def value(self) -> float:
@@ -373,7 +373,7 @@ class Limit:
         at = int(np.argmax(above >= wanted))  # bins are counted from the top here
         low, high = self.edges[239 - at], self.edges[240 - at]
         level = high - (wanted - above[at] + counts[at]) / counts[at] * (high - low)
-        # Feedback takes the limit no lower than to the bin over which ten budgets of the scores lie.
+        # Feedback lowers the limit at most to the bin above which ten budgets of the scores lie.
         lowest = self.edges[240 - int(np.argmax(above >= min(10.0 * self.budget, 0.5) * above[-1]))]
         return level, min(lowest - level, 0.0)
 
@@ -388,7 +388,7 @@ def bin_edges(logs: Array, spread: float) -> Array:
 
 
 def widening(width: float, total: float) -> Array:
-    """Return 56 distances up to `total`, of steps that begin with `width`; their ratio is found by bisection."""
+    """Return 56 distances up to `total`; their steps start at `width` and grow by a constant ratio (bisection)."""
     low, high = 1e-6, 1.0
     for _ in range(60):
         middle = (low + high) / 2.0
