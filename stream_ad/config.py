@@ -1,7 +1,7 @@
-"""Settings: one TOML file a stream, overlaid by the environment, frozen and checked.
+"""Settings: one TOML file per stream, overlaid by the environment, frozen and validated.
 
-`STREAM_AD__SECTION__KEY` in the environment replaces `key` in `[section]`. Relative paths count
-from the folder of the file. Unknown keys are refused with their path.
+`STREAM_AD__SECTION__KEY` in the environment replaces `key` in `[section]`. Relative paths are
+relative to the file's folder. Unknown keys are refused with their path.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 
 ENVIRONMENT_ONLY = ("password", "key_password")
-"""Keys of `[transport]` that may stand in the environment, and not in the file."""
+"""Keys of `[transport]` that are allowed in the environment but not in the file."""
 IN_CLIENT_OPTIONS = frozenset({"sasl_plain_password", "ssl_password"})
-"""Client options that would put a secret into the file."""
+"""Client options that would put a secret in the file."""
 
 
 class Section(BaseModel):
     """A frozen section that refuses unknown keys."""
 
-    # Inputs stay out of errors: they may be secrets.
+    # Errors do not show input: it may be a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
@@ -51,26 +51,26 @@ class StreamSettings(Section):
     """`[stream]`: one input topic, one kind of device, one bundle."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-    """Names the consumer groups, the checkpoints and the output topics."""
+    """Used in the names of consumer groups, checkpoints and output topics."""
     readings_topic: Topic = "sensor.readings.v1"
     devices: str = "*"
-    """A device's id or a shell pattern; other devices are skipped and counted."""
+    """A device id or a shell pattern; other devices are skipped and counted."""
     other_devices: list[str] = []
-    """Ids or shell patterns of devices of other streams in the topic: skipped, and not reported as unknown."""
+    """Ids or shell patterns of other streams' devices in the topic: skipped, and not reported as unknown."""
     bundle: Path
-    """The model's folder, or `pretrained:NAME` for one that ships with the package."""
+    """The model's folder, or `pretrained:NAME` for a bundle that ships with the package."""
     channels: dict[str, str] = {}
-    """What devices send, each channel with its unit ("": not known). If given, a bundle that does not fit it is
+    """What devices send: each channel with its unit ("" if unknown). If given, a bundle that does not match is
     refused."""
     scores_topic: Topic = ""
-    """Default: `sensor.scores.v1.<name>`, so that two streams never share a topic."""
+    """Default: `sensor.scores.v1.<name>`. Two streams cannot share a scores topic."""
     alerts_topic: Topic = "sensor.alerts.v1"
     dead_letters_topic: Topic = ""
     """Default: `<readings_topic>.dlq`."""
     journal_topic: Topic = ""
-    """Default: `sensor.journal.v1.<name>`: what influenced results and is not input."""
+    """Default: `sensor.journal.v1.<name>`. Records everything that influences results and is not input."""
     control_topic: Topic = "sensor.control.v1"
-    """Where `stream-ad swap` writes; streams may share it."""
+    """Topic that `stream-ad swap` writes to; streams may share it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +90,7 @@ class LocalTransport(Section):
     kind: Literal["local"] = "local"
     path: Path
     session_timeout_s: PositiveFloat = 10.0
-    """A process silent for longer loses its partitions; beyond any pause of a busy machine."""
+    """A process that is silent for longer loses its partitions. Must exceed any pause of a busy machine."""
 
 
 class KafkaTransport(Section):
@@ -100,34 +100,34 @@ class KafkaTransport(Section):
     servers: Annotated[list[str], Field(min_length=1)]
     """`host:port` of one or more brokers."""
     session_timeout_s: PositiveFloat = 10.0
-    """A member silent for longer loses its partitions."""
+    """A member that is silent for longer loses its partitions."""
     transaction_timeout_s: PositiveFloat = 10.0
-    """A killed scorer's open transaction holds readers back at most this long."""
+    """The longest a killed scorer's open transaction blocks `read_committed` readers."""
     request_timeout_s: PositiveFloat = 15.0
     max_record_bytes: PositiveInt = 1_000_000
     """Largest record sent; at most the broker's `message.max.bytes`."""
     tls: bool = False
-    """Encrypt, and check the brokers' certificates and host names."""
+    """Encrypt connections and verify the brokers' certificates and host names."""
     ca_file: Path | None = None
-    """PEM certificates of who may sign the brokers'; without it, those that the system trusts."""
+    """PEM file of the authorities trusted to sign broker certificates; default: the system's."""
     certificate_file: Path | None = None
-    """PEM certificate that we show to the brokers (mutual TLS), with its chain."""
+    """PEM client certificate for mutual TLS, with its chain."""
     key_file: Path | None = None
-    """Its PEM key; without it, the key stands in `certificate_file`."""
+    """PEM key of the client certificate; default: the key is in `certificate_file`."""
     key_password_file: Path | None = None
-    """One line: what opens the key."""
+    """File with one line: the passphrase of the key."""
     key_password: Secret | None = None
-    """From the environment only."""
+    """Passphrase of the key; from the environment only."""
     sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
-    """How the password is shown; used with `username`."""
+    """SASL mechanism, used with `username`."""
     username: Annotated[str, Field(min_length=1)] | None = None
-    """With it, we log in."""
+    """Enables SASL authentication."""
     password_file: Path | None = None
-    """One line: the user's password."""
+    """File with one line: the user's password."""
     password: Secret | None = None
-    """From the environment only."""
+    """The user's password; from the environment only."""
     client_options: dict[str, str | int | float | bool] = {}
-    """Handed to kafka-python as they are; for what the keys above do not say (for example Kerberos)."""
+    """Passed to kafka-python unchanged, for what the keys above do not cover (for example Kerberos)."""
 
     @model_validator(mode="after")
     def _check_security(self) -> KafkaTransport:
@@ -145,7 +145,7 @@ class KafkaTransport(Section):
         if "sasl_mechanism" in self.model_fields_set and self.username is None:
             yield "sasl_mechanism needs username"
         if self.username is not None and self.sasl_mechanism == "PLAIN" and not self.tls:
-            yield "sasl_mechanism PLAIN sends the password as it is and needs tls = true"
+            yield "sasl_mechanism PLAIN sends the password unencrypted and needs tls = true"
         yield from self._conflicts_of_options()
 
     def _conflicts_of_files(self) -> Iterator[str]:
@@ -164,24 +164,24 @@ class KafkaTransport(Section):
         for name in sorted(self.client_options):
             if name in IN_CLIENT_OPTIONS:
                 key = "password" if name.startswith("sasl") else "key_password"
-                yield f"client_options.{name}: a secret does not belong into the file; use {key}_file"
+                yield f"client_options.{name}: secrets are not allowed in the file; use {key}_file"
             elif (self.tls or self.username) and name.startswith(("security_protocol", "ssl_", "sasl_")):
-                yield f"client_options.{name}: expected either it or tls, username and the keys beside them"
+                yield f"client_options.{name}: conflicts with tls or username; set security in one place only"
 
 
 class TimeSettings(Section):
     """`[time]`: event time against log time."""
 
     lateness_s: Annotated[float, Field(ge=0)] = 5.0
-    """A reading older than its device's youngest by more is refused: late enough for retries of a gateway."""
+    """A reading older than its device's newest by more is refused. Allows for a gateway's retries."""
     idle_close_s: PositiveFloat = 30.0
     """Log time after which a silent device's open windows close."""
     max_ahead_s: PositiveFloat = 60.0
-    """A reading further ahead of log time is refused: a clock that is wrong."""
+    """A reading further ahead of log time is refused: its clock is wrong."""
     evict_after_s: PositiveFloat = 86_400.0
     """Log time after which a silent device's state is dropped."""
     trust_producer_clocks: bool = False
-    """Accept a topic without append times; log time is then what producers say."""
+    """Accept a topic without append times. Log time is then the producers' time."""
 
     @model_validator(mode="after")
     def _evict_last(self) -> TimeSettings:
@@ -191,29 +191,29 @@ class TimeSettings(Section):
 
 
 class FixedThreshold(Section):
-    """`[threshold] kind = "fixed"`: one limit for all."""
+    """`[threshold] kind = "fixed"`: one limit for all devices."""
 
     kind: Literal["fixed"]
     limit: float | None = None
-    """In units of the score; without it, the calibration quantile times `factor`."""
+    """In units of the score. Default: the calibration quantile times `factor`."""
     quantile: Share = 0.999
     factor: PositiveFloat = 1.0
 
 
 class QuantileThreshold(Section):
-    """`[threshold] kind = "quantile"`: sliding quantile of a device's quiet scores."""
+    """`[threshold] kind = "quantile"`: a sliding quantile of each device's quiet scores."""
 
     kind: Literal["quantile"] = "quantile"
     quantile: Share = 0.999
     memory_rows: Annotated[int, Field(ge=100, le=60_000)] = 5_000
-    """Quiet rows after which an old score is forgotten; at least half of so many are remembered."""
+    """Number of quiet rows after which an old score is forgotten; at least half as many are remembered."""
     seed_rows: Annotated[int, Field(ge=0, le=60_000)] = 1_000
-    """How many rows the bundle's calibration counts for at a device's start."""
+    """Weight of the bundle's calibration when a device starts, in rows."""
     factor: PositiveFloat = 1.0
-    """The limit is the quantile times this."""
+    """The limit is the quantile times this factor."""
     feedback: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Each incident lifts the limit by this share of the scores' spread, each quiet row lowers it
-    by `1 - quantile` of that: keeps the rate of incidents near the budget."""
+    """Each incident raises the limit by this share of the scores' spread; each quiet row lowers it
+    by `1 - quantile` of that. Keeps the incident rate near the budget."""
 
 
 class SpotThreshold(Section):
@@ -223,37 +223,37 @@ class SpotThreshold(Section):
     risk: Share = 1e-4
     """Probability that a quiet row exceeds the limit."""
     tail_share: Share = 0.02
-    """Share of rows that count as tail."""
+    """Share of rows in the tail."""
     peaks: Annotated[int, Field(ge=20, le=200)] = 100
-    """Youngest excesses kept a device."""
+    """Number of most recent excesses kept per device."""
 
 
 class IncidentSettings(Section):
-    """`[incident]`: when trouble opens and ends, in event time."""
+    """`[incident]`: when an incident opens and ends, in event time."""
 
     open_after_windows: PositiveInt = 1
-    """Windows in a row over the limit that open an incident."""
+    """Consecutive windows over the limit that open an incident."""
     close_after_s: Annotated[float, Field(ge=0)] = 30.0
-    """It ends after this long under the exit level."""
+    """An incident ends after this long below the exit level."""
     exit_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Exit level: max(limit, this share of the incident's peak score). After-effects lie over
+    """Exit level: max(limit, this share of the incident's peak score). After-effects score above
     the limit but far below the peak."""
     update_factor: Annotated[float, Field(gt=1)] = 2.0
     """An update is sent when the peak has grown by this factor since the last message."""
     relearn_after_s: Annotated[float, Field(ge=0)] = 0.0
-    """The threshold learns the level of an incident that was judged for so long; 0: of none, since a fault that
-    lasts would be learned. The incident stays open until the score is under its limit at opening."""
+    """The threshold learns the level of an incident that has lasted this long. 0 disables this, since a permanent
+    fault would be learned. The incident stays open until the score is below the limit it opened with."""
     sensor_windows: PositiveInt = 3
-    """Windows in a row with a stuck or missing channel that open a sensor incident."""
+    """Consecutive windows with a stuck or missing channel that open a sensor incident."""
 
 
 class CommitSettings(Section):
-    """`[commit]`: how often a scorer makes its results public."""
+    """`[commit]`: how often a scorer publishes its results."""
 
     every_s: PositiveFloat = 1.0
     max_rows: PositiveInt = 20_000
     deadline_s: PositiveFloat = 30.0
-    """A commit that takes longer ends the process; it is restarted and recovers."""
+    """A commit that takes longer ends the process, which is restarted and recovers."""
     poll_records: PositiveInt = 2_000
 
 
@@ -265,11 +265,11 @@ class StoreSettings(Section):
     checkpoint_every_s: PositiveFloat = 10.0
     checkpoints_kept: Annotated[int, Field(ge=2)] = 3
     audit_every_s: PositiveFloat = 3_600.0
-    """Of the checkpoints this far apart one stays for audits, which begin at a checkpoint."""
+    """One checkpoint per interval is kept for audits, which start at a checkpoint."""
     audit_checkpoints_kept: Annotated[int, Field(ge=0)] = 24
-    """How many of these stay."""
+    """Number of audit checkpoints kept."""
     warm_up_records: PositiveInt = 100_000
-    """Input read again before the committed offset where no checkpoint can be used: some ten seconds' work."""
+    """Input reread before the committed offset when no checkpoint is usable; takes about ten seconds."""
     part_max_age_s: PositiveFloat = 10.0
     """A Parquet part is closed when its first row is this old."""
     part_max_rows: PositiveInt = 1_000_000
@@ -280,12 +280,12 @@ class ServiceSettings(Section):
 
     scorers: PositiveInt = 1
     instance: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,64}$")] = "a"
-    """Name of this host's group of processes; unique among hosts that run the same stream."""
+    """Name of this host's processes; unique among hosts that run the same stream."""
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65_000)] = 9_464
-    """Archiver 0's; scorer k takes the (k+1)-th port above, archiver k the k-th below. 0 turns the pages off."""
+    """Port of archiver 0. Scorer k uses the (k+1)-th port above, archiver k the k-th below. 0 disables the pages."""
     heartbeat_timeout_s: PositiveFloat = 60.0
-    """A role whose loop does not move for longer is killed and restarted."""
+    """A role whose loop makes no progress for longer is killed and restarted."""
     shutdown_timeout_s: PositiveFloat = 30.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -304,8 +304,8 @@ class Settings(Section):
     store: StoreSettings
     service: ServiceSettings = ServiceSettings()
     roles: Annotated[dict[str, dict[str, Any]], Field(repr=False)] = {}
-    """`[roles.NAME]`: a role of another package, which checks its section (`stream_ad.role_table`). Not shown: it may
-    hold secrets."""
+    """`[roles.NAME]`: a role from another package, which validates its section (`stream_ad.role_table`). Not shown in
+    `repr`: it may hold secrets."""
 
 
 PATHS = (
@@ -322,10 +322,10 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
 
     Args:
         path: the TOML file.
-        environment: where `STREAM_AD__SECTION__KEY` is looked up.
+        environment: source of `STREAM_AD__SECTION__KEY`.
 
     Raises:
-        ConfigError: no such file, no TOML, an unknown key (with its path) or a value out of range.
+        ConfigError: the file is missing or not TOML, a key is unknown (with its path) or a value is out of range.
     """
     try:
         with path.open("rb") as file:
@@ -333,11 +333,11 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables of thousands of levels
-        raise ConfigError(f"{path}: not TOML that can be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # numbers with thousands of digits, thousands of nested tables
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
     _refuse_secrets(data, path)
     overlay(data, environment)
     for section, key in PATHS:
@@ -354,18 +354,18 @@ def _refuse_secrets(data: Mapping[str, Any], path: Path) -> None:
     for key in ENVIRONMENT_ONLY:
         if isinstance(transport, dict) and key in transport:
             raise ConfigError(
-                f"{path}: transport.{key}: a secret does not belong into this file; name a file with {key}_file, "
+                f"{path}: transport.{key}: secrets are not allowed in this file; name a file with {key}_file, "
                 f"or set {PREFIX}TRANSPORT__{key.upper()} in the environment"
             )
 
 
 def overlay(data: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """Put `STREAM_AD__SECTION__KEY` and `STREAM_AD__ROLES__NAME__KEY` over the file's values, in place.
+    """Apply `STREAM_AD__SECTION__KEY` and `STREAM_AD__ROLES__NAME__KEY` to the file's values, in place.
 
-    Servers are split at commas.
+    `servers` is split at commas.
 
     Raises:
-        ConfigError: a variable names no key, or its section is no table.
+        ConfigError: a variable names no key, or its section is not a table.
     """
     for name, text in sorted(environment.items()):
         if not name.startswith(PREFIX):
@@ -386,24 +386,24 @@ def overlay(data: dict[str, Any], environment: Mapping[str, str]) -> None:
 
 
 def parse(data: Mapping[str, Any], origin: str = "settings") -> Settings:
-    """Check plain values.
+    """Validate plain values.
 
     Raises:
-        ConfigError: one line for each wrong key, with its path.
+        ConfigError: one line per wrong key, with its path.
     """
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        # No cause: it holds the input, which a traceback or a debugger would show.
+        # No cause: it contains the input, which a traceback or a debugger would show.
         raise ConfigError("\n".join(f"{origin}: {line}" for line in problems(error))) from None
 
 
 def problems(error: ValidationError, section: str = "") -> Iterator[str]:
-    """Yield one line per wrong key, with its path and without its value.
+    """Yield one line per wrong key, with its path but without its value.
 
     Args:
-        error: what pydantic found.
-        section: path of the table that was checked, "" for all settings.
+        error: pydantic's error.
+        section: path of the validated table, "" for all settings.
     """
     for problem in error.errors(include_url=False, include_input=False):
         where = ".".join(part for part in (section, *map(str, problem["loc"])) if part)

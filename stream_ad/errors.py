@@ -1,44 +1,44 @@
-"""Every error that this package raises, one tree.
+"""All errors that this package raises, in one tree.
 
 ::
 
     StreamAdError
-    ├── ConfigError             a setting is wrong, unknown or does not fit another
+    ├── ConfigError             a setting is wrong, unknown or conflicts with another
     ├── ContractError           a batch, array or plug-in breaks its declared shape, dtype or protocol
-    ├── RecordingError          a recording (CSV, Parquet, JSONL) cannot be read as one
-    ├── TrainingError           a model cannot be fitted or calibrated on the data given
+    ├── RecordingError          a recording (CSV, Parquet, JSONL) cannot be read
+    ├── TrainingError           a model cannot be fitted or calibrated on the given data
     ├── BundleError             a bundle cannot be used
     │   ├── BundleFormatError       missing file, unknown format version, malformed content
     │   ├── BundleDigestError       a file differs from the digest in the manifest
     │   ├── BundleProbeError        the model does not reproduce its stored probe scores
-    │   └── BundleMismatchError     channels, units or shape do not fit the stream
+    │   └── BundleMismatchError     channels, units or shape do not match the stream
     ├── TransportError          the log cannot be read or written
     │   ├── UnreachableError        no answer from the broker or the log file within the deadline
-    │   ├── TopicError              a topic is missing, has another partition count or other settings
-    │   ├── RecordTooLargeError     a record exceeds what the topic takes
-    │   ├── PositionError           a position cannot be read from: none, out of range, not ours
-    │   │   └── OffsetsError            a group's offsets were deleted or moved by somebody else than its role
-    │   ├── JournalError            an entry of the journal is missing, malformed or out of order
-    │   ├── FencedError             a newer owner took over; this process must publish nothing more
-    │   └── AccessError             the broker refused who we are, or we its certificate
-    │       └── RightsError             it knows us, and grants too few rights
+    │   ├── TopicError              a topic is missing, or its partition count or settings are wrong
+    │   ├── RecordTooLargeError     a record exceeds the topic's size limit
+    │   ├── PositionError           a position cannot be read: none committed, out of range, not assigned
+    │   │   └── OffsetsError            a group's offsets were deleted or changed outside its role
+    │   ├── JournalError            a journal entry is missing, malformed or out of order
+    │   ├── FencedError             a newer owner took over; this process must not publish again
+    │   └── AccessError             authentication failed, or the broker's certificate was rejected
+    │       └── RightsError             authenticated, but with too few rights
     ├── DeadlineError           a blocking call did not return within its deadline
     └── StorageError            a folder or file cannot be written or read
         ├── CheckpointError         a checkpoint is unusable
-        └── ScoreLogError           the Parquet score log is broken or another process owns the span
-            ├── PartsGoneError          parts that were there are gone, or the archiver's offset was moved
+        └── ScoreLogError           the Parquet score log is broken, or another process owns the span
+            ├── PartsGoneError          existing parts disappeared, or the archiver's offset was changed
             ├── PartExistsError         a part with this start is already linked
-            ├── PartMovedError          a part was merged into another since the folder was listed
+            ├── PartMovedError          a part was merged into another after the folder was listed
             └── BusyError               another compaction is running
 """
 
 
 class StreamAdError(Exception):
-    """Base of all errors of this package; the message says what was expected and what was found."""
+    """Base of all errors of this package; the message states what was expected and what was found."""
 
 
 class ConfigError(StreamAdError):
-    """A setting is wrong, unknown or does not fit another."""
+    """A setting is wrong, unknown or conflicts with another."""
 
 
 class ContractError(StreamAdError):
@@ -46,11 +46,11 @@ class ContractError(StreamAdError):
 
 
 class RecordingError(StreamAdError):
-    """A recording cannot be read as one."""
+    """A recording (CSV, Parquet, JSONL) cannot be read."""
 
 
 class TrainingError(StreamAdError):
-    """A model cannot be fitted or calibrated on the data given."""
+    """A model cannot be fitted or calibrated on the given data."""
 
 
 class BundleError(StreamAdError):
@@ -70,7 +70,7 @@ class BundleProbeError(BundleError):
 
 
 class BundleMismatchError(BundleError):
-    """Channels, units or shape do not fit the stream."""
+    """Channels, units or shape do not match the stream."""
 
 
 class TransportError(StreamAdError):
@@ -82,35 +82,35 @@ class UnreachableError(TransportError):
 
 
 class TopicError(TransportError):
-    """A topic is missing, has another partition count or other settings than needed."""
+    """A topic is missing, or its partition count or settings are wrong."""
 
 
 class RecordTooLargeError(TransportError):
-    """A record exceeds what the topic takes."""
+    """A record exceeds the topic's size limit."""
 
 
 class PositionError(TransportError):
-    """A position cannot be read from: none committed, out of range, or the partition is not ours."""
+    """A position cannot be read: none is committed, it is out of range, or the partition is not assigned."""
 
 
 class OffsetsError(PositionError):
-    """A group's offsets are not those that its role committed: they were deleted or moved."""
+    """A group's offsets differ from what its role committed: they were deleted or changed."""
 
 
 class JournalError(TransportError):
-    """An entry of the journal is missing, malformed or out of order."""
+    """A journal entry is missing, malformed or out of order."""
 
 
 class FencedError(TransportError):
-    """A newer owner took over; this process must publish nothing more."""
+    """A newer owner took over; this process must not publish again."""
 
 
 class AccessError(TransportError):
-    """The broker refused who we are or what we may do, or we refused the broker's certificate."""
+    """Authentication failed, the broker denied an operation, or its certificate was rejected."""
 
 
 class RightsError(AccessError):
-    """The broker knows us, and grants too few rights on a topic, group or transactional id."""
+    """The broker authenticated us but grants too few rights on a topic, group or transactional id."""
 
 
 class DeadlineError(StreamAdError):
@@ -126,11 +126,11 @@ class CheckpointError(StorageError):
 
 
 class ScoreLogError(StorageError):
-    """The Parquet score log is broken or another process owns the span."""
+    """The Parquet score log is broken, or another process owns the span."""
 
 
 class PartsGoneError(ScoreLogError):
-    """Parts that were there are gone, or the archiver's offset was moved: a person must decide."""
+    """Existing parts disappeared, or the archiver's offset was changed. An operator must decide."""
 
 
 class PartExistsError(ScoreLogError):
@@ -138,7 +138,7 @@ class PartExistsError(ScoreLogError):
 
 
 class PartMovedError(ScoreLogError):
-    """A part is not where it was listed: a compaction merged it into another, or somebody took it away."""
+    """A part is no longer where it was listed: a compaction merged it, or it was removed."""
 
 
 class BusyError(ScoreLogError):

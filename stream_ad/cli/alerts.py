@@ -1,4 +1,4 @@
-"""`stream-ad alerts`: print the alerts of the stream, and go on as they come."""
+"""`stream-ad alerts`: print a stream's alerts, and follow new ones."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "alerts",
         help="print alerts, and follow new ones",
-        description="Print the alerts of the stream in the order in which they were published. Reads the alerts "
-        "topic without a consumer group: it takes nothing away from other subscribers.",
+        description="Print the stream's alerts in publication order. Reads the alerts topic without a consumer group, "
+        "so other subscribers are not affected.",
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as alerts come, until Ctrl-C")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing new alerts until Ctrl-C")
     parser.add_argument(
-        "--since", metavar="TIME", help="published after a time (2026-03-01T12:00:00Z), in the last 15m or 2h, or now"
+        "--since",
+        metavar="TIME",
+        help="only alerts published since: a time (2026-03-01T12:00:00Z), a duration ago (15m, 2h) or now",
     )
     parser.add_argument("--device", metavar="PATTERN", default="*", help="only these devices, for example 'pump-1*'")
-    parser.add_argument("--all-streams", action="store_true", help="also alerts of other streams in the topic")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--all-streams", action="store_true", help="include other streams' alerts in the topic")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: the settings or `--since` are wrong.
-        TransportError: the log or the topic is not there.
+        TransportError: the log or the topic is unavailable.
     """
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_json(found: Published) -> dict[str, object]:
-    """Return the message's body and, under `log`, where and when it was published."""
+    """Return the message body plus, under `log`, where and when it was published."""
     at = found.at
     place = {"topic": at.partition.topic, "partition": at.partition.number, "offset": at.offset}
     return found.alert.model_dump(mode="json") | {"log": {"time": time_text(at.log_ns, False), **place}}

@@ -1,4 +1,4 @@
-"""`stream-ad bundle show|verify`: what is in a bundle, and whether it is sound."""
+"""`stream-ad bundle show|verify`: inspect a bundle, or check that it can be used."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from stream_ad.cli.output import NS, duration_text, print_json
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("bundle", help="show or verify a bundle", description="Look into a bundle.")
+    parser = subparsers.add_parser("bundle", help="show or verify a bundle", description="Show or verify a bundle.")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="what it holds; loads no model", description="Show manifest and card.")
+    show = actions.add_parser(
+        "show", help="print its contents without loading the model", description="Print manifest and training card."
+    )
     verify = actions.add_parser(
         "verify",
         help="load it and score its probe",
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Show or verify; return 0.
 
     Raises:
-        BundleError: the bundle cannot be used; the class says why.
+        BundleError: the bundle cannot be used; the subclass gives the reason.
     """
     if args.action == "show":
         show(args.path, args.json)
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(path: Path, as_json: bool) -> None:
-    """Print what a bundle says of itself."""
+    """Print a bundle's manifest and card."""
     from stream_ad.io.bundles.manifest import read_card, read_manifest
 
     manifest = read_manifest(path)
@@ -78,7 +80,7 @@ def show(path: Path, as_json: bool) -> None:
     for channel in manifest.channels:
         hold = f", held for {duration_text(channel.hold_max_age_ns / NS)}" if channel.fill.value == "hold" else ""
         unit = f" [{channel.unit}]" if channel.unit else ""
-        without = f", without {', '.join(f'{value:g}' for value in channel.missing)}" if channel.missing else ""
+        without = f", missing if {', '.join(f'{value:g}' for value in channel.missing)}" if channel.missing else ""
         moves = ", always moves" if channel.always_moves else ""
         counter = ", a counter" if channel.counter else ""
         print(f"          {channel.name}{unit}{hold}{moves}{counter}{without}")

@@ -1,4 +1,4 @@
-"""`stream-ad check`: is everything in place? One line for each thing that a run needs."""
+"""`stream-ad check`: check everything that a run needs, one line each."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "check",
         help="check settings, log, topics, bundle, folders and ports",
-        description="Say, a line each, whether what a run needs is in place. Exits with 1 if anything is not.",
+        description="Check everything that a run needs, one line each. Exits with 1 if anything is wrong.",
     )
+    parser.add_argument("--create", action="store_true", help="create missing topics and add missing partitions")
     parser.add_argument(
-        "--create", action="store_true", help="make the topics that are missing, add partitions that are"
+        "--partitions",
+        type=int,
+        metavar="N",
+        help=f"partitions of a topic created ({PARTITIONS}, or as many as the readings topic has)",
     )
-    parser.add_argument(
-        "--partitions", type=int, metavar="N", help=f"partitions of the topics made ({PARTITIONS}, or as the readings)"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything; return 0 if all is well, else 1."""
+    """Run all checks; return 0 if none failed, else 1."""
     from stream_ad.inspection.checking import findings
 
     out = console()

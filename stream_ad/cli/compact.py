@@ -1,4 +1,4 @@
-"""`stream-ad compact`: merge the small files of closed hours of the score log."""
+"""`stream-ad compact`: merge the score log's small files from closed hours."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "compact",
         help="merge small files of the score log",
-        description="Merge the small files of closed hours into files of up to store.part_max_rows rows. Each row "
-        "stays visible exactly once, also to other readers and after a crash; may run beside archivers. Nothing is "
-        "done to an hour that holds the newest file of a partition. Run it daily, for example.",
+        description="Merge the small files of closed hours into files of up to store.part_max_rows rows. Every row "
+        "stays visible exactly once, also to other readers and after a crash. May run beside archivers. An hour that "
+        "holds a partition's newest file is skipped. Run it regularly, for example daily.",
     )
     parser.add_argument(
         "--older-than-hours",
@@ -26,7 +26,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="N",
         help=f"only hours that ended at least N hours ago ({OLDER_THAN_HOURS:g})",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the settings are wrong.
         ScoreLogError: a file is damaged, or another compaction is running.
-        StorageError: the folder cannot be written, or the file system cannot exchange two names.
+        StorageError: the folder is not writable, or its file system cannot exchange two names atomically.
     """
     from stream_ad.config import load
     from stream_ad.io.score_log.compaction import HourReport, compact
@@ -43,14 +43,14 @@ def run(args: argparse.Namespace) -> int:
     store = load(args.config).store
     begun = time.monotonic()
 
-    def tell(report: HourReport) -> None:
+    def print_hour(report: HourReport) -> None:
         if report.skipped:
             print(f"skip  {report.hour}: {report.skipped}")
         else:
             print(f"ok    {report.hour}: {report.before:,} files into {report.after:,}, {report.rows:,} rows")
 
     closed_before_ns = time.time_ns() - round(args.older_than_hours * 3_600 * NS)
-    done = compact(store.scores, closed_before_ns, store.part_max_rows, args.dry_run, tell=tell)
+    done = compact(store.scores, closed_before_ns, store.part_max_rows, args.dry_run, tell=print_hour)
     merged = [report for report in done if not report.skipped]
     before, after = sum(report.before for report in merged), sum(report.after for report in merged)
     verb = "would merge" if args.dry_run else "merged"

@@ -1,4 +1,4 @@
-"""`stream-ad dead-letters`: show refused records with where and why, and send them again once the sender is mended."""
+"""`stream-ad dead-letters`: show refused records with place and reason, and resend them once the sender is fixed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from stream_ad.io.wire.dead_letters import DeadLetter
 
 BATCH = 200
-"""Letters sent again before their notes are written: so many may go twice if this process is killed."""
+"""Letters resent before their notes are written; up to this many may be sent twice if the process is killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A letter and where it stands in the log."""
+    """A dead letter and its place in the log."""
 
     log_ns: int
     partition: int
@@ -38,7 +38,7 @@ class Placed:
 
     @property
     def device(self) -> str:
-        """Id of the device as far as it can be made out, else the record's key."""
+        """Id of the device if it can be recovered, else the record's key."""
         from stream_ad.io.wire.dead_letters import device_in
 
         return self.letter.refused.device or device_in(self.letter.value, self.key)
@@ -48,35 +48,37 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Add the verb."""
     parser = subparsers.add_parser(
         "dead-letters",
-        help="show refused records, follow new ones, send them again",
-        description="Print the records that were refused, wholly or in part: when, where in the readings topic, of "
-        "which device, and why. Reads the topic of dead letters without a consumer group. With --resend the records "
-        "are put back into the readings topic as they were, marked as resent: each letter once, and never again if the "
-        "record is refused again. Readings that were late would be late again, so these only go with --reason late.",
+        help="show refused records, follow new ones, resend them",
+        description="Print the records that were refused, wholly or in part: when, their offset in the readings "
+        "topic, the device, and why. Reads the dead-letter topic without a consumer group. With --resend, records are "
+        "appended to the readings topic unchanged and marked as resent: each letter at most once, and never again if "
+        "it is refused again. Late readings would be late again, so they are resent only with --reason late.",
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="continue as letters come, until Ctrl-C")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing new letters until Ctrl-C")
     parser.add_argument(
-        "--since", metavar="TIME", help="refused after a time (2026-03-01T12:00:00Z), in the last 15m or 2h, or now"
+        "--since",
+        metavar="TIME",
+        help="only records refused since: a time (2026-03-01T12:00:00Z), a duration ago (15m, 2h) or now",
     )
-    parser.add_argument("--device", metavar="PATTERN", default="*", help="only of these devices, for example 'pump-1*'")
+    parser.add_argument("--device", metavar="PATTERN", default="*", help="only these devices, for example 'pump-1*'")
     parser.add_argument(
         "--reason",
         action="append",
         default=[],
         metavar="REASON",
-        help="only with this reason, such as bad_time; repeatable",
+        help="only this reason, such as bad_time; repeatable",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object per line, with the payload")
-    parser.add_argument("--resend", action="store_true", help="show which records would be sent again; send with --yes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, with the payload")
+    parser.add_argument("--resend", action="store_true", help="show which records would be resent; add --yes to send")
     parser.add_argument("--yes", action="store_true", help="with --resend: send")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print letters, or send their records again; return 0.
+    """Print letters, or resend their records; return 0.
 
     Raises:
         ConfigError: the settings or options are wrong.
-        TransportError: the log or the topic is not there.
+        TransportError: the log or the topic is unavailable.
     """
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             f"--reason: expected one of {', '.join(reason.value for reason in Reason)}, found {unknown[0]}"
         )
     if (args.resend and args.follow) or (args.yes and not args.resend):
-        raise ConfigError("expected --resend without --follow, and --yes only with --resend")
+        raise ConfigError("--resend cannot be combined with --follow, and --yes needs --resend")
     out = console()
     with contextlib.closing(open_transport(settings)) as transport:
         topic = settings.stream.dead_letters_topic
@@ -114,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def placed_letters(records: Iterable[Stored]) -> Iterator[Placed]:
-    """Yield the letters among records of the topic of dead letters; notes of letters sent again are passed over."""
+    """Yield the letters among a dead-letter topic's records; notes about resent letters are skipped."""
     from stream_ad.io.wire.dead_letters import RESENT_LETTER, decode
 
     for at in records:
@@ -128,20 +130,20 @@ def placed_letters(records: Iterable[Stored]) -> Iterator[Placed]:
             yield Placed(at.log_ns, at.partition.number, at.offset, at.key, letter)
 
 
-# -- sending again --------------------------------------------------------------------------------
+# -- resending ------------------------------------------------------------------------------------
 
 
 def resend(
     transport: Transport, settings: Settings, wanted: Iterable[Placed], with_late: bool, is_sure: bool, as_lines: bool
 ) -> int:
-    """Put the records of letters back into the readings topic, or show which would be; return 0.
+    """Append letters' records to the readings topic, or show which ones would be; return 0.
 
     Args:
         transport: the log.
-        settings: of the stream.
-        wanted: letters; those that cannot or must not go again are counted and left.
-        with_late: also those refused as late.
-        is_sure: send, do not only show.
+        settings: the stream's settings.
+        wanted: letters; those that cannot or must not be resent are counted and skipped.
+        with_late: include readings refused as late.
+        is_sure: send; otherwise only show.
         as_lines: print JSON.
     """
     readings, letters = settings.stream.readings_topic, settings.stream.dead_letters_topic
@@ -161,30 +163,30 @@ def resend(
     if as_lines:
         print_json({"resent": len(chosen) if is_sure else 0, "chosen": len(chosen), "left": left})
         return 0
-    kept = "".join(f"; {count:,} left: {why}" for why, count in sorted(left.items()))
+    kept = "".join(f"; {count:,} skipped: {why}" for why, count in sorted(left.items()))
     what = f"{len(chosen):,} record{'' if len(chosen) == 1 else 's'}"
-    out.print(f"sent {what} again{kept}" if is_sure else f"{what} to send again{kept}; add --yes to send", markup=False)
+    out.print(f"resent {what}{kept}" if is_sure else f"{what} to resend{kept}; add --yes to send", markup=False)
     return 0
 
 
 def _held_back(placed: Placed, readings: str, before: set[tuple[int, int]], with_late: bool) -> str:
-    """Return why a letter's record does not go again, "" if it does."""
+    """Return why a letter's record must not be resent, "" if it may be."""
     letter = placed.letter
     if letter.resent:
-        return "refused again after they had been resent"
+        return "refused again after being resent"
     if (placed.partition, placed.offset) in before:
-        return "resent before"
+        return "already resent"
     if letter.source.topic != readings:
-        return f"of another topic than {readings}"
+        return f"from another topic than {readings}"
     if not letter.is_whole:
-        return "cut to the size limit"
+        return "truncated to the size limit"
     if letter.refused.reason.value == "late" and not with_late:
-        return "late, and would be late again (--reason late sends them)"
+        return "late, and would be late again (--reason late resends them)"
     return ""
 
 
 def sent_before(transport: Transport, topic: str) -> set[tuple[int, int]]:
-    """Return partition and offset of the letters that were sent again, from the notes among them."""
+    """Return partition and offset of each letter that was already resent, according to the notes."""
     from stream_ad.io.following import stored
     from stream_ad.io.wire.dead_letters import noted
 
@@ -207,7 +209,7 @@ def _send(transport: Transport, readings: str, letters: str, chosen: list[Placed
 
 
 def as_json(placed: Placed, topic: str) -> dict[str, object]:
-    """Return a letter as plain values; the payload as text where it is UTF-8, else in base64."""
+    """Return a letter as plain values, the payload as text if it is UTF-8, else as base64."""
     letter, refused = placed.letter, placed.letter.refused
     try:
         payload, encoding = letter.value.decode(), "utf-8"
@@ -249,5 +251,5 @@ def print_line(out: Console, placed: Placed) -> None:
     line.append(f"  {letter.refused.reason.value:<13}", "yellow")
     line.append(f"  {letter.refused.detail}")
     if letter.resent:
-        line.append(f"  (was resent; first at {letter.resent})", "dim")
+        line.append(f"  (resent; first at {letter.resent})", "dim")
     out.print(line)

@@ -1,4 +1,4 @@
-"""`stream-ad evaluate`: judge a labelled data set through the live pipe, and count rows."""
+"""`stream-ad evaluate`: run a labelled data set through the live pipeline and measure the verdicts."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ LOCAL = "local"
 PUBLISHED: dict[str, tuple[tuple[str, float, float, float], ...]] = {
     "skab": (("Conv-AE (published)", 0.755, 14.4, 31.8), ("MSET (published)", 0.779, 38.5, 15.0)),
 }
-"""Best published on these files: F1, FAR in per cent, MAR in per cent."""
+"""Best published results on these files: F1, FAR in per cent, MAR in per cent."""
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="judge a labelled data set through the live pipe",
-        description="Train on the first rows of each run of a labelled data set, send the others through the log, a "
-        "scorer and an archiver, read the verdicts back from the score log, and print F1, FAR and MAR, row by row.",
+        help="measure detection on a labelled data set with the live pipeline",
+        description="Train on the first rows of each run of a labelled data set, send the rest through the log, a "
+        "scorer and an archiver, read the verdicts from the score log, and print point-wise F1, FAR and MAR.",
     )
     parser.add_argument("dataset", choices=("skab",), help="the data set and its published protocol")
-    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="where it lies (skab: holds valve1)")
-    parser.add_argument("--detectors", metavar="A,B", help="only these configurations (all that ship)")
-    parser.add_argument("--runs", type=int, metavar="N", help="only the first N runs, for a quick look (all)")
+    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="its folder (skab: contains valve1)")
+    parser.add_argument("--detectors", metavar="A,B", help="only these configurations (all)")
+    parser.add_argument("--runs", type=int, metavar="N", help="only the first N runs, for a quick check (all)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--broker", choices=(LOCAL,), help="an embedded log of its own (the default)")
-    where.add_argument("--kafka", metavar="HOST:PORT", help="this Apache Kafka; topics are made and deleted")
-    parser.add_argument("--seed", type=int, default=0, help="of the training (0)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep bundles and score logs here")
+    where.add_argument("--broker", choices=(LOCAL,), help="use a private embedded log (the default)")
+    where.add_argument("--kafka", metavar="HOST:PORT", help="use this Apache Kafka; topics are created and deleted")
+    parser.add_argument("--seed", type=int, default=0, help="training seed (0)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep bundles and score logs in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: options are wrong.
-        RecordingError: the data set is not there.
+        RecordingError: the data set was not found.
         TrainingError, TransportError: training or the log failed.
     """
     from stream_ad.evaluation import evaluation
@@ -70,14 +70,14 @@ def run(args: argparse.Namespace) -> int:
         for configuration in configurations:
             results.append(evaluation.evaluate(runs, configuration, pipe, args.seed, report))
     if args.json:
-        print_json(plain(args, results, time.monotonic() - begun))
+        print_json(as_json(args, results, time.monotonic() - begun))
     else:
-        tell(args, results, len(runs))
+        print_table(args, results, len(runs))
     return 0
 
 
 def read_runs(count: int | None) -> int | None:
-    """Return how many runs to judge, None for all."""
+    """Return the number of runs to evaluate, None for all."""
     if count is not None and count < 1:
         raise ConfigError(f"--runs: expected at least 1, found {count}")
     return count
@@ -85,7 +85,7 @@ def read_runs(count: int | None) -> int | None:
 
 @contextmanager
 def live_pipe(args: argparse.Namespace) -> Iterator[LivePipe]:
-    """Open the pipe in `--out`, or in a folder that is removed afterwards."""
+    """Open the pipeline in `--out`, or in a temporary folder that is removed afterwards."""
     from stream_ad.cli.evaluate_pipe import LivePipe
 
     with ExitStack() as stack:
@@ -100,7 +100,7 @@ def live_pipe(args: argparse.Namespace) -> Iterator[LivePipe]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Tell on stderr which run is in work: a bar on a terminal, else a line a configuration."""
+    """Print progress on stderr: a bar on a terminal, else one line per configuration."""
     from stream_ad.cli.train_progress import progress_bar
 
     if sys.stderr.isatty():
@@ -116,7 +116,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     yield line
 
 
-def plain(args: argparse.Namespace, results: Sequence[Result], seconds: float) -> dict[str, Any]:
+def as_json(args: argparse.Namespace, results: Sequence[Result], seconds: float) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
         "dataset": args.dataset,
@@ -132,7 +132,7 @@ def plain(args: argparse.Namespace, results: Sequence[Result], seconds: float) -
     }
 
 
-def tell(args: argparse.Namespace, results: Sequence[Result], runs: int) -> None:
+def print_table(args: argparse.Namespace, results: Sequence[Result], runs: int) -> None:
     """Print the table."""
     from rich.table import Table
 
@@ -151,6 +151,6 @@ def tell(args: argparse.Namespace, results: Sequence[Result], runs: int) -> None
         table.add_row(result.name, *(f"{m:.{d}f}" for m, d in zip(measures, (3, 1, 1), strict=True)), result.note)
     out = console()
     out.print(table)
-    out.print("Point-wise, counts summed over the runs, at the threshold that the running pipeline uses.")
+    out.print("Point-wise, counts summed over the runs, at the threshold that the live pipeline uses.")
     if args.out is not None:
         out.print(f"Bundles and score logs are in {args.out}")

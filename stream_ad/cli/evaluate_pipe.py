@@ -1,4 +1,4 @@
-"""A labelled run through the roles that run in service: bundle, log, scorer, archiver, score log."""
+"""Run a labelled run through the production roles: bundle, log, scorer, archiver, score log."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from stream_ad.service.roles.catalog import RoleContext, build
 from stream_ad.training.training import Trained
 
 PATIENCE_S = 120.0
-"""A role that has not caught up with a run of a thousand rows after this long never will."""
+"""Deadline for a role to catch up with a run, which has about a thousand rows."""
 
 
 class LivePipe:
-    """Sends runs through a log, each as a stream of its own, and reads the verdicts back.
+    """Sends each run through a log as its own stream and reads the verdicts back.
 
-    Scorer and archiver are the ones that `stream-ad run` starts, here turned by hand in one process.
+    Uses the scorer and archiver that `stream-ad run` starts, but steps them in this process.
 
     Args:
-        folder: bundles, score logs and the embedded log go here, `<configuration>/<run>/…`.
+        folder: root of bundles, score logs and the embedded log, as `<configuration>/<run>/…`.
         kafka: servers, or None for the embedded log.
     """
 
@@ -47,12 +47,12 @@ class LivePipe:
         self._token = uuid.uuid4().hex[:8]
 
     def __call__(self, run: Run, configuration: Configuration, trained: Trained) -> Judged:
-        """Judge a run.
+        """Return the verdicts on a run.
 
         Raises:
             TransportError: the log failed.
             DeadlineError: a role did not catch up.
-            ScoreLogError: the score log does not hold one verdict a window.
+            ScoreLogError: the score log is empty.
         """
         settings = self._settings(run, configuration)
         bundles.save(trained.model, settings.stream.bundle, trained.probe)
@@ -66,9 +66,10 @@ class LivePipe:
         return _judged(score_log.read(settings.store.scores, run.name))
 
     def _settings(self, run: Run, configuration: Configuration) -> Settings:
-        """Return the stream's settings, all of them a user's.
+        """Return the stream's settings.
 
-        No topic is one that others may use too, as that of commands is by default: all are deleted afterwards.
+        All topics are private to the run, even the control topic, which is shared by default: they are deleted
+        afterwards.
         """
         folder = self._folder / configuration.name / run.name
         name = f"{configuration.name}-{run.name}".replace("_", "-").lower()
@@ -102,7 +103,7 @@ class LivePipe:
 
     @contextmanager
     def _topics(self, settings: Settings) -> Iterator[Transport]:
-        """Make the stream's topics with one partition; delete them afterwards."""
+        """Create the stream's topics with one partition; delete them afterwards."""
         stream = settings.stream
         transport = assembly.open_transport(settings)
         try:
@@ -111,14 +112,14 @@ class LivePipe:
             try:
                 yield transport
             finally:
-                with suppress(TransportError):  # what failed before is the error to tell
+                with suppress(TransportError):  # an earlier failure is the error to report
                     for name in names:
                         transport.delete_topic(name)
         finally:
             transport.close()
 
     def _drain(self, spec: RoleSpec, settings: Settings, transport: Transport) -> None:
-        """Turn a role until it has caught up, then close it."""
+        """Step a role until it has caught up, then close it."""
         role: Role = build(spec.name, RoleContext(settings, 0, lambda: None))
         role.open()
         try:
@@ -133,13 +134,13 @@ class LivePipe:
 
 
 def _has_caught_up(settings: Settings, transport: Transport, spec: RoleSpec) -> bool:
-    """Return whether a role has committed up to the last record of its topic."""
+    """Return whether a role has committed up to the end of its topic."""
     partition = Partition(spec.topic(settings), 0)
     position = transport.committed(spec.consumer_group(settings), partition)
     if position is None:
         return False
     _, end = transport.bounds(partition)
-    # Behind the last record a log may hold offsets of its own (Kafka's transaction markers).
+    # A log may have offsets without records at its end (Kafka's transaction markers).
     return position.offset >= end or not any(len(batch) for batch in transport.read(partition, position.offset, end))
 
 

@@ -1,4 +1,4 @@
-"""`stream-ad init`: look at a recording, write the settings of a stream for it, say what comes next."""
+"""`stream-ad init`: inspect a recording, write a stream's settings for it, print the next steps."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ if TYPE_CHECKING:
 
 LINE_WIDTH, NOTE_WIDTH = 100, 240
 CHANNEL_LINES, NOTE_LINES = 5, 7
-"""What a person looks at: 25 lines in all; `--json` has everything."""
+"""Limits for text output, 25 lines in total; `--json` is complete."""
 
 TEMPLATE = """\
-# A stream: one topic of readings, one kind of device, one bundle.
+# A stream: one readings topic, one kind of device, one bundle.
 # Written for {origin}:
-#   devices: {devices}, channels: {channels_count}, a reading every {period}
+#   devices: {devices}, channels: {channels_count}, one reading every {period}
 #   {channels}
-# Environment variables STREAM_AD__SECTION__KEY replace a key. Relative paths count from this file.
+# Environment variables STREAM_AD__SECTION__KEY override a key. Relative paths are relative to this file.
 
 [stream]
-name = "{name}"                          # names the consumer groups, the checkpoints and the scores topic
-readings_topic = "sensor.readings.v1"    # what devices, simulators and `stream-ad send` write to
+name = "{name}"                          # used in the names of consumer groups, checkpoints and topics
+readings_topic = "sensor.readings.v1"    # written by devices, simulators and `stream-ad send`
 devices = "*"                            # shell pattern; other devices are skipped and counted
-bundle = "bundles/{name}"                # the model; `stream-ad train` makes it. Owns channels, units, window
-# channels = {{ flow = "l/min" }}          # what devices send, with units: a bundle for others is then refused
+bundle = "bundles/{name}"                # the model, written by `stream-ad train`; defines channels, units, window
+# channels = {{ flow = "l/min" }}          # what devices send, with units; a bundle that does not match is refused
 
 [transport]
 kind = "local"                           # a durable log in one file on this machine
 path = "data/log.sqlite"
-# kind = "kafka"                         # or an Apache Kafka
+# kind = "kafka"                         # or Apache Kafka
 # servers = ["localhost:9092"]
 
 [time]
-lateness_s = {lateness}                  # a reading older than its device's youngest by more is refused
-idle_close_s = {idle_close}              # after this silence a device's open windows are closed
-max_ahead_s = 60                         # a reading further ahead of the log's clock is refused
-evict_after_s = {evict}                  # after this silence a device's state is dropped
+lateness_s = {lateness}                  # a reading older than its device's newest by more is refused
+idle_close_s = {idle_close}              # a silent device's open windows are closed after this time
+max_ahead_s = 60                         # a reading further ahead of log time is refused
+evict_after_s = {evict}                  # a silent device's state is dropped after this time
 
 [threshold]
 kind = "quantile"                        # follows each device's quiet scores; also "fixed" and "spot"
-quantile = 0.999                         # about one quiet window in a thousand lies above the limit
+quantile = 0.999                         # about one quiet window in a thousand exceeds the limit
 
 [incident]
-close_after_s = {close_after}            # an incident ends after this long under the exit level
+close_after_s = {close_after}            # an incident ends after this long below the exit level
 
 [store]
 scores = "data/scores"                   # the score log: Parquet files, for DuckDB, pandas, Polars
@@ -67,15 +67,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Add the verb."""
     parser = subparsers.add_parser(
         "init",
-        help="look at a recording and write stream.toml",
-        description="Guess the channels and the period of a recording (CSV, Parquet or JSONL; a file, folder or "
-        "pattern), write commented settings for a stream on the local log, and say what comes next.",
+        help="inspect a recording and write stream.toml",
+        description="Detect the channels and the period of a recording (CSV, Parquet or JSONL; a file, folder or "
+        "pattern), write commented settings for a stream on the local log, and print the next steps.",
     )
     add_recording(parser)
-    parser.add_argument("--name", help="name of the stream (from the recording's)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the settings to write (--config, or stream.toml)")
-    parser.add_argument("--force", action="store_true", help="replace settings that are there")
-    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    parser.add_argument("--name", help="name of the stream (derived from the recording's)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="settings file to write (--config, or stream.toml)")
+    parser.add_argument("--force", action="store_true", help="overwrite existing settings")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(run=run)
 
 
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the settings; return 0.
 
     Raises:
-        ConfigError: the file is there already, or the name cannot be one.
+        ConfigError: the file already exists, or the name is not valid.
         RecordingError: the recording cannot be read.
         StorageError: the file cannot be written.
     """
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
     out: Path = args.out or args.config
     if out.exists() and not args.force:
-        raise ConfigError(f"{out}: is there already; --force replaces it, --out names another")
+        raise ConfigError(f"{out}: already exists; use --force to overwrite it or --out to write another file")
     name = args.name or stream_name(args.recording)
     recording = read_for_a_look(args, name)
     found_sentinels = sentinel_notes(recording.channels, recording.values)
@@ -109,12 +109,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(summary(out, name, found, recording))
     else:
-        tell(args, out, found, recording)
+        print_findings(args, out, found, recording)
     return 0
 
 
 def read_for_a_look(args: argparse.Namespace, name: str) -> Recording:
-    """Read the recording; naive times are taken as UTC here, since the zone matters only from `train` on."""
+    """Read the recording. Naive times are taken as UTC: the zone does not matter before `train`."""
     try:
         return read_recording(args, stream=name)
     except RecordingError:
@@ -124,14 +124,14 @@ def read_for_a_look(args: argparse.Namespace, name: str) -> Recording:
 
 
 def stream_name(recording: str) -> str:
-    """Return a name for the stream, made of the recording's."""
+    """Return a stream name derived from the recording's name."""
     stem = Path(recording).name.split(".")[0]
     name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:64].strip("-")
     return name or "stream"
 
 
 def settings_text(name: str, origin: str, found: Description) -> str:
-    """Return the settings as commented TOML; durations grow with the period."""
+    """Return the settings as commented TOML; durations scale with the period."""
     period_s = found.period_ns / NS
     idle_close_s = max(30.0, 10 * period_s)
     text = TEMPLATE.format(
@@ -150,7 +150,7 @@ def settings_text(name: str, origin: str, found: Description) -> str:
 
 
 def summary(out: Path, name: str, found: Description, recording: Recording) -> dict[str, object]:
-    """Return what was found, for programs."""
+    """Return the findings as plain values."""
     from stream_ad.training.remarks import remarks
 
     return {
@@ -176,15 +176,15 @@ def summary(out: Path, name: str, found: Description, recording: Recording) -> d
     }
 
 
-def tell(args: argparse.Namespace, out: Path, found: Description, recording: Recording) -> None:
-    """Print what was found and what comes next."""
+def print_findings(args: argparse.Namespace, out: Path, found: Description, recording: Recording) -> None:
+    """Print the findings and the next steps."""
     from stream_ad.training.remarks import remarks
 
     layout = recording.layout.name if recording.layout else "?"
     print(f"{args.recording}: {found.rows:,} rows, devices: {found.devices:,} ({layout} layout)")
     print(f"  devices   {named(recording.devices, 8)}")
     guessed = recording.naive and not args.zone
-    basis = "no zone in the data, shown as if UTC" if guessed else found.time_basis
+    basis = "no zone in the data, shown as UTC" if guessed else found.time_basis
     print(f"  time      {time_text(found.start_ns)} to {time_text(found.end_ns)} ({basis})")
     uneven = f", {found.irregular:.0%} of the steps differ" if found.irregular >= 0.005 else ""
     print(f"  period    {duration_text(found.period_ns / NS)}{uneven}")
@@ -198,7 +198,7 @@ def tell(args: argparse.Namespace, out: Path, found: Description, recording: Rec
     print(f"\nWrote {out}. Next:")
     zone = []
     if guessed:
-        print("  (the recording's times have no zone: say which it is; UTC below is a guess)")
+        print("  (the recording's times have no zone: set --zone; UTC below is a guess)")
         zone = ["--zone", "UTC"]
     for verb, needs_recording in (("train", True), ("send", True), ("run", False), ("alerts", False)):
         print(f"  {command(args, out, verb, zone if needs_recording else None)}")
@@ -206,13 +206,13 @@ def tell(args: argparse.Namespace, out: Path, found: Description, recording: Rec
 
 
 def named(names: Sequence[str], most: int) -> str:
-    """Return some names on a line, and how many there are."""
+    """Return the first names on one line, and the total if there are more."""
     more = f", … ({len(names):,} in all)" if len(names) > most else ""
     return _comment(", ".join(name if len(name) <= 60 else f"{name[:59]}…" for name in names[:most])) + more
 
 
 def channel_lines(found: Description, recording: Recording) -> list[str]:
-    """Return the channels with their units and gaps on a few lines, those with most gaps first if not all fit."""
+    """Return the channels with units and gaps on a few lines; if not all fit, those with most gaps first."""
     entries = []
     for channel, missing in zip(found.channels, found.missing, strict=True):
         unit = f" [{recording.units[channel]}]" if channel in recording.units else ""
@@ -222,27 +222,27 @@ def channel_lines(found: Description, recording: Recording) -> list[str]:
     if len(lines) > CHANNEL_LINES:
         entries.sort(key=lambda entry: -entry[0])
         lines = _wrapped(entry for _, entry in entries)
-        lines = [*lines[: CHANNEL_LINES - 1], "… (--json lists all of them)"]
+        lines = [*lines[: CHANNEL_LINES - 1], "… (--json lists all)"]
     return lines
 
 
 def brief(notes: Sequence[str]) -> list[str]:
-    """Return the first notes, a line each, and how many more there are."""
+    """Return the first notes, one per line, and how many more there are."""
     shown = [_comment(note if len(note) <= NOTE_WIDTH else f"{note[:NOTE_WIDTH]}…") for note in notes]
     if len(shown) > NOTE_LINES:
-        shown = [*shown[: NOTE_LINES - 1], f"… and {len(notes) - NOTE_LINES + 1} more: --json lists all of them"]
+        shown = [*shown[: NOTE_LINES - 1], f"… and {len(notes) - NOTE_LINES + 1} more: --json lists all"]
     return shown
 
 
 def _wrapped(entries: Iterable[str]) -> list[str]:
-    """Return entries on lines, none cut in two."""
+    """Return entries wrapped onto lines, none split."""
     text = ", ".join(entry.replace(" ", "\0") for entry in entries)
     lines = textwrap.wrap(text, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
     return [line.replace("\0", " ") for line in lines]
 
 
 def command(args: argparse.Namespace, out: Path, verb: str, zone: list[str] | None) -> str:
-    """Return a command line to type; `zone` is None for verbs that take no recording."""
+    """Return a command line to type; `zone` is None for commands that take no recording."""
     words = ["stream-ad", verb]
     if zone is not None:
         words += [args.recording, *zone]
@@ -260,5 +260,5 @@ def _number(value: float) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return text that stays on its line."""
+    """Return text without line breaks or control characters."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""The `stream-ad` command: one verb, one file."""
+"""The `stream-ad` command: one module per command."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ VERBS = (
     "evaluate",
     "bundle",
 )
-"""Modules of this package, with `_` for `-`. Each has `add(subparsers)`, which names its options, and `run(args)`,
-which returns the exit code and imports what it needs when called."""
+"""Modules of this package, with `_` for `-`. Each has `add(subparsers)`, which declares its options, and `run(args)`,
+which returns the exit code; both import what they need when called."""
 
-DESCRIPTION = "Anomaly detection for sensor fleets: readings from a log in, alerts and a Parquet score log out."
+DESCRIPTION = "Anomaly detection for sensor fleets: reads readings from a log, writes alerts and a Parquet score log."
 EPILOG = "From a recording to alerts: stream-ad init FILE, train FILE, send FILE, run, alerts."
 DEFAULT_CONFIG = Path("stream.toml")
 
@@ -46,25 +46,25 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb.
+    """Run one command.
 
     Args:
-        argv: the arguments, without the program's name; by default the process's own.
+        argv: the arguments without the program's name; default: the process's own.
 
     Returns:
-        0, or 1 when the work failed, 2 when settings or arguments are wrong, 130 after Ctrl-C.
+        0, or 1 if the work failed, 2 if settings or arguments are wrong, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     modules = {name: module_of(name) for name in _needed(arguments)}
     try:
         args = build_parser(modules).parse_args(arguments)
-    except SystemExit as ended:  # argparse has said why
+    except SystemExit as ended:  # argparse has printed the reason
         return ended.code if isinstance(ended.code, int) else WRONG_USAGE
     return _run(modules[args.verb], args)
 
 
 def module_of(verb: str) -> ModuleType:
-    """Return the module of a verb."""
+    """Return the module of a command."""
     return import_module(f"stream_ad.cli.{verb.replace('-', '_')}")
 
 
@@ -74,7 +74,7 @@ def _run(module: ModuleType, args: argparse.Namespace) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has had enough (`| head`), which is no failure. Nothing may be flushed there again at exit.
+        # The reader closed the pipe (`| head`), which is not a failure. Nothing may be flushed to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -86,15 +86,15 @@ def _run(module: ModuleType, args: argparse.Namespace) -> int:
 
 
 def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
-    """Return the parser of the given verbs; global options are taken before and after the verb."""
+    """Return the parser for the given commands; global options are accepted before and after the command."""
     parser = argparse.ArgumentParser(prog="stream-ad", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"stream-ad {__version__}")
     _add_global(parser, suppress=False)
-    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    subparsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     for name, module in modules.items():
         module.add(subparsers)
         if name not in subparsers.choices:
-            raise LookupError(f"stream_ad.cli.{name}.add() has not added the verb {name!r}")
+            raise LookupError(f"stream_ad.cli.{name}.add() did not add the command {name!r}")
     for verb in list(subparsers.choices.values()):
         for leaf in _with_nested(verb):
             _add_global(leaf, suppress=True)
@@ -102,7 +102,7 @@ def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
 
 
 def _add_global(parser: argparse.ArgumentParser, suppress: bool) -> None:
-    """Add the options every verb takes; below the top a missing one must not undo what stood before the verb."""
+    """Add the global options. Below the top level they have no default, which would override a value given earlier."""
 
     def default(value: object) -> object:
         return argparse.SUPPRESS if suppress else value
@@ -110,12 +110,12 @@ def _add_global(parser: argparse.ArgumentParser, suppress: bool) -> None:
     group = parser.add_argument_group("general options")
     text = f"the stream's settings ({DEFAULT_CONFIG})"
     group.add_argument("-c", "--config", type=Path, metavar="FILE", default=default(DEFAULT_CONFIG), help=text)
-    text = "form of the log on stderr (text on a terminal, else json)"
+    text = "format of the log on stderr (text on a terminal, else json)"
     group.add_argument("--log-format", choices=("json", "text"), default=default(None), help=text)
 
 
 def _with_nested(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield a parser and those of its own verbs (`bundle show`)."""
+    """Yield a parser and the parsers of its subcommands (`bundle show`)."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -124,7 +124,7 @@ def _with_nested(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 
 def _needed(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the verbs whose modules are needed: the one that is called, else all (help, a wrong verb)."""
+    """Return the commands whose modules are needed: the one called, else all (for help or an unknown command)."""
     if "--version" in arguments:
         return ()
     skip = False
@@ -139,10 +139,10 @@ def _needed(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def entry() -> NoReturn:
-    """Run the verb of the command line and end the process, without the interpreter's own end.
+    """Run the command line and end the process without interpreter shutdown.
 
-    Threads of C++ libraries live on: one of Arrow's that lets go of a Python file after the interpreter has begun to
-    end is cut off inside C++, which aborts the process after all its work was done (apache/arrow#34314).
+    Threads of C++ libraries outlive the interpreter: an Arrow thread that releases a Python file during shutdown
+    aborts the process after all its work is done (apache/arrow#34314).
     """
     try:
         code = main()
@@ -150,22 +150,22 @@ def entry() -> NoReturn:
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0
-    except OSError as error:  # the output's disk is full, say
+    except OSError as error:  # for example, the output's disk is full
         with suppress(OSError, ValueError):
             print(f"stream-ad: {error}", file=sys.stderr)
         code = FAILED
-    except BaseException:  # no error of ours: the interpreter would print it as well
+    except BaseException:  # unexpected: print it as the interpreter would
         traceback.print_exc()
         code = FAILED
     leave(code)
 
 
 def leave(code: int) -> NoReturn:
-    """Flush what was printed and logged, and end the process at once; 1 in place of 0 where output was lost."""
+    """Flush output and logs, then end the process at once. Exit code 0 becomes 1 if output was lost."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        pass  # the reader has had enough
+        pass  # the reader closed the pipe
     except (OSError, ValueError) as error:
         code = code or FAILED
         with suppress(OSError, ValueError):

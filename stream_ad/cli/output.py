@@ -1,4 +1,4 @@
-"""What the verbs share in printing: data on stdout, colour only for a person."""
+"""Printing shared by the commands: data on stdout, colour only on a terminal."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_40
 
 
 def console() -> Console:
-    """Return a console on stdout: coloured on a terminal, plain text of any width elsewhere."""
+    """Return a console on stdout: coloured on a terminal, else plain text without wrapping."""
     from rich.console import Console
 
     class Honest(Console):
-        """Leaves a broken pipe to the frame, which ends with 0: rich ends with 1."""
+        """Raises on a broken pipe, so that `main` exits with 0; rich exits with 1."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
@@ -36,17 +36,17 @@ def console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON object on one line; what is no finite number becomes null."""
+    """Print a JSON object on one line; NaN and infinities become null."""
     import orjson
 
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode() + "\n")
 
 
 def duration_s(text: str) -> float:
-    """Read `90s`, `15m`, `1h`, `2d`.
+    """Parse `90s`, `15m`, `1h`, `2d`.
 
     Raises:
-        ValueError: it is no number with one of these units, or not above 0.
+        ValueError: not a positive number with one of these units.
     """
     stripped = text.strip().lower()
     digits = stripped.rstrip("abcdefghijklmnopqrstuvwxyz")
@@ -61,7 +61,7 @@ def duration_s(text: str) -> float:
 
 
 def moment_ns(text: str, now_ns: int) -> int:
-    """Read a moment: `now`, a duration before now (`1h`) or RFC 3339 with a zone; return UTC nanoseconds.
+    """Parse a time: `now`, a duration ago (`1h`) or RFC 3339 with a zone; return UTC nanoseconds.
 
     Raises:
         ValueError: it is none of these.
@@ -82,10 +82,10 @@ def moment_ns(text: str, now_ns: int) -> int:
 
 
 def moment_of(option: str, text: str | None) -> int:
-    """Read the moment that an option gives, 0 without one; see `moment_ns`.
+    """Parse an option's time, 0 if it is not given; see `moment_ns`.
 
     Raises:
-        ConfigError: it is no moment.
+        ConfigError: it is not a time.
     """
     try:
         return 0 if text is None else moment_ns(text, time.time_ns())
@@ -94,5 +94,5 @@ def moment_of(option: str, text: str | None) -> int:
 
 
 def warn_skipped(record: Stored, error: ContractError) -> None:
-    """Print on stderr that a record of a topic cannot be read."""
+    """Print on stderr that a topic's record is unreadable and was skipped."""
     print(f"stream-ad: skipped {record.partition}@{record.offset}: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`stream-ad reposition`: put back the offsets of the stream's groups that were deleted or moved by hand."""
+"""`stream-ad reposition`: restore consumer group offsets that were deleted or changed by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stream_ad.io.transport import Partition, Transport
 
 GRACE_S = 5.0
-"""After a session time-out, until the broker has removed a member that died."""
+"""Extra wait after a session timeout until the broker has removed a dead member."""
 RETRY_S = 0.5
 
 
@@ -25,27 +25,27 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Add the verb."""
     parser = subparsers.add_parser(
         "reposition",
-        help="put back the groups' offsets that were deleted or moved by hand",
-        description="Compare the offsets of the scorer's and the archiver's consumer group with what these roles have "
+        help="restore group offsets that were deleted or changed by hand",
+        description="Compare the committed offsets of the scorer and archiver groups with what these roles have "
         "published, partition by partition, and show what should be committed: for the scorer the end of the last span "
-        "of the scores topic, for the archiver the end of the newest file. With --yes, commit it (stop the roles "
-        "first). Nothing is scored or filed twice afterwards, and nothing is missing. Exits with 0 if the offsets are "
-        "right or were put back, else 1.",
+        "in the scores topic, for the archiver the end of the newest file. With --yes, commit it; stop the roles "
+        "first. No row is then scored or archived twice, and none is missing. Exits with 0 if the offsets are right or "
+        "were restored, else 1.",
     )
     parser.add_argument("--yes", action="store_true", help="commit; without it, only show what would be committed")
-    parser.add_argument("--json", action="store_true", help="one JSON object a partition and role")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per partition and role")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done about a position.
+    """A position's state and how to repair it.
 
     Attributes:
-        role: whose group it is.
-        partition: which one.
-        found: the offset committed, None for nothing.
-        fault: what is wrong, "" for nothing.
-        put: offset and metadata to be committed, None to take it away.
+        role: the role whose group it is.
+        partition: the partition.
+        found: committed offset, None if nothing is committed.
+        fault: what is wrong, "" if nothing.
+        put: offset and metadata to commit, None to delete the offset.
         refused: why it cannot be restored, "" if it can.
     """
 
@@ -58,11 +58,11 @@ class Plan:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show or restore positions; return 0 where all are right, else 1.
+    """Show or restore positions; return 0 if all are right, else 1.
 
     Raises:
         ConfigError: the settings are wrong.
-        PositionError: roles are running.
+        PositionError: roles are still running.
         TransportError: the log does not answer.
     """
     from stream_ad.assembly import open_transport
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def scorer_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
-    """Yield what is to be done about the scorer's group."""
+    """Yield a plan per partition of the scorer's group."""
     from stream_ad.replaying.standing import Restoring
     from stream_ad.role_table import decider
 
@@ -95,10 +95,11 @@ def scorer_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
 
 
 def archiver_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
-    """Yield what is to be done about the archiver's group.
+    """Yield a plan per partition of the archiver's group.
 
-    Its offset is an alarm: parts decide where it goes on. So only one beyond the newest part is wrong, and it can be
-    put back as long as the topic has all that comes after that part: those scores are filed again.
+    The archiver resumes after its newest part; its offset only serves as an alarm. So only an offset beyond the newest
+    part is wrong. It can be restored as long as the topic still has everything after that part: those scores are
+    archived again.
     """
     from stream_ad.io.score_log import log as score_log
     from stream_ad.io.transport import Partition
@@ -126,14 +127,14 @@ def archiver_plans(settings: Settings, transport: Transport) -> Iterator[Plan]:
             yield Plan(name, place, position.offset)
             continue
         files = "there is no file" if last is None else f"the newest file ends at {end}"
-        fault = f"{position.offset} is committed, and {files} in {folder}: moved by hand, or files were taken away"
+        fault = f"{position.offset} is committed but {files} in {folder}: it was changed by hand, or files were removed"
         earliest, _ = transport.bounds(place)
         refused = ""
         if last is not None and last.topic_id != info.topic_id:
-            refused = f"{last.path} is of another topic of this name"
+            refused = f"{last.path} belongs to an earlier topic of this name"
         elif earliest > end:
             refused = (
-                f"scores {end} to {earliest - 1} are no longer in the topic: put the files back (docs/score-log.md)"
+                f"scores {end} to {earliest - 1} are no longer in the topic: restore the files (docs/score-log.md)"
             )
         put = (end, "") if last is not None else None
         yield Plan(name, place, position.offset, fault, put, refused)
@@ -147,10 +148,10 @@ def _is_given_up(settings: Settings, number: int, committed: int) -> bool:
 
 
 def restore(settings: Settings, transport: Transport, plans: list[Plan]) -> None:
-    """Commit what is planned, waiting for members that died to be removed.
+    """Commit the plans, retrying until dead members have been removed from the group.
 
     Raises:
-        PositionError: a role is running.
+        PositionError: a role is still running.
     """
     from stream_ad.role_table import role
 
@@ -169,7 +170,7 @@ def _patiently(write: Callable[[], None], deadline: float, role: str) -> None:
             return
         except PositionError as error:
             if time.monotonic() > deadline:
-                raise PositionError(f"{error}: stop every {role} of the stream first, on all hosts") from error
+                raise PositionError(f"{error}: first stop every {role} of the stream on all hosts") from error
             time.sleep(RETRY_S)
 
 
@@ -194,19 +195,19 @@ def _show(plan: Plan, is_done: bool, as_json: bool) -> None:
     if not plan.fault:
         print(f"ok    {place} {'nothing committed' if plan.found is None else plan.found}")
         return
-    print(f"LOOK  {place} {plan.fault}")
+    print(f"WARN  {place} {plan.fault}")
     if plan.refused:
-        print(f"      cannot be put back: {plan.refused}")
+        print(f"      cannot be restored: {plan.refused}")
     else:
-        to = "nothing, so that it begins anew" if offset is None else str(offset)
-        print(f"      {'put back to' if is_done else 'would be put back to'} {to}")
+        to = "no offset, so that the role starts from the beginning" if offset is None else str(offset)
+        print(f"      {'restored to' if is_done else 'would be restored to'} {to}")
 
 
 def _summary(wrong: list[Plan], todo: list[Plan], is_done: bool) -> str:
     if not wrong:
-        return "all offsets are those that the roles committed"
+        return "all offsets match what the roles committed"
     kept = len(wrong) - len(todo)
-    tail = f"; {kept} cannot be put back" if kept else ""
+    tail = f"; {kept} cannot be restored" if kept else ""
     if is_done:
-        return f"{len(todo)} put back{tail}: start the roles again, then `stream-ad verify --topics`"
-    return f"{len(todo)} to be put back{tail}: nothing was changed; stop the roles and run it with --yes"
+        return f"{len(todo)} restored{tail}; restart the roles, then run `stream-ad verify --topics`"
+    return f"{len(todo)} to restore{tail}; nothing was changed: stop the roles and add --yes"

@@ -1,4 +1,4 @@
-"""`stream-ad run`: the whole stream under a supervisor, or one role by itself."""
+"""`stream-ad run`: the whole stream under a supervisor, or one role alone."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "run",
         help="score the stream until stopped",
-        description="Run the scorers, the archiver and the roles of other packages that the settings name "
-        "under a supervisor that restarts them, or one role alone (under systemd or Kubernetes). Ctrl-C or SIGTERM "
-        "drains and commits. Logs go to stderr.",
+        description="Run the scorers, the archiver and any roles of other packages in the settings under a supervisor "
+        "that restarts them, or one role alone (under systemd or Kubernetes). Ctrl-C or SIGTERM drains and commits. "
+        "Logs go to stderr.",
     )
-    parser.add_argument("role", nargs="?", choices=role_table.names(), help="run this role alone")
+    parser.add_argument("role", nargs="?", choices=role_table.names(), help="run only this role")
     parser.add_argument("--scorers", type=_count, metavar="N", help="number of scorer processes (service.scorers)")
-    parser.add_argument("--index", type=int, default=0, metavar="K", help="number of this role on this host, from 0")
+    parser.add_argument("--index", type=int, default=0, metavar="K", help="index of this process in its role, from 0")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped.
 
     Returns:
-        0 after an orderly stop, else the code of `service.role.Exit`.
+        0 after an orderly stop, else a code of `service.role.Exit`.
 
     Raises:
         ConfigError: the settings are wrong.
@@ -96,7 +96,7 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _warn_of_exposed(settings: Settings) -> None:
-    """Say which files with secrets every user of this machine may read: container hosts often leave them so."""
+    """Log which files with secrets are readable by all users: container hosts often leave them so."""
     from stream_ad.assembly import exposed_secrets
     from stream_ad.service.logs import EventLog
 

@@ -1,4 +1,4 @@
-"""`stream-ad scores DEVICE`: score, limit, incidents and the channels behind them, from the Parquet log."""
+"""`stream-ad scores DEVICE`: a device's scores, limits, incidents and contributing channels, from the Parquet log."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "scores",
         help="show a device's scores and incidents",
-        description="Show a device's scores, limits and incidents with the channels behind them. Reads the Parquet "
-        "score log only: neither the log nor a running service is needed.",
+        description="Show a device's scores, limits and incidents with the contributing channels. Reads only the "
+        "Parquet score log: needs no broker and no running service.",
     )
     parser.add_argument("device", metavar="DEVICE", help="id of the device")
     parser.add_argument("--last", metavar="TIME", help="only this long before the newest row, for example 1h")
-    parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"newest rows to show ({ROWS})")
-    parser.add_argument("--incidents", action="store_true", help="only the incidents")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a PNG, SVG or PDF file")
+    parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"number of newest rows to show ({ROWS})")
+    parser.add_argument("--incidents", action="store_true", help="show only the incidents")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot as PNG, SVG or PDF")
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object a line: all rows, or with --incidents those"
+        "--json", action="store_true", help="print one JSON object per row, or per incident with --incidents"
     )
 
 
@@ -64,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.incidents and args.rows > 0:
         print_rows(out, scores, args.rows)
     if args.plot is not None:
-        out.print(f"drawn to {args.plot}", markup=False)
+        out.print(f"plot written to {args.plot}", markup=False)
     return 0
 
 
 def summary(scores: DeviceScores) -> str:
-    """Return a line about the rows."""
+    """Return a one-line summary of the rows."""
     import numpy as np
 
     span = f"{time_text(int(scores.end_ns[0]))} – {time_text(int(scores.end_ns[-1]))} UTC"
@@ -163,7 +163,7 @@ def rows_json(scores: DeviceScores) -> list[dict[str, object]]:
 
 
 def _present(channels: tuple[str, ...], parts: list[float]) -> dict[str, float] | None:
-    """Return the parts of the channels that have one; None where none has."""
+    """Return the contributions by channel, without NaN; None if there are none."""
     return {channel: part for channel, part in zip(channels, parts, strict=True) if part == part} or None
 
 

@@ -1,4 +1,4 @@
-"""`stream-ad send`: a recording sent as its devices would have sent it."""
+"""`stream-ad send`: send a recording as its devices would have."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from stream_ad.io.wire.producing import Message
 
 PARTITIONS = 4
-"""For a topic that is made here: a few, so that scorers can be added later."""
+"""Partitions of a topic created here: enough to add scorers later."""
 BATCH = 500
-"""Records appended at once when there is no waiting."""
+"""Records appended at once when sending is not paced."""
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,7 +31,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "send",
         help="send a recording to the readings topic",
         description="Send a recording (CSV, Parquet or JSONL; a file, folder or pattern) to the stream's readings "
-        "topic, as fast as possible or in its own time. The topic is made if it is missing.",
+        "topic, as fast as possible or in real time. Creates the topic if it is missing.",
     )
     add_recording(parser)
     parser.add_argument(
@@ -39,37 +39,39 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         type=read_speed,
         default=None,
         metavar="max|1|N",
-        help="as fast as possible (max, the default), in its own time (1), or N times as fast",
+        help="as fast as possible (max, the default), in real time (1), or N times as fast",
     )
     parser.add_argument(
         "--shift-to-now",
         action="store_true",
-        help="move all times by one amount so that none is ahead of the clock when it is sent: at --speed 1 the "
-        "first reading is now, at max the last one is",
+        help="shift all times by one amount so that no reading is in the future when sent: at --speed 1 the first "
+        "reading is now, at max the last one is",
     )
     parser.add_argument(
         "--format",
         choices=("json", "series", "arrow"),
-        help="one reading a record (json: the default with --speed), or several (series: the default at max; arrow)",
+        help="one reading per record (json, the default with --speed) or several (series, the default at max; arrow)",
     )
-    parser.add_argument("--samples", type=int, default=64, metavar="N", help="readings a series or Arrow record (64)")
-    parser.add_argument("--loop", action="store_true", help="begin again at the end, in later times, until stopped")
-    parser.add_argument("--partitions", type=int, default=PARTITIONS, help=f"of a topic that is made ({PARTITIONS})")
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="readings per series or Arrow record (64)")
+    parser.add_argument("--loop", action="store_true", help="restart at the end, with later times, until stopped")
+    parser.add_argument(
+        "--partitions", type=int, default=PARTITIONS, help=f"partitions of the topic if created ({PARTITIONS})"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
 
 
 def add_recording(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which recording is meant and how it is to be read."""
+    """Add the arguments that select a recording and control how it is read."""
     parser.add_argument("recording", metavar="RECORDING", help="file, folder or pattern such as 'runs/*.csv'")
-    parser.add_argument("--zone", help="zone of times without one: UTC, Europe/Berlin, +02:00")
+    parser.add_argument("--zone", help="zone of times that have none: UTC, Europe/Berlin, +02:00")
     parser.add_argument(
         "--layout", metavar="NAME[,KEY=COLUMN]", help="wide, long, skab or nab; for example long,time=stamp,channel=tag"
     )
     parser.add_argument(
         "--time-format",
         metavar="FORMAT",
-        help="how times are written, where the rows alone do not tell: a strptime pattern such as "
+        help="format of the times, if the rows are ambiguous: a strptime pattern such as "
         "'%%d/%%m/%%Y %%H:%%M:%%S', or day_first, month_first, excel, filetime, ticks, labview, matlab, compact, "
         "epoch_ms, elapsed_s, …",
     )
@@ -77,28 +79,28 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decimal",
         choices=("comma", "point"),
-        help="the decimal sign of columns whose rows do not tell: 1,234 and 1.234",
+        help="decimal sign of ambiguous columns (1,234 or 1.234)",
     )
     parser.add_argument("--unit", action="append", default=[], metavar="CHANNEL=UNIT", help="unit of a channel")
-    parser.add_argument("--device", metavar="NAME", help="name of the device, or the one device to take of several")
+    parser.add_argument("--device", metavar="NAME", help="name of the device, or the one device to read out of several")
     parser.add_argument(
         "--missing",
         action="append",
         default=[],
         metavar="[CHANNEL=]VALUE",
-        help="a value that stands for none, of every channel or of one: -9999, temp=-127; may be repeated",
+        help="a value that means missing, for every channel or one: -9999, temp=-127; repeatable",
     )
-    # Python's own pattern knows no exponents and would take -1e20 for an option.
+    # argparse's own pattern has no exponents and would take -1e20 for an option.
     parser._negative_number_matcher = re.compile(r"-([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$")
 
 
 def read_recording(args: argparse.Namespace, zone: str | None = None, stream: str = "") -> Recording:
-    """Read the recording that the arguments name; `zone` where they state none.
+    """Read the recording that the arguments select.
 
     Args:
-        args: with those of `add_recording`.
-        zone: of times without one, where the arguments state none.
-        stream: the stream's name, which a device has whose files are named by date alone.
+        args: includes those of `add_recording`.
+        zone: zone of naive times if the arguments give none.
+        stream: the stream's name; names the device if files are named only by date.
 
     Raises:
         RecordingError: it cannot be read.
@@ -120,17 +122,17 @@ def read_recording(args: argparse.Namespace, zone: str | None = None, stream: st
         decimal=args.decimal,
         units=dict(paired(text) for text in args.unit),
         keep=keep,
-        # Devices send their counters, whatever a model makes of them.
+        # Devices send counters as they are, even if a model uses their increments.
         counters=getattr(args, "verb", "") != "send",
         missing=getattr(args, "missing", ()),
     )
 
 
 def read_speed(text: str) -> float | None:
-    """Return the factor, or None for `max`.
+    """Return the speed factor, None for `max`.
 
     Raises:
-        ArgumentTypeError: it is neither `max` nor a number above 0.
+        ArgumentTypeError: neither `max` nor a positive number.
     """
     try:
         speed = None if text == "max" else float(text)
@@ -145,9 +147,9 @@ def run(args: argparse.Namespace) -> int:
     """Send; return 0.
 
     Raises:
-        ConfigError: the settings are wrong, or options exclude each other.
+        ConfigError: the settings are wrong, or options conflict.
         RecordingError: the recording cannot be read.
-        TransportError: the log does not take it.
+        TransportError: the log is unavailable or refuses the records.
     """
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
@@ -156,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.loop and args.shift_to_now and (args.speed is None or args.speed > 1):
         raise ConfigError(
-            "--loop with --shift-to-now: needs --speed of at most 1, or times would run ahead of the clock"
+            "--loop with --shift-to-now: expected --speed of at most 1, otherwise times would run ahead of the clock"
         )
     if args.samples < 1 or args.partitions < 1:
         raise ConfigError("--samples and --partitions: expected at least 1")
@@ -164,10 +166,10 @@ def run(args: argparse.Namespace) -> int:
     recording, long = without_long_ids(read_recording(args, stream=settings.stream.name))
     if long:
         shown = ", ".join(f"{device[:40]!r}… ({len(device)} characters)" for device in long[:3])
-        said = f"ids of devices have at most {MAX_DEVICE_LENGTH} characters; {len(long):,} have more: {shown}"
+        problem = f"{len(long):,} device ids exceed {MAX_DEVICE_LENGTH} characters: {shown}"
         if not len(recording):
-            raise RecordingError(f"{args.recording}: {said}; rename them")
-        print(f"note: {said}; their rows are not sent: rename them", file=sys.stderr)
+            raise RecordingError(f"{args.recording}: {problem}; rename them")
+        print(f"note: {problem}; their rows are not sent: rename them", file=sys.stderr)
     for line in notes(settings, recording):
         print(f"note: {line}", file=sys.stderr)
     transport = open_transport(settings)
@@ -180,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def notes(settings: Settings, recording: Recording) -> Iterator[str]:
-    """Yield what a person should know before the recording is sent."""
+    """Yield notes to print before the recording is sent."""
     yield from recording.notes
     pattern = settings.stream.devices
     strange = [device for device in recording.devices if not matches(device, pattern)]
@@ -190,18 +192,18 @@ def notes(settings: Settings, recording: Recording) -> Iterator[str]:
 
 
 def make_topic(transport: Transport, topic: str, partitions: int) -> None:
-    """Make the topic if there is none; one that exists stays as it is."""
+    """Create the topic if it is missing; an existing one is not changed."""
     from stream_ad.errors import TopicError
 
     try:
         transport.topic(topic)
     except TopicError:
         made = transport.ensure_topic(topic, partitions)
-        print(f"made topic {topic} with {made.partitions} partitions", file=sys.stderr)
+        print(f"created topic {topic} with {made.partitions} partitions", file=sys.stderr)
 
 
 def send(transport: Transport, topic: str, recording: Recording, args: argparse.Namespace) -> int:
-    """Send all messages when they are due, show progress, and sum up."""
+    """Send all messages when they are due, with progress and a summary."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -236,7 +238,7 @@ def send(transport: Transport, topic: str, recording: Recording, args: argparse.
 
 
 def planned(recording: Recording, args: argparse.Namespace) -> Iterator[Message]:
-    """Yield the messages in order, again and again with --loop."""
+    """Yield the messages in order, repeated with --loop."""
     from stream_ad.io.recordings.recordings import describe
     from stream_ad.io.wire.producing import Form, messages
 
@@ -250,10 +252,10 @@ def planned(recording: Recording, args: argparse.Namespace) -> Iterator[Message]
 
 
 def shift_to(now_ns: int, first_ns: int, last_ns: int, speed: float | None) -> int:
-    """Return the shift, in whole seconds, after which no reading is ahead of the clock when it is sent.
+    """Return the shift, in whole seconds, that puts no reading ahead of the clock when it is sent.
 
     Args:
-        now_ns: the clock.
+        now_ns: current time.
         first_ns: first event time.
         last_ns: last event time.
         speed: factor, or None for as fast as possible.
@@ -270,7 +272,7 @@ def paced(messages: Iterator[Message], speed: float | None) -> Iterator[Sequence
 
     Args:
         messages: in order of `due_ns`.
-        speed: factor, or None for no waiting.
+        speed: factor, or None to not wait.
     """
     start_s = time.monotonic()
     first_ns: int | None = None

@@ -1,4 +1,4 @@
-"""`stream-ad status`: lag, owners, model, checkpoints and parts of each partition, and what needs a look."""
+"""`stream-ad status`: lag, owners, model, checkpoints and parts of each partition, and warnings."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "status",
         help="show lag, owners, checkpoints and parts of each partition",
-        description="Show how the stream stands, partition by partition, and what needs a look. Reads the log without "
-        "a consumer group, this host's folders and the pages of this host's roles; changes nothing. Exits with 0 if "
-        "all is well, 1 if something needs a look, 2 if the settings are wrong.",
+        description="Show the state of the stream, partition by partition, and warnings. Reads the log without a "
+        "consumer group, this host's folders and the pages of this host's roles; changes nothing. Exits with 0 if "
+        "there are no warnings, 1 if there are, 2 if the settings are wrong.",
     )
-    parser.add_argument("--watch", type=float, metavar="S", help="look again every S seconds, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="one JSON object a look")
-    group = parser.add_argument_group("when something needs a look")
+    parser.add_argument("--watch", type=float, metavar="S", help="repeat every S seconds until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per status")
+    group = parser.add_argument_group("warning thresholds")
     group.add_argument("--max-lag", metavar="TIME", help="readings wait longer for their score (60s)")
-    text = "the newest checkpoint is behind the scored input by more (ten times store.checkpoint_every_s, 60s at least)"
+    text = "the newest checkpoint is further behind the scores (10 x store.checkpoint_every_s, at least 60s)"
     group.add_argument("--max-checkpoint-age", metavar="TIME", help=text)
-    text = "scores wait longer for their part (ten times store.part_max_age_s, 60s at least)"
+    text = "scores wait longer to be archived (10 x store.part_max_age_s, at least 60s)"
     group.add_argument("--max-part-age", metavar="TIME", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the status; return 0 if nothing needs a look, else 1.
+    """Show the status; return 0 if there are no warnings, else 1.
 
     Raises:
         ConfigError: settings or options are wrong.
-        TransportError: the log does not answer, or has no readings topic (not with `--watch`, which goes on).
+        TransportError: the log does not answer or has no readings topic. `--watch` reports this and continues.
     """
     from stream_ad.config import load
     from stream_ad.inspection.judging import Limits
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_json(settings: Settings, status: Status | None, lines: list[str]) -> dict[str, Any]:
-    """Return a look as plain values."""
+    """Return a status as plain values."""
     answer: dict[str, Any] = {"stream": settings.stream.name, "ok": not lines, "warnings": lines}
     if status is None:
         return answer | {"time": time_text(time.time_ns(), seconds=False)}
@@ -94,7 +94,7 @@ def as_json(settings: Settings, status: Status | None, lines: list[str]) -> dict
 
 
 def show(out: Console, settings: Settings, status: Status | None, lines: list[str]) -> None:
-    """Print a look."""
+    """Print a status."""
     now_ns = time.time_ns() if status is None else status.taken_ns
     out.print(f"[bold]{settings.stream.name}[/]  {time_text(now_ns)} UTC")
     if status is not None:
@@ -104,14 +104,14 @@ def show(out: Console, settings: Settings, status: Status | None, lines: list[st
             out.print(f"{role.name:<10} {role.state:<11} {role.address}  {role.text}", markup=False)
         out.print(totals_line(status), markup=False)
     for line in lines:
-        out.print("[bold red]LOOK[/]", end=" ")
+        out.print("[bold red]WARN[/]", end=" ")
         out.print(line, markup=False)
     if not lines:
-        out.print("[green]all is well[/]")
+        out.print("[green]no warnings[/]")
 
 
 def scoring_table(settings: Settings, status: Status) -> Table:
-    """Return the scorers' half."""
+    """Return the table about scoring."""
     from stream_ad.role_table import decider
 
     table = _table(f"scoring {settings.stream.readings_topic}")
@@ -136,7 +136,7 @@ def scoring_table(settings: Settings, status: Status) -> Table:
 
 
 def archiving_table(settings: Settings, status: Status) -> Table:
-    """Return the archiver's half."""
+    """Return the table about archiving."""
     from stream_ad.role_table import ARCHIVER
 
     table = _table(f"archiving {settings.stream.scores_topic}")
@@ -158,14 +158,14 @@ def archiving_table(settings: Settings, status: Status) -> Table:
 
 
 def totals_line(status: Status) -> str:
-    """Return sums in a line."""
+    """Return the totals on one line."""
     from stream_ad.inspection.facts import totals
 
     found = totals(status)
     return (
-        f"in all {found['unscored_records']:,} readings' records unscored, at most "
-        f"{duration_text(found['unscored_s'])} behind; {found['unarchived_messages']:,} score messages not in Parquet, "
-        f"at most {duration_text(found['unarchived_s'])} behind"
+        f"total: {found['unscored_records']:,} records unscored, at most {duration_text(found['unscored_s'])} behind; "
+        f"{found['unarchived_messages']:,} score messages not archived, at most "
+        f"{duration_text(found['unarchived_s'])} behind"
     )
 
 

@@ -1,4 +1,4 @@
-"""`stream-ad swap`: another bundle in service, without a stop and without a gap."""
+"""`stream-ad swap`: put another bundle into service without stopping the stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOK_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """Which bundle a partition's committed position tells of."""
+    """The model in force in a partition, according to its committed position."""
 
     partition: Partition
     model_id: str
@@ -32,14 +32,14 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Add the verb."""
     parser = subparsers.add_parser(
         "swap",
-        help="take another bundle into service while the stream runs",
-        description="Check a bundle here (digests, probe, windows like those of the one in service), then tell the "
-        "scorers by the control topic. Each loads and probes it in the background and goes over to it between two "
-        "records: no window is lost, none is scored twice. Limits start from the bundle's calibration, open incidents "
-        "end. Waits until every partition that has scores has gone over. To keep it over a change of other settings "
-        "name it in stream.bundle too.",
+        help="put another bundle into service while the stream runs",
+        description="Check a bundle (digests, probe, same windows as the one in service), then command the scorers "
+        "through the control topic. Each scorer loads and probes the bundle in the background and switches between two "
+        "records: no window is lost or scored twice. Limits restart from the bundle's calibration; open incidents end. "
+        "Waits until every partition with scores has switched. Also set stream.bundle, or the old bundle returns when "
+        "other settings change.",
     )
-    parser.add_argument("bundle", type=Path, help="the bundle's folder, at the same path wherever scorers run")
+    parser.add_argument("bundle", type=Path, help="the bundle's folder; every scorer must find it at the same path")
     parser.add_argument(
         "--wait", type=float, default=WAIT_S, metavar="S", help=f"seconds to wait for the scorers ({WAIT_S:g}; 0: none)"
     )
@@ -47,11 +47,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def run(args: argparse.Namespace) -> int:
-    """Give the command and wait; return 0 when every partition has gone over (or none was waited for), else 1.
+    """Send the command and wait; return 0 if every partition has switched (or `--wait 0`), else 1.
 
     Raises:
         BundleError: the bundle cannot be used.
-        TransportError: the log does not answer, or takes no commands.
+        TransportError: the log does not answer or refuses the command.
     """
     from stream_ad import pretrained
     from stream_ad.assembly import load_model, open_transport
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(settings, folder)
     if differences := grid_differences(load_model(settings), model):
         raise BundleMismatchError(
-            f"{folder}: expected the windows of {settings.stream.bundle}, found {'; '.join(differences)}: name it in "
-            "stream.bundle and restart; state then begins again from a stretch of input"
+            f"{folder}: expected the windows of {settings.stream.bundle}, found {'; '.join(differences)}; set "
+            "stream.bundle to it and restart: state is then rebuilt from recent input"
         )
     with contextlib.closing(open_transport(settings)) as transport:
         command = control_messages.SwapCommand(stream=settings.stream.name, bundle=str(folder), model_id=model.model_id)
@@ -79,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
         found = await_swap(settings, transport, model.model_id, args.wait) if args.wait > 0 else []
     behind = [one.partition.number for one in found if one.model_id != model.model_id]
     gone_over = [one.partition.number for one in found if one.model_id == model.model_id]
-    tell(args, f"{model.name} ({model.model_id[:16]})", gone_over, behind)
+    print_outcome(args, f"{model.name} ({model.model_id[:16]})", gone_over, behind)
     return 1 if behind else 0
 
 
 def await_swap(settings: Settings, transport: Transport, model_id: str, wait_s: float) -> list[InForce]:
-    """Wait until a bundle is in force in every partition that has scores; return what is in force in the end."""
+    """Wait until a model is in force in every partition with scores; return what is in force at the end."""
     deadline = time.monotonic() + wait_s
     while True:
         found = in_force(settings, transport)
@@ -94,7 +94,7 @@ def await_swap(settings: Settings, transport: Transport, model_id: str, wait_s: 
 
 
 def in_force(settings: Settings, transport: Transport) -> list[InForce]:
-    """Return which bundle each partition's committed position tells of; partitions without one are left out."""
+    """Return the model in force in each partition with a committed position."""
     from stream_ad.io.transport import Partition
     from stream_ad.replaying import Marker
     from stream_ad.role_table import deciding_group
@@ -109,19 +109,19 @@ def in_force(settings: Settings, transport: Transport) -> list[InForce]:
     return found
 
 
-def tell(args: argparse.Namespace, name: str, gone_over: list[int], behind: list[int]) -> None:
-    """Say how it went."""
+def print_outcome(args: argparse.Namespace, name: str, gone_over: list[int], behind: list[int]) -> None:
+    """Print the outcome."""
     if args.json:
         print_json({"bundle": name, "waited": args.wait > 0, "gone_over": gone_over, "behind": behind})
     elif args.wait <= 0:
-        print(f"asked for {name}; `stream-ad status` tells when it is in service")
+        print(f"requested {name}; `stream-ad status` shows when it is in service")
     elif behind:
         print(
-            f"stream-ad: asked for {name}; after {args.wait:g} s not in service in partition(s) "
-            f"{', '.join(map(str, behind))}: are the scorers running? their logs say `swap_refused` where they refuse",
+            f"stream-ad: requested {name}; after {args.wait:g} s not in service in partition(s) "
+            f"{', '.join(map(str, behind))}: check that the scorers run, and look for `swap_refused` in their logs",
             file=sys.stderr,
         )
     elif not gone_over:
-        print(f"asked for {name}; no partition has scores yet: scorers take it into service as they begin")
+        print(f"requested {name}; no partition has scores yet: scorers use it from their start")
     else:
         print(f"{name} is in service")

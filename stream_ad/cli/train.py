@@ -1,4 +1,4 @@
-"""`stream-ad train`: a recording of normal running -> a bundle."""
+"""`stream-ad train`: recording of normal operation -> bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ad.cli.output import NS, console, duration_s, duration_text, print_json
 from stream_ad.cli.send import add_recording, read_recording
 from stream_ad.cli.train_advice import advice
-from stream_ad.cli.train_progress import progress_bar, tell_cost
+from stream_ad.cli.train_progress import print_cost, progress_bar
 from stream_ad.core.names import listed, matching, paired, shown
 from stream_ad.errors import ConfigError, RecordingError, TrainingError
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 DETECTOR = "pca"
 MAX_NAME, MAX_IGNORED = 500, 10_000
-"""What a bundle's manifest takes of names that are left out."""
+"""Limits of a bundle's manifest for names that are left out."""
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "train",
-        help="make a bundle from a recording of normal running",
-        description="Fit a detector on a recording of normal running (CSV, Parquet or JSONL), calibrate it "
-        "leave-block-out, and write the bundle that the settings name. A linear baseline is trained beside it.",
+        help="train a bundle on a recording of normal operation",
+        description="Fit a detector on a recording of normal operation (CSV, Parquet or JSONL), calibrate it "
+        "leave-block-out, and write the bundle named in the settings. Also trains a linear baseline for comparison.",
     )
     add_recording(parser)
     parser.add_argument("--detector", default=DETECTOR, help=f"autoencoder, dagmm, pca, mahalanobis, … ({DETECTOR})")
@@ -46,31 +46,31 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         action="append",
         default=[],
         metavar="CHANNEL=AGE",
-        help="a channel (or pattern) that reports on change: its last value counts for AGE (90s, 1h)",
+        help="a channel (or pattern) that reports on change: its last value stays valid for AGE (90s, 1h)",
     )
     parser.add_argument(
         "--counter",
         action="append",
         default=[],
         metavar="CHANNEL",
-        help="a channel (or pattern) that only rises, such as an energy meter: what it adds is compared, not its level",
+        help="a channel (or pattern) that only rises, such as an energy meter: its increments are scored",
     )
-    parser.add_argument("--period", metavar="TIME", help="step of the grid (the recording's median: 250ms, 1s)")
+    parser.add_argument("--period", metavar="TIME", help="grid step, such as 250ms or 1s (the recording's median)")
     parser.add_argument("--samples", type=int, help="samples per window (64, fewer for a short recording)")
     parser.add_argument("--stride", type=int, help="samples between two windows (a quarter of a window, or fewer)")
     parser.add_argument(
         "--scale",
         choices=("device", "fleet"),
         default="device",
-        help="centre and scale of each training device (the default), or the fleet's for a model of devices to come",
+        help="normalise by each training device (the default), or by the fleet, for a model of devices not yet seen",
     )
-    parser.add_argument("--smoothing", type=float, default=0.3, help="weight of the newest log score, 1 for none (0.3)")
-    parser.add_argument("--folds", type=int, default=5, help="blocks of the calibration (5)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed and data give the same bundle (0)")
-    parser.add_argument("--no-baseline", action="store_true", help="do not train the linear baseline beside it")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the bundle (the settings' stream.bundle)")
-    parser.add_argument("--name", help="the bundle's name (the folder's)")
-    parser.add_argument("--replace", action="store_true", help="take the place of a bundle that is there")
+    parser.add_argument("--smoothing", type=float, default=0.3, help="weight of the newest log score; 1 disables (0.3)")
+    parser.add_argument("--folds", type=int, default=5, help="number of calibration blocks (5)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; same seed and data give the same bundle (0)")
+    parser.add_argument("--no-baseline", action="store_true", help="do not train the linear baseline")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="bundle folder to write (stream.bundle)")
+    parser.add_argument("--name", help="name of the bundle (the folder's name)")
+    parser.add_argument("--replace", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the training card as JSON")
     parser.set_defaults(run=run, actions=parser._actions)
 
@@ -81,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: options or settings are wrong.
         RecordingError: the recording cannot be read or lacks a channel.
-        TrainingError: too little data.
-        BundleError: the target is taken.
+        TrainingError: there is too little data.
+        BundleError: the target cannot be replaced.
     """
     from stream_ad.config import load
     from stream_ad.core.model import WindowShape
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder: Path = args.out or load(args.config).stream.bundle
     if folder.exists() and not args.replace:
-        raise ConfigError(f"{folder}: is there already; --replace takes its place, --out names another")
+        raise ConfigError(f"{folder}: already exists; use --replace to replace it or --out to write another folder")
     recording = read_recording(args, stream=stream_of(args))
     for note in recording.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     for note in (*choice.notes, *remarks(recording, named)):
         print(f"note: {note}", file=sys.stderr)
     plan = choice.plan
-    tell_cost(recording, choice)
+    print_cost(recording, choice)
     with progress_bar() as progress:
         trained = train(recording, plan, progress, choice.windows)
     model = replace(trained.model, ignored=ignored_names(recording, plan.channels))
@@ -127,20 +127,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"bundle": str(folder), "model_id": model_id, **trained.card})
     else:
-        tell(plan.shape, trained.card)
+        print_card(plan.shape, trained.card)
         print(f"Wrote {folder} ({args.detector}, {model_id[:16]}, {duration_text(time.monotonic() - begun)})")
     return 0
 
 
 def ignored_names(recording: Recording, channels: Sequence[Channel]) -> tuple[str, ...]:
-    """Return what devices send and the model leaves out on purpose, so that service does not count it as unknown."""
+    """Return channels that devices send but the model ignores on purpose; service does not report them as unknown."""
     used = {channel.name for channel in channels}
     names = {*recording.left_out, *recording.channels} - used
     return tuple(sorted(name for name in names if 0 < len(name) <= MAX_NAME))[:MAX_IGNORED]
 
 
 def stream_of(args: argparse.Namespace) -> str:
-    """Return the name of the stream: as the settings have it, else as `init` would call it."""
+    """Return the stream's name: from the settings, else the name that `init` would choose."""
     from stream_ad.cli.init import stream_name
     from stream_ad.config import load
 
@@ -153,7 +153,11 @@ def stream_of(args: argparse.Namespace) -> str:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse numbers that cannot be meant."""
+    """Check numeric options.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
     if any(number is not None and number < 1 for number in (args.samples, args.stride)):
         raise ConfigError("--samples and --stride: expected at least 1")
     if not 0 < args.smoothing <= 1:
@@ -163,14 +167,14 @@ def check(args: argparse.Namespace) -> None:
 
 
 def period_ns(args: argparse.Namespace, recording: Recording) -> int:
-    """Return the step of the grid: as stated, else the recording's median."""
+    """Return the grid step: `--period`, else the recording's median."""
     from stream_ad.io.recordings.recordings import describe
 
     return _duration_ns("--period", args.period) if args.period else describe(recording).period_ns
 
 
 def choose_channels(args: argparse.Namespace, recording: Recording) -> tuple[Channel, ...]:
-    """Return the channels to use with units and fill rules."""
+    """Return the channels to use, with units and fill rules."""
     from stream_ad.core.model import Channel, Fill
     from stream_ad.core.sentinels import sentinels_of
 
@@ -208,8 +212,7 @@ def _matching(option: str, pattern: str, names: Sequence[str]) -> list[str]:
     found = matching(pattern, names)
     if not found:
         raise RecordingError(
-            f"{option}: expected the name or a pattern of a channel, found {pattern!r}; there are "
-            f"{shown(names, pattern)}"
+            f"{option}: expected the name or pattern of a channel, found {pattern!r}; channels: {shown(names, pattern)}"
         )
     return found
 
@@ -234,7 +237,7 @@ def _duration_ns(option: str, text: str) -> int:
 
 
 def read_setting(text: str) -> tuple[str, Any]:
-    """Read `epochs=20`, `hidden=[64,8,64]`: JSON where it is some, else text."""
+    """Parse `epochs=20`, `hidden=[64,8,64]`: JSON if the value is valid JSON, else text."""
     key, value = _pair("--set", text)
     try:
         return key, json.loads(value)
@@ -242,8 +245,8 @@ def read_setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def tell(shape: WindowShape, card: dict[str, Any]) -> None:
-    """Print what was fitted and what it sees."""
+def print_card(shape: WindowShape, card: dict[str, Any]) -> None:
+    """Print a summary of the training and its sensitivity."""
     from rich.table import Table
 
     out = console()

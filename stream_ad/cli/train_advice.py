@@ -1,4 +1,4 @@
-"""What to type where `train` cannot go on: the command as it was given, with the options that work."""
+"""Suggests a command when `train` cannot continue: the given one, with options that work."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def advice(args: argparse.Namespace, obstacle: Obstacle) -> str:
-    """Return why a recording cannot be trained on as asked, and the command that works."""
+    """Return why a recording cannot be trained on as requested, and a command that works."""
     if not obstacle.options:
         return obstacle.reason
-    return f"{obstacle.reason}. This works on this recording:\n  {command(args, obstacle.options)}"
+    return f"{obstacle.reason}. This command works:\n  {command(args, obstacle.options)}"
 
 
 def command(args: argparse.Namespace, changes: Sequence[tuple[str, str | None]]) -> str:
     """Return the command line of these arguments with some options changed.
 
     Args:
-        args: of this verb.
-        changes: name and value of an option; one that may be repeated is added, a value of None leaves it out.
+        args: the arguments of `train`.
+        changes: option name and value; a repeatable option is added, a value of None removes the option.
     """
     words = ["stream-ad", "train"]
     if str(args.config) != "stream.toml":

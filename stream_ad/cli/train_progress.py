@@ -1,4 +1,4 @@
-"""What `train` will take and how far it is, on stderr."""
+"""Cost estimate and progress of `train`, on stderr."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from stream_ad.io.recordings.recordings import Recording
     from stream_ad.training.shaping import Choice
 
-TOLD_S = 5.0
-"""A shorter training is not worth a line."""
+ANNOUNCED_S = 5.0
+"""Shorter trainings are not announced."""
 EVERY_S = 10.0
 GB = 1e9
 
 
-def tell_cost(recording: Recording, choice: Choice) -> None:
-    """Print what a training will take where that is more than some seconds or much of the memory.
+def print_cost(recording: Recording, choice: Choice) -> None:
+    """Print the expected time and memory of a training if they are notable.
 
     Raises:
-        ConfigError: detector or setting are unknown.
-        TrainingError: it would need more memory than there is.
+        ConfigError: the detector or a setting is unknown.
+        TrainingError: it would need more memory than the machine has.
     """
     from stream_ad.training.cost import estimate, memory_of_this_machine
 
     cost, most = estimate(recording, choice.windows, choice.plan), memory_of_this_machine()
     if cost.memory > most:
         raise TrainingError(
-            f"training would take about {cost.memory / GB:.1f} GB of memory, this machine has {most / GB:.1f} GB: "
-            "choose fewer channels (--channels), shorter windows (--samples) or fewer of them (--stride)"
+            f"training needs about {cost.memory / GB:.1f} GB of memory, this machine has {most / GB:.1f} GB: use "
+            "fewer channels (--channels), shorter windows (--samples) or fewer windows (--stride)"
         )
-    if cost.seconds > TOLD_S or cost.memory > most / 2:
+    if cost.seconds > ANNOUNCED_S or cost.memory > most / 2:
         print(
             f"Training takes about {duration_text(cost.seconds)} and {cost.memory / GB:.1f} GB of memory.",
             file=sys.stderr,
@@ -46,7 +46,7 @@ def tell_cost(recording: Recording, choice: Choice) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what training does: a bar on a terminal, elsewhere a line every ten seconds."""
+    """Show training progress: a bar on a terminal, else one line every ten seconds."""
     if not sys.stderr.isatty():
         yield lines(time.monotonic)
         return
@@ -60,18 +60,18 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def lines(clock: Callable[[], float]) -> Callable[[str, int, int], None]:
-    """Return progress that prints a line now and then.
+    """Return a callback that prints progress at most every `EVERY_S` seconds.
 
     Args:
         clock: returns seconds.
     """
-    begun = told = clock()
+    begun = printed = clock()
 
     def progress(what: str, done: int, total: int) -> None:
-        nonlocal told
+        nonlocal printed
         now = clock()
-        if now - told >= EVERY_S:
-            told = now
+        if now - printed >= EVERY_S:
+            printed = now
             print(f"{duration_text(now - begun)}: {what} {done}/{total}", file=sys.stderr, flush=True)
 
     return progress

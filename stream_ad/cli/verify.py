@@ -1,4 +1,4 @@
-"""`stream-ad verify`: prove that the score log is whole, from its files alone."""
+"""`stream-ad verify`: prove from the score log's files that it is complete."""
 
 from __future__ import annotations
 
@@ -20,41 +20,40 @@ if TYPE_CHECKING:
     from stream_ad.proof.tail import Tail
     from stream_ad.proof.verification import Chain, Progress, Proof
 
-TELL_EVERY_S = 2.0
+PROGRESS_EVERY_S = 2.0
 NAMED = 10
-"""So many stretches of lost input are named in the last line."""
+"""Maximum number of lost input ranges in the summary."""
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "verify",
-        help="prove that the score log is whole",
-        description="Read all files of the score log and prove, for each partition, that they are an unbroken chain "
-        "from the first to the last, and that no window is there twice or missing between a device's windows. Exits "
-        "with 1 and names the first gap if there is one. Neither the log nor a running service is needed, but for "
-        "--topics the log.",
+        help="prove that the score log is complete",
+        description="Read all files of the score log and prove, for each partition, that they form an unbroken chain "
+        "and that no window of a device is duplicated or missing. Exits with 1 and prints the first gap if there is "
+        "one. Needs no running service, and the log only for --topics.",
     )
-    parser.add_argument("--folder", type=Path, metavar="PATH", help="another score log than that of the settings")
+    parser.add_argument("--folder", type=Path, metavar="PATH", help="score log to verify (store.scores)")
     parser.add_argument(
-        "--trimmed", action="store_true", help="old files were deleted on purpose: begin with the oldest there is"
+        "--trimmed", action="store_true", help="old files were deleted on purpose: start at the oldest remaining file"
     )
     parser.add_argument(
         "--topics",
         action="store_true",
-        help="also read the topics: that the tail is whole, that every window which the input gives is there, and that "
-        "alerts and scores agree; and name input that was deleted before it was scored. Scorers may go on meanwhile: "
-        "this is of what was committed as it began",
+        help="also read the topics: verify the part not yet archived, that every window of the input is present, and "
+        "that alerts and scores agree; report input that was deleted before it was scored. Scorers may keep running: "
+        "covers what was committed when it started",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify; return 0 if all is proven, 1 if there is a gap.
+    """Verify; return 0 if everything is proven, 1 if there is a gap.
 
     Raises:
         ConfigError: the settings are wrong.
-        ScoreLogError: there is nothing to prove.
+        ScoreLogError: the score log is empty.
         StorageError: the folder cannot be read.
     """
     from stream_ad.config import load
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.proof.verification import verify
 
     folder = args.folder if args.folder is not None else load(args.config).store.scores
-    proof = verify(folder, _teller(), args.trimmed)
+    proof = verify(folder, _progress_printer(), args.trimmed)
     topics = verify_topics(load(args.config), folder, proof) if args.topics else None
     failed = bool(proof.gaps) or (topics is not None and not topics.agrees)
     if args.json:
@@ -75,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     for gap in proof.gaps:
         print(f"GAP   {gap}")
     if proof.gaps and is_unfinished(folder):
-        print("      a compaction is at work or was cut off: `stream-ad compact` finishes it; then verify again")
+        print("      a compaction is running or was interrupted: `stream-ad compact` completes it; then verify again")
     for line in topics.lines() if topics is not None else ():
         print(line)
     print(summary(proof, topics) + ("" if topics is None else topics.summary()))
@@ -84,11 +83,11 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What the topics say of a score log.
+    """Result of comparing a score log with the topics.
 
     Attributes:
-        tails: what is not in a file yet, by partition.
-        outcomes: files and tail against the input computed again, by partition.
+        tails: scores not yet in a file, by partition.
+        outcomes: files and tail compared with the recomputed input, by partition.
     """
 
     tails: tuple[Tail, ...]
@@ -96,11 +95,11 @@ class Topics:
 
     @property
     def agrees(self) -> bool:
-        """Return whether nothing is missing, repeated or other."""
+        """Return whether nothing is missing, duplicated or different."""
         return not any(tail.gap for tail in self.tails) and all(outcome.agrees for outcome in self.outcomes)
 
     def lines(self) -> Iterator[str]:
-        """Yield what is to be said."""
+        """Yield the report."""
         from stream_ad.cli.audit import lines
 
         for tail in self.tails:
@@ -113,11 +112,11 @@ class Topics:
             yield from (f"      {line}" for line in more)
 
     def summary(self) -> str:
-        """Return what the last line says of the topics, "" if they add nothing."""
+        """Return the closing line's part about the topics, "" if they agree."""
         return "" if self.agrees else "; the topics disagree"
 
     def lost(self) -> dict[int, set[Span]]:
-        """Return the input that was deleted before it was scored, by partition, as the journal tells."""
+        """Return input that was deleted before it was scored, by partition, according to the journal."""
         from stream_ad.io.spans import Span
 
         return {one.partition: {Span(*lost) for lost in one.lost_input} for one in self.outcomes}
@@ -138,7 +137,7 @@ def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
         TransportError: the log does not answer.
     """
     from stream_ad.assembly import open_transport
-    from stream_ad.cli.audit import teller
+    from stream_ad.cli.audit import progress_printer
     from stream_ad.proof.audit import Audit, Stretch
     from stream_ad.proof.ledger import AlertLedger
     from stream_ad.proof.tail import read_tail
@@ -147,7 +146,7 @@ def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
     settings = settings.model_copy(update={"store": store})
     newest = {chain.partition: chain.last for chain in proof.chains}
     with contextlib.closing(open_transport(settings)) as transport:
-        audit = Audit(settings, transport, tell=teller())
+        audit = Audit(settings, transport, tell=progress_printer())
         numbers = audit.partitions()
         tails = [read_tail(settings, transport, number, newest.get(number)) for number in numbers]
         ledger = AlertLedger(settings, transport)
@@ -159,7 +158,7 @@ def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
 
 
 def lines(chain: Chain) -> list[str]:
-    """Return what is proven of a partition."""
+    """Return what is proven about a partition."""
     first, last, whole, devices = chain.first, chain.last, chain.whole, chain.devices
     if first is None or last is None or whole is None:
         return [f"      partition {chain.partition}: nothing is proven"]
@@ -171,31 +170,31 @@ def lines(chain: Chain) -> list[str]:
     found = [text]
     if not chain.is_from_start:
         found.append(
-            f"      begins at input offset {first.spans.input.start}, not with the stream: what was before, and each "
-            "device's windows before its first one here, are not covered"
+            f"      starts at input offset {first.spans.input.start}, not at the beginning of the stream: earlier "
+            "input, and each device's windows before its first one here, are not covered"
         )
     if chain.lost:
         offsets = sum(span.end - span.start for span in chain.lost)
         named = ", ".join(f"{span.start}-{span.end - 1}" for span in chain.lost)
         found.append(
-            f"      input offsets {named} ({offsets:,}) were deleted before they were scored: they have no rows, and "
-            "are not counted as input"
+            f"      input offsets {named} ({offsets:,}) were deleted before they were scored: they have no rows and "
+            "do not count as input"
         )
     if devices.returns:
         found.append(
-            f"      {devices.returns:,} times a device went back in time after its state had been given up, first "
-            f"{devices.returned}: windows of a time that was scored before are there once for each"
+            f"      {devices.returns:,} times a device went back in time after its state was evicted, first "
+            f"{devices.returned}: windows of a time already scored are present once per pass"
         )
     if devices.again:
         found.append(
-            f"      {devices.again:,} windows were judged after the state had been started again, and do not end after "
-            f"those of their device before, first {devices.judged_again}: these may be there twice"
+            f"      {devices.again:,} windows were judged after a state reset and do not end after their device's "
+            f"earlier windows, first {devices.judged_again}: they may be duplicates"
         )
     return found
 
 
 def lost_input(proof: Proof, topics: Topics | None) -> dict[int, set[Span]]:
-    """Return the input that was deleted before it was scored, by partition: what the files tell, and the journal."""
+    """Return input that was deleted before it was scored, by partition, according to files and journal."""
     found = {} if topics is None else topics.lost()
     for chain in proof.chains:
         found.setdefault(chain.partition, set()).update(chain.lost)
@@ -203,7 +202,7 @@ def lost_input(proof: Proof, topics: Topics | None) -> dict[int, set[Span]]:
 
 
 def summary(proof: Proof, topics: Topics | None = None) -> str:
-    """Return the last line."""
+    """Return the closing line."""
     rows, parts = (sum(getattr(chain, name) for chain in proof.chains) for name in ("rows", "parts"))
     lost = lost_input(proof, topics)
     wholes = [(chain.partition, chain.whole.spans.input) for chain in proof.chains if chain.whole is not None]
@@ -213,9 +212,9 @@ def summary(proof: Proof, topics: Topics | None = None) -> str:
         - sum(span.end - span.start for span in lost[number] if whole.start <= span.start and span.end <= whole.end)
         for number, whole in wholes
     )
-    verdict = f"{len(proof.gaps)} gap(s)" if proof.gaps else "proven: no row missing or twice between first and last"
+    verdict = f"{len(proof.gaps)} gap(s)" if proof.gaps else "proven: no row missing or duplicated"
     if again := sum(chain.devices.again for chain in proof.chains):
-        verdict += f", but for {again:,} windows judged again after a start over"
+        verdict += f", except {again:,} windows judged again after a state reset"
     return (
         f"{verdict}; {rows:,} rows in {parts:,} files, {len(proof.chains)} partition(s), {offsets:,} input offsets, "
         f"{duration_text(proof.seconds)}{_without(lost)}"
@@ -223,15 +222,15 @@ def summary(proof: Proof, topics: Topics | None = None) -> str:
 
 
 def _without(lost: Mapping[int, set[Span]]) -> str:
-    """Return what the last line says of lost input, "" without any."""
+    """Return the closing line's part about lost input, "" if there is none."""
     gone = sum(span.end - span.start for spans in lost.values() for span in spans)
     if not gone:
         return ""
-    return f"; {gone:,} input offsets were deleted before they were scored ({_named(lost)}) and are not among these"
+    return f"; {gone:,} input offsets were deleted before they were scored ({_named(lost)}) and are not counted"
 
 
 def _named(lost: Mapping[int, set[Span]]) -> str:
-    """Return the first stretches of lost input, by partition."""
+    """Return the first ranges of lost input, by partition."""
     texts = [
         f"partition {number}: {span.start}-{span.end - 1}"
         for number, spans in sorted(lost.items())
@@ -278,14 +277,14 @@ def _chain_json(chain: Chain) -> dict[str, object]:
     }
 
 
-def _teller() -> Callable[[Progress], None]:
-    """Return what says on stderr now and then how far it is."""
-    due = time.monotonic() + TELL_EVERY_S
+def _progress_printer() -> Callable[[Progress], None]:
+    """Return a callback that prints progress on stderr from time to time."""
+    due = time.monotonic() + PROGRESS_EVERY_S
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         nonlocal due
         if time.monotonic() >= due:
-            due = time.monotonic() + TELL_EVERY_S
+            due = time.monotonic() + PROGRESS_EVERY_S
             print(f"{progress.parts:,} of {progress.of_parts:,} files, {progress.rows:,} rows", file=sys.stderr)
 
-    return tell
+    return report

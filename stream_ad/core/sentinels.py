@@ -31,7 +31,7 @@ def sentinels_of(texts: Iterable[str], names: Sequence[str]) -> dict[str, tuple[
         if number is None:
             raise ConfigError(f"{OPTION}: expected a number or CHANNEL=NUMBER, found {text!r}")
         if not chosen:
-            raise ConfigError(f"{OPTION}: expected the name or a pattern of a channel, found {name!r}: {shown(names)}")
+            raise ConfigError(f"{OPTION}: expected the name or pattern of a channel, found {name!r}: {shown(names)}")
         for channel in chosen:
             found.setdefault(channel, set()).add(number)
     return {channel: tuple(sorted(numbers)) for channel, numbers in found.items()}

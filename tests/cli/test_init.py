@@ -47,7 +47,7 @@ def test_settings_are_written_and_the_next_commands_said(here: Path, capsys: pyt
     assert "stream-ad send 'Pump 7 (test).csv'\n" in out
     assert "stream-ad run\n" in out
     text = (here / "stream.toml").read_text()
-    assert "a reading every 1 s" in text
+    assert "one reading every 1 s" in text
     assert "#   flow, pressure\n" in text
 
 
@@ -88,7 +88,7 @@ def test_settings_are_replaced_only_on_purpose(here: Path, capsys: pytest.Captur
     (here / "stream.toml").write_text("mine")
 
     assert main(["init", "r.csv"]) == 2
-    assert "stream.toml: is there already" in capsys.readouterr().err
+    assert "stream.toml: already exists" in capsys.readouterr().err
     assert (here / "stream.toml").read_text() == "mine"
     assert main(["init", "r.csv", "--force"]) == 0
     assert load(here / "stream.toml", {}).stream.name == "r"

@@ -55,7 +55,7 @@ def test_a_plot_is_drawn(filled: Path, ending: str, capsys: pytest.CaptureFixtur
     if ending == "svg":
         text = content.decode()
         assert all(name in text for name in (*CHANNELS, "pump-0-0", "smoothed", "limit", "still open"))
-    assert f"drawn to {path}" in capsys.readouterr().out
+    assert f"plot written to {path}" in capsys.readouterr().out
 
 
 def test_a_plot_with_an_unknown_ending_is_refused(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:

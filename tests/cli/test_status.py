@@ -91,7 +91,7 @@ def all_is_well(stream: Stream, capsys: pytest.CaptureFixture[str]) -> None:
         assert last["rows"] > 0
         assert 0 <= last["age_s"] < 120
     assert found["totals"]["partitions"] == stream.partitions
-    assert "all is well" in shown
+    assert "no warnings" in shown
     assert model[:12] in shown
     scorer.close()
     archiver.close()
@@ -258,7 +258,7 @@ def test_a_stream_that_never_ran(make_stream: Callable[..., Stream], capsys: pyt
     assert main(["status", "-c", str(stream.config)]) == 1
     shown = capsys.readouterr().out
     assert "nobody" in shown
-    assert "LOOK no owner" in shown
+    assert "WARN no owner" in shown
 
 
 def test_nothing_is_made_by_looking(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def test_nobody_who_listens_is_said(stream: Stream, other_bundle: Path, capsys: 
     said = capsys.readouterr()
     assert said.out == ""
     (line,) = said.err.splitlines()
-    assert "after 0.3 s not in service in partition(s) 0, 1: are the scorers running?" in line
+    assert "after 0.3 s not in service in partition(s) 0, 1: check that the scorers run" in line
     assert swap(stream, other_bundle, "--wait", "0.3", "--json") == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["gone_over"], told["behind"]) == ([], [0, 1])
@@ -83,7 +83,7 @@ def test_a_command_that_nobody_waits_for_is_obeyed_by_the_next_scorer(
     stream: Stream, other_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert swap(stream, other_bundle, "--wait", "0") == 0
-    assert capsys.readouterr().out.startswith("asked for ")
+    assert capsys.readouterr().out.startswith("requested ")
     scorer = open_scorer(stream)
     try:
         wait_until(lambda: scorer.metrics.swaps._value.get() > 0, each=lambda: scorer.turn(0.01))

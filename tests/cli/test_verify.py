@@ -22,7 +22,7 @@ def test_a_whole_log_is_proven(filled: Path, capsys: pytest.CaptureFixture[str])
     assert main(["-c", str(filled), "verify"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("ok    partition 0: 226 rows of 5 devices in 19 files; scores 0-19, input 0-")
-    assert lines[-1].startswith("proven: no row missing or twice between first and last; 452 rows in 38 files")
+    assert lines[-1].startswith("proven: no row missing or duplicated; 452 rows in 38 files")
 
 
 def test_json(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_files_deleted_on_purpose_are_passed_over_on_request(filled: Path, capsy
     assert main(["-c", str(filled), "verify"]) == 1
     assert "the first file: expected one written when there was no other" in capsys.readouterr().out
     assert main(["-c", str(filled), "verify", "--trimmed"]) == 0
-    assert "begins at input offset 52, not with the stream" in capsys.readouterr().out
+    assert "starts at input offset 52, not at the beginning of the stream" in capsys.readouterr().out
     paths[6].unlink()
     assert main(["-c", str(filled), "verify", "--trimmed"]) == 1
 
@@ -90,8 +90,8 @@ def test_what_is_not_covered_is_said(config: Path, capsys: pytest.CaptureFixture
     fleet.part(["a", "b"])
     assert main(["-c", str(config), "verify"]) == 0
     out = capsys.readouterr().out
-    assert "begins at input offset 2, not with the stream" in out
-    assert "1 times a device went back in time after its state had been given up, first a" in out
+    assert "starts at input offset 2, not at the beginning of the stream" in out
+    assert "1 times a device went back in time after its state was evicted, first a" in out
 
 
 def test_windows_judged_again_are_in_the_summary(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,8 +101,8 @@ def test_windows_judged_again_are_in_the_summary(config: Path, capsys: pytest.Ca
     fleet.part(["a", "b"] * 3, restart=True)
     assert main(["-c", str(config), "verify"]) == 0
     out = capsys.readouterr().out
-    assert "2 windows were judged after the state had been started again" in out
-    assert "proven: no row missing or twice between first and last, but for 2 windows judged again" in out
+    assert "2 windows were judged after a state reset" in out
+    assert "proven: no row missing or duplicated, except 2 windows judged again" in out
     assert main(["-c", str(config), "verify", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["partitions"][0]["judged_again"] == 2
 

@@ -66,9 +66,9 @@ def test_lost_input_is_named_everywhere(make_stream: Callable[..., Stream], caps
     code, text = seen(stream, capsys, "status")
     (line,) = lines_of(text, "deleted before they were scored")
     assert code == 1
-    assert f"LOOK partition 1: {count} ({scored} to {kept - 1}) were deleted before they were scored" in line
+    assert f"WARN partition 1: {count} ({scored} to {kept - 1}) were deleted before they were scored" in line
     assert re.search(r"found at 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d", line)
-    assert "all is well" not in text
+    assert "no warnings" not in text
     code, text = seen(stream, capsys, "status", "--json")
     parts = json.loads(text)["partitions"]
     assert [(one["start"], one["end"]) for one in parts[1]["scoring"]["lost"]] == [(scored, kept)]
@@ -79,7 +79,7 @@ def test_lost_input_is_named_everywhere(make_stream: Callable[..., Stream], caps
         assert code == 0, text
         last = text.splitlines()[-1]
         place = f"(partition 1: {scored}-{kept - 1})"
-        assert last.endswith(f"; {count} were deleted before they were scored {place} and are not among these")
+        assert last.endswith(f"; {count} were deleted before they were scored {place} and are not counted")
         assert last.count("deleted before") == 1
         assert f"input offsets {scored}-{kept - 1} ({kept - scored:,}) were deleted" in text
     code, text = seen(stream, capsys, "verify", "--json")

@@ -73,9 +73,9 @@ def test_held_channels_and_units_are_named(trained: Plant) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--channels", "Temp [C]"], "found 'Temp [C]'; there are 'Temp [°C]', "),
-        (["--hold", "Pressure=60s"], "--hold: expected the name or a pattern of a channel, found 'Pressure'"),
-        (["--unit", "Flow=l"], "--unit: expected the name or a pattern of a channel, found 'Flow'"),
+        (["--channels", "Temp [C]"], "found 'Temp [C]'; channels: 'Temp [°C]', "),
+        (["--hold", "Pressure=60s"], "--hold: expected the name or pattern of a channel, found 'Pressure'"),
+        (["--unit", "Flow=l"], "--unit: expected the name or pattern of a channel, found 'Flow'"),
         (["--unit", "=l"], "--unit: expected NAME=VALUE"),
     ],
 )

@@ -110,7 +110,7 @@ def test_a_position_is_put_back(make_stream: Callable[..., Stream], capsys: Capt
     code, text = seen(stream, capsys, "status")
     assert code == 1
     assert "reposition" in text
-    assert "all is well" not in text
+    assert "no warnings" not in text
 
     code, text = seen(stream, capsys, "check")
     assert code == 1
@@ -120,12 +120,12 @@ def test_a_position_is_put_back(make_stream: Callable[..., Stream], capsys: Capt
     before = committed(stream, 0)
     code, text = seen(stream, capsys, "reposition")
     assert code == 1
-    assert "would be put back to" in text
+    assert "would be restored to" in text
     assert "nothing was changed" in text
     assert committed(stream, 0) == before
     code, text = seen(stream, capsys, "reposition", "--yes")
     assert code == 0, text
-    assert "1 put back" in text
+    assert "1 restored" in text
     now = committed(stream, 0)
     assert now is not None
     assert true is not None

@@ -162,7 +162,7 @@ def test_without_the_right_it_goes_on_with_what_it_has(
 
         code, text = seen(stream, capsys, "status")
         assert code == 1
-        assert "LOOK not scored: partition 2 of the readings" in text
+        assert "WARN not scored: partition 2 of the readings" in text
         assert "`stream-ad check --create`" in text
         assert json.loads(seen(stream, capsys, "status", "--json")[1])["partitions"][2]["scoring"]["lag"]["records"] > 0
         code, text = seen(stream, capsys, "check")

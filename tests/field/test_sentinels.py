@@ -75,7 +75,7 @@ def test_send_takes_sentinels_out(plant: Plant) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("x=-9999", "expected the name or a pattern of a channel, found 'x'"),
+        ("x=-9999", "expected the name or pattern of a channel, found 'x'"),
         ("temp=none", "expected a number or CHANNEL=NUMBER, found 'temp=none'"),
         ("nan", "expected a number or CHANNEL=NUMBER, found 'nan'"),
         ("1e99", "expected a number or CHANNEL=NUMBER, found '1e99'"),

@@ -216,7 +216,7 @@ def test_pages_of_all_roles_have_ports_of_their_own(tmp_path: Path) -> None:
     found = [spec.address(parsed, index) for spec in (SCORER, ARCHIVER) for index in range(4)]
     assert len({address for address in found if address}) == len(found)
     assert found[4] == ("127.0.0.1", 9_464)
-    with pytest.raises(ConfigError, match="gives port 0"):
+    with pytest.raises(ConfigError, match="would use port 0"):
         ARCHIVER.address(parsed, 9_464)
 
 

@@ -204,8 +204,7 @@ def test_the_environment_reaches_a_section(tmp_path: Path) -> None:
         (
             "sender",
             {},
-            "roles.sender: expected the name of a role of an installed package, found 'sender': "
-            "there are counter, pager",
+            "roles.sender: expected the name of an installed role, found 'sender'; installed: counter, pager",
         ),
     ],
 )
@@ -224,21 +223,21 @@ def test_each_verb_about_roles_names_an_unknown_one(
     code = main([*words, "-c", str(stream.config)])
     out = capsys.readouterr()
     assert code == (1 if words == ("check",) else 2)
-    assert "roles.sender: expected the name of a role of an installed package, found 'sender'" in " ".join(
+    assert "roles.sender: expected the name of an installed role, found 'sender'" in " ".join(
         (out.out + out.err).split()
     )
 
 
 @pytest.mark.usefixtures("package")
 def test_ports_that_overlap_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"roles\.pager: pager has port 9574, which is that of counter: set another"):
+    with pytest.raises(ConfigError, match=r"roles\.pager: pager would use port 9574, already taken by counter; change"):
         roles(settings({"pager": {**PAGER, "port_offset": 110}, "counter": {}}))
-    with pytest.raises(ConfigError, match=r"roles\.pager: pager has port 9564, which is that of scorer-99"):
+    with pytest.raises(ConfigError, match=r"roles\.pager: pager would use port 9564, already taken by scorer-99"):
         roles(settings({"pager": PAGER}, scorers=100))
     apart = settings({"pager": PAGER, "counter": {}}, scorers=99)
     assert len({spec.address(apart, index) for spec, index in processes(apart)}) == 102
     assert len(roles(settings({"pager": PAGER}, port=0, scorers=100))) == 3  # no pages, no ports
-    with pytest.raises(ConfigError, match="--index: 99 of scorer gives port 9564, which is that of pager"):
+    with pytest.raises(ConfigError, match="--index: process 99 of scorer would use port 9564, already taken by pager"):
         address_of(apart, role(apart, "scorer"), 99)
     assert address_of(apart, role(apart, "scorer"), 98) == ("127.0.0.1", 9_563)
 
@@ -246,11 +245,11 @@ def test_ports_that_overlap_are_refused() -> None:
 BROKEN = {
     "3": "expected a RoleSpec, found int",
     'RoleSpec("other", "m", 100)': "in lower-case letters, digits and _, found 'other'",
-    'RoleSpec("odd", "m", 100, decides=True)': "a stream has one role that decides, scorer",
-    'RoleSpec("odd", "m", 100, group="scorer", reads="readings_topic")': "expected a consumer group of its own, 'odd'",
-    'RoleSpec("odd", "m", 100, group="odd")': "expected a key of [stream] in `reads`",
-    'RoleSpec("odd", "m", 2)': "expected ports from 100 above service.http_port upwards, found 2",
-    'RoleSpec("odd", "m", 100, processes=lambda settings: 0)': "expected 1 process or more, found 0",
+    'RoleSpec("odd", "m", 100, decides=True)': "expected decides = False: scorer is the only deciding role",
+    'RoleSpec("odd", "m", 100, group="scorer", reads="readings_topic")': "expected its own consumer group, 'odd'",
+    'RoleSpec("odd", "m", 100, group="odd")': "expected `reads` to be a key of [stream]",
+    'RoleSpec("odd", "m", 2)': "expected a port offset of at least 100 and a port step of 1, found 2",
+    'RoleSpec("odd", "m", 100, processes=lambda settings: 0)': "expected at least 1 process, found 0",
     "1 / 0": "cannot be loaded: division by zero",
 }
 
@@ -269,7 +268,7 @@ def test_a_row_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.usefixtures("package")
 def test_a_name_is_for_one_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "more", monkeypatch, "other_roles", {"__init__": SPECS}, {"pager": "other_roles:PAGER"})
-    with pytest.raises(ConfigError, match=r"roles\.pager: claimed more than once: .*acme_roles 1\.0.*other_roles"):
+    with pytest.raises(ConfigError, match=r"roles\.pager: registered more than once: .*acme_roles 1\.0.*other_roles"):
         roles(settings({"pager": PAGER}))
 
 
