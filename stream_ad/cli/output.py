@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from stream_ad.errors import ConfigError, ContractError
-from stream_ad.inspection.words import NS as NS
-from stream_ad.inspection.words import duration_text as duration_text
-from stream_ad.inspection.words import time_text as time_text
+from stream_ad.inspection.formatting import NS as NS
+from stream_ad.inspection.formatting import duration_text as duration_text
+from stream_ad.inspection.formatting import time_text as time_text
 
 if TYPE_CHECKING:
     from rich.console import Console

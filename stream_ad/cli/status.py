@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from stream_ad.config import load
     from stream_ad.inspection.judging import Limits
-    from stream_ad.inspection.looks import looks
+    from stream_ad.inspection.watching import watch
 
     settings = load(args.config)
     if args.watch is not None and not 0 < args.watch < 1e6:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     )
     out = console()
     code = 0
-    for status, lines in looks(settings, limits, args.watch):
+    for status, lines in watch(settings, limits, args.watch):
         code = 1 if lines else 0
         if args.json:
             print_json(as_json(settings, status, lines))

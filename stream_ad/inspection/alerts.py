@@ -1,4 +1,4 @@
-"""The alerts of a stream as they were published, by device and time."""
+"""A stream's published alerts, filtered by device and time."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def alerts(
     is_endless: bool = False,
     skipped: Callable[[Stored, ContractError], None] = lambda record, error: None,
 ) -> Iterator[Published]:
-    """Yield alerts in the order in which they were published; reads without a consumer group.
+    """Yield alerts in publication order; reads without a consumer group.
 
     Args:
         transport: the log.
-        topic: of the alerts; several streams may share it.
-        stream: only alerts of this one; "" is all.
-        device: id of a device, or a pattern such as `pump-1*`.
-        since_ns: only alerts published at this log time or later, UTC nanoseconds.
-        is_endless: wait for more instead of ending.
-        skipped: called with each record that cannot be read, and why.
+        topic: alerts topic; several streams may share it.
+        stream: only this stream's alerts; "" for all.
+        device: a device id, or a pattern such as `pump-1*`.
+        since_ns: only alerts published at or after this log time, UTC nanoseconds.
+        is_endless: wait for new alerts instead of ending.
+        skipped: called with each unreadable record and the reason.
 
     Raises:
-        TransportError: the log or the topic is not there.
+        TransportError: the log or the topic is unavailable.
     """
     wanted = device_filter(transport, topic, device)
     for found in published(follow(transport, topic, is_endless), skipped):
@@ -42,7 +42,7 @@ def alerts(
 
 
 def device_filter(transport: Transport, topic: str, text: str) -> Callable[[str], bool]:
-    """Return what chooses devices: the one of that very name if it has alerts, else those that match as a pattern."""
+    """Return a device predicate: the device with exactly this id if it has alerts, else a pattern match."""
     if "[" in text and any(found.alert.device == text for found in published(stored(transport, topic))):
         return lambda device: device == text
     return lambda device: matches(device, text)

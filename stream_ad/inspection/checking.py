@@ -1,4 +1,4 @@
-"""What `check` finds: whether everything that a run needs is in place."""
+"""The checks of `stream-ad check`: everything that a run needs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stream_ad.assembly import exposed_secrets, load_model, open_transport
 from stream_ad.config import KafkaTransport, LocalTransport, Settings, load
 from stream_ad.errors import ConfigError, RightsError, StreamAdError, TopicError
 from stream_ad.inspection.finding import Finding
+from stream_ad.inspection.formatting import count_text
 from stream_ad.inspection.host import describe_folder, describe_ports, folders
-from stream_ad.inspection.intake import FAIL, intake_lines, look_at, split_lines, unscored_lines
+from stream_ad.inspection.intake import FAIL, intake_lines, read_intake, split_lines, unscored_lines
 from stream_ad.inspection.newest_readings import check_readings
 from stream_ad.inspection.topics import check_topics
-from stream_ad.inspection.words import count_text
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying.standing import VERB, partitions_of, position_fault
 from stream_ad.role_table import deciding_group, needed, roles
@@ -22,12 +22,12 @@ from stream_ad.service.roles.catalog import builder
 
 
 def findings(config: Path, create: bool = False, partitions: int | None = None) -> Iterator[Finding]:
-    """Yield what was found, in the order in which a run needs it.
+    """Yield the findings, in the order in which a run needs what they check.
 
     Args:
-        config: the settings' file.
-        create: make missing topics.
-        partitions: for the topics made; None is as many as the readings topic has.
+        config: the settings file.
+        create: create missing topics.
+        partitions: partitions of topics created; None for as many as the readings topic has.
     """
     try:
         settings = load(config)
@@ -54,16 +54,16 @@ def _guarded(what: str, describe: Callable[[], str]) -> Finding:
 
 
 def check_log(settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
-    """Check that the log answers, then its topics."""
+    """Check that the log answers, then check its topics."""
     local = settings.transport if isinstance(settings.transport, LocalTransport) else None
     where = f"local log {local.path}" if local else f"kafka at {','.join(settings.transport.servers)}"  # type: ignore[union-attr]
     if local and not local.path.exists() and not create:
-        yield Finding("log", True, f"{where}: not there yet; made with its first topic")
-        yield Finding("topics", False, "none yet: make them with `stream-ad check --create`")
+        yield Finding("log", True, f"{where}: does not exist yet; created with its first topic")
+        yield Finding("topics", False, "none yet: create them with `stream-ad check --create`")
         return
     try:
         with contextlib.closing(open_transport(settings)) as transport:
-            with contextlib.suppress(TopicError, RightsError):  # it has answered
+            with contextlib.suppress(TopicError, RightsError):  # the log has answered
                 transport.topic(settings.stream.readings_topic)
             yield Finding("log", True, where)
             yield from check_topics(transport, settings, create, partitions)
@@ -76,20 +76,20 @@ def check_log(settings: Settings, create: bool, partitions: int | None) -> Itera
 
 
 def check_secrets(settings: Settings) -> Iterator[Finding]:
-    """Say which files with secrets every user of this machine may read; nothing where there are none."""
+    """Report files with secrets that all users of this machine can read; yields nothing if there are none."""
     if exposed := exposed_secrets(settings):
-        yield Finding("secrets", True, "\n".join(f"{path}: every user may read it; chmod 600 it" for path in exposed))
+        yield Finding("secrets", True, "\n".join(f"{path}: readable by all users; chmod 600 it" for path in exposed))
 
 
 def check_roles(settings: Settings) -> Iterator[Finding]:
-    """Check the roles of other packages that the settings name, and import them; nothing where there are none."""
+    """Check and import other packages' roles; yields nothing if the settings name none."""
     lines = []
     try:
         for spec in roles(settings):
             if spec.name in settings.roles:
                 builder(spec)
                 address = spec.address(settings, 0)
-                where = "pages off" if address is None else f"pages at {address[0]}:{address[1]}"
+                where = "pages disabled" if address is None else f"pages at {address[0]}:{address[1]}"
                 lines.append(f"{spec.name}: {spec.module}, processes: {spec.count(settings)}, {where}")
     except ConfigError as error:
         yield Finding("roles", False, str(error))
@@ -99,7 +99,7 @@ def check_roles(settings: Settings) -> Iterator[Finding]:
 
 
 def check_rights(transport: Transport, settings: Settings) -> Iterator[Finding]:
-    """Compare what we may do on Kafka with what the roles need."""
+    """Compare the rights granted on Kafka with those that the roles need."""
     if not isinstance(settings.transport, KafkaTransport):
         return
     from stream_ad.io.kafka.log import KafkaLog
@@ -113,7 +113,7 @@ def check_rights(transport: Transport, settings: Settings) -> Iterator[Finding]:
 
 
 def check_positions(transport: Transport, settings: Settings) -> Iterator[Finding]:
-    """Say where the scorer's group stands at offsets that no scorer committed; nothing where all are right."""
+    """Report committed offsets that no scorer committed; yields nothing if there are none."""
     wrong = []
     topic = settings.stream.readings_topic
     try:
@@ -123,17 +123,17 @@ def check_positions(transport: Transport, settings: Settings) -> Iterator[Findin
             if fault := position_fault(settings, transport, partition, position):
                 wrong.append(f"partition {number}: {fault}; {VERB}")
     except RightsError:
-        return  # another line tells
+        return  # reported by another check
     if wrong:
         yield Finding("offsets", False, "\n".join(wrong))
 
 
 def check_intake(transport: Transport, settings: Settings) -> Iterator[Finding]:
-    """Say what of the newest input the scorers could not use; nothing where none was scored yet."""
+    """Report the newest input that scorers could not use; yields nothing before the first score."""
     try:
-        found = look_at(settings, transport)
+        found = read_intake(settings, transport)
     except (TopicError, RightsError):
-        return  # another line tells
+        return  # reported by another check
     if found.until_ns is None:
         return
     shares = list(intake_lines(found))
@@ -146,7 +146,7 @@ def check_intake(transport: Transport, settings: Settings) -> Iterator[Finding]:
 
 
 def describe_bundle(settings: Settings) -> str:
-    """Load and probe the bundle; return a line about it.
+    """Load and probe the bundle; return a one-line description.
 
     Raises:
         BundleError: it cannot be used.
@@ -155,5 +155,5 @@ def describe_bundle(settings: Settings) -> str:
     window = model.window
     return (
         f"{model.name} ({model.model_id[:12]}): {model.kind}, {count_text(len(model.channels), 'channel')}, "
-        f"window {window.samples} x {window.period_ns / 1e9:g} s, stride {window.stride}; the probe agrees"
+        f"window {window.samples} x {window.period_ns / 1e9:g} s, stride {window.stride}; probe scores match"
     )

@@ -1,4 +1,4 @@
-"""What is found of a stream's status: values without the log they were read from."""
+"""The facts of a stream's status, as values without the log they were read from."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stream_ad.inspection.pages import RoleStatus
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a reader is behind, by the log's own times.
+    """How far a reader is behind, in log time.
 
     Attributes:
-        records: not yet read. Above `COUNTED` a difference of offsets, which holds the log's own records too.
+        records: unread records. Above `COUNTED` unread offsets, the number of offsets, transaction markers included.
         seconds: log time of the newest record minus that of the first unread one.
-        waiting_s: age of the first unread record now, by this machine's clock.
+        waiting_s: age of the first unread record, by this machine's clock.
     """
 
     records: int = 0
@@ -29,9 +29,9 @@ class CheckpointFile:
     """A checkpoint in this host's folder.
 
     Attributes:
-        name: of the file.
-        age_s: since it was written.
-        offset: the next input offset after what it holds.
+        name: file name.
+        age_s: time since it was written.
+        offset: next input offset after the checkpoint.
     """
 
     name: str
@@ -41,13 +41,13 @@ class CheckpointFile:
 
 @dataclass(frozen=True, slots=True)
 class PartFile:
-    """The last part of a partition in this host's folder.
+    """A partition's last part in this host's folder.
 
     Attributes:
         path: relative to the folder.
-        age_s: since it was written.
-        rows: in it.
-        end: the next offset of the scores topic after what it holds.
+        age_s: time since it was written.
+        rows: number of rows.
+        end: next offset of the scores topic after the part.
     """
 
     path: str
@@ -61,9 +61,9 @@ class LostInput:
     """Input that was deleted before it was scored.
 
     Attributes:
-        start, end: input offsets, the end exclusive.
-        age_s: since the scorer found out, by this machine's clock.
-        since: that moment, RFC 3339.
+        start, end: input offsets, end exclusive.
+        age_s: time since the scorer noticed, by this machine's clock.
+        since: when the scorer noticed, RFC 3339.
     """
 
     start: int
@@ -74,14 +74,14 @@ class LostInput:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Partitions that were added to the readings, as one of the older partitions saw it.
+    """Partitions added to the readings topic, as seen by one of the older partitions.
 
     Attributes:
-        before, partitions: their number until then, and since.
-        moved: devices of this partition whose key belongs to another one since.
+        before, partitions: number of partitions before and after.
+        moved: number of this partition's devices whose key now maps to another partition.
         devices: the first of these.
-        age_s: since the scorer noticed, by this machine's clock.
-        since: that moment, RFC 3339.
+        age_s: time since the scorer noticed, by this machine's clock.
+        since: when the scorer noticed, RFC 3339.
     """
 
     before: int
@@ -94,22 +94,22 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How the scoring of a partition stands.
+    """Scoring state of a partition.
 
     Attributes:
-        owner: member that has it, "" if nobody.
+        owner: assigned member, "" if none.
         committed: next input offset, None before the first commit.
-        earliest: first input offset retained.
+        earliest: first retained input offset.
         lag: readings not yet scored.
-        model: id of the model in force as the last commit tells, "" if it does not.
-        is_catching_up: as the owner's pages tell; None if they are not to be had.
-        last_result_age_s: since the last commit that had scores, None if there are none.
-        unsaved_s: log time scored since the newest checkpoint: what a restart reads again; None without checkpoint.
+        model: id of the model in force according to the last commit, "" if unknown.
+        is_catching_up: according to the owner's pages; None if they cannot be read.
+        last_result_age_s: time since the last commit with scores, None if there is none.
+        unsaved_s: log time scored since the newest checkpoint, which a restart rereads; None without a checkpoint.
         oldest, newest: checkpoints in this host's folder.
         trouble: what is wrong with the position, "" if nothing.
-        lost: what was deleted before it was scored, of the last day.
-        growths: when partitions were added to the readings, of the last day.
-        has_outputs: whether scores and journal have this partition, so that it can be scored.
+        lost: input deleted before it was scored, during the last day.
+        growths: partitions added to the readings topic, during the last day.
+        has_outputs: whether the scores and journal topics have this partition, so that it can be scored.
     """
 
     owner: str
@@ -130,10 +130,10 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Archiving:
-    """How the archiving of a partition stands.
+    """Archiving state of a partition.
 
     Attributes:
-        owner: member that has it, "" if nobody.
+        owner: assigned member, "" if none.
         lag: score messages not yet in a part.
         last_part: in this host's folder.
         trouble: what is wrong with the folder, "" if nothing.
@@ -147,7 +147,7 @@ class Archiving:
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """Both halves of a partition."""
+    """Scoring and archiving state of a partition."""
 
     partition: int
     scoring: Scoring
@@ -156,14 +156,14 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the stream stands.
+    """State of a stream.
 
     Attributes:
         stream: its name.
-        taken_ns: when this was looked at.
+        taken_ns: when the status was read, UTC nanoseconds.
         partitions: in order of their numbers.
-        roles: those of this host that should run, or do.
-        intake: what of the newest input could not be used.
+        roles: this host's roles, expected or running.
+        intake: newest input that could not be used.
     """
 
     stream: str
@@ -174,7 +174,7 @@ class Status:
 
 
 def totals(status: Status) -> Mapping[str, float]:
-    """Return sums over records and the largest of times."""
+    """Return totals of records and maxima of times over the partitions."""
     scoring = [part.scoring.lag for part in status.partitions]
     archiving = [part.archiving.lag for part in status.partitions]
     return {

@@ -1,4 +1,4 @@
-"""What `check` finds: one line for each thing that a run needs."""
+"""A finding of `check`: one line per thing that a run needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the answer."""
+    """One finding."""
 
     what: str
     good: bool
@@ -16,5 +16,5 @@ class Finding:
 
     @property
     def level(self) -> str:
-        """`ok`, `warn` or `fail`; only the last one is a failure of the check."""
+        """`ok`, `warn` or `fail`; only `fail` fails the check."""
         return "fail" if not self.good else "warn" if self.warns else "ok"

@@ -1,4 +1,4 @@
-"""Whether this host has what a run needs: folders that can be written to, free ports."""
+"""Whether this host has what a run needs: writable folders and free ports."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def folders(settings: Settings) -> tuple[Path, Path]:
 
 
 def describe_folder(folder: Path) -> str:
-    """Write, sync, link and remove a file there, or where the folder will be made.
+    """Test that files can be written, synced, linked and removed in a folder or its nearest existing parent.
 
     Raises:
-        ConfigError: one of these does not work.
+        ConfigError: one of these fails.
     """
     place = folder
     while not place.exists() and place != place.parent:
@@ -37,27 +37,27 @@ def describe_folder(folder: Path) -> str:
             os.link(path, Path(aside) / "b")
         status = os.statvfs(place)
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot write and link files there: {error.strerror or error}") from error
+        raise ConfigError(f"{folder}: cannot write and link files in it: {error.strerror or error}") from error
     free_gb = status.f_bavail * status.f_frsize / 1e9
-    return f"{folder}: {'writable' if place == folder else 'can be made'}, {free_gb:.0f} GB free"
+    return f"{folder}: {'writable' if place == folder else 'can be created'}, {free_gb:.0f} GB free"
 
 
 def describe_ports(settings: Settings) -> str:
-    """Try the ports of the pages.
+    """Check that the pages' ports are free or used by this stream.
 
     Raises:
-        ConfigError: another program than this stream holds one.
+        ConfigError: another program uses one.
     """
     addresses = sorted({address for spec, index in processes(settings) if (address := spec.address(settings, index))})
     if not addresses:
-        return "pages are turned off (service.http_port = 0)"
+        return "pages are disabled (service.http_port = 0)"
     running = [f"{host}:{port}" for host, port in addresses if not port_free(host, port, settings.stream.name)]
     spans = f"{addresses[0][0]}:{', '.join(_spans([port for _, port in addresses]))}"
-    return f"{spans} " + (f"(in use by this stream, which is running: {', '.join(running)})" if running else "free")
+    return f"{spans} " + (f"(in use by this running stream: {', '.join(running)})" if running else "free")
 
 
 def _spans(numbers: list[int]) -> Iterator[str]:
-    """Yield ascending numbers as text, those that follow one another as a span."""
+    """Yield ascending numbers as text, consecutive ones as a range."""
     firsts = [number for number in numbers if number - 1 not in numbers]
     lasts = [number for number in numbers if number + 1 not in numbers]
     for first, last in zip(firsts, lasts, strict=True):
@@ -65,10 +65,10 @@ def _spans(numbers: list[int]) -> Iterator[str]:
 
 
 def port_free(host: str, port: int, stream: str) -> bool:
-    """Return whether a port is free; False if this stream holds it.
+    """Return whether a port is free; False if this stream uses it.
 
     Raises:
-        ConfigError: another program holds it, or there is no such address.
+        ConfigError: another program uses it, or the address does not exist.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -85,7 +85,7 @@ def port_free(host: str, port: int, stream: str) -> bool:
 
 
 def _serves(host: str, port: int, stream: str) -> bool:
-    """Return whether the page of metrics there is this stream's."""
+    """Return whether the metrics page at this address belongs to this stream."""
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:

@@ -1,4 +1,4 @@
-"""What of the newest input could not be used, in facts and in words; from the log alone, so the same on any host."""
+"""The newest input that could not be used, as facts and as text. Read only from the log, so the same on every host."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from stream_ad.config import Settings
 from stream_ad.core.unscored import Lack
 from stream_ad.errors import PositionError
+from stream_ad.inspection.formatting import duration_text, time_text
 from stream_ad.inspection.split_devices import SplitDevices, split_devices
-from stream_ad.inspection.words import duration_text, time_text
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.replaying import Marker
 from stream_ad.replaying.intake import (
@@ -33,20 +33,20 @@ from stream_ad.replaying.intake import (
 from stream_ad.role_table import deciding_group
 
 ROUND = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120)
-LOOK, FAIL = 0.01, 0.20
-"""Above the first share something needs a look, above the second `check` fails."""
+WARN, FAIL = 0.01, 0.20
+"""Above the first share `status` and `check` warn, above the second `check` fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One way in which input could not be used.
+    """One reason why input could not be used.
 
     Attributes:
-        name: `bad_value`, a reason of dead letters, `unknown_device` or `unknown_channel`.
-        count: values (`bad_value`) or readings.
-        share: of all values with `bad_value`, of all readings else, 0..1.
-        device: of an example, "" where it is not known.
-        value: of the example: what was found.
+        name: `bad_value`, a dead-letter reason, `unknown_device` or `unknown_channel`.
+        count: number of values (`bad_value`) or readings.
+        share: of all values for `bad_value`, else of all readings, 0..1.
+        device: device of an example, "" if unknown.
+        value: value found in the example.
     """
 
     name: str
@@ -58,17 +58,17 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class IntakeStatus:
-    """What the last minutes of log time brought.
+    """Input of the last minutes of log time.
 
     Attributes:
-        until_ns: end of the newest minute of log time that was counted, None where nothing was.
-        minutes: how many minutes are counted.
-        readings: taken in, refused or left out.
-        cells: values of channels of the bundle in them.
+        until_ns: end of the newest minute of log time counted, None if nothing was.
+        minutes: number of minutes counted.
+        readings: accepted, refused or skipped.
+        cells: values of the bundle's channels in these readings.
         causes: those that occurred.
-        unscored: how many devices send readings and have had no score for long.
+        unscored: number of devices that send readings but have had no score for long.
         unscored_devices: some of them.
-        split: devices whose readings come in several partitions.
+        split: devices whose readings arrive in several partitions.
     """
 
     until_ns: int | None = None
@@ -86,11 +86,11 @@ class IntakeStatus:
         return sum(cause.count for cause in self.causes if cause.name in REFUSALS)
 
 
-def look_at(settings: Settings, transport: Transport) -> IntakeStatus:
-    """Read what the scorers committed beside their positions, and the newest scores.
+def read_intake(settings: Settings, transport: Transport) -> IntakeStatus:
+    """Read the intake counts that scorers committed with their positions, and the newest scores.
 
     Raises:
-        TopicError: there is no readings topic.
+        TopicError: the readings topic is missing.
         TransportError: the log does not answer.
     """
     topic, group = settings.stream.readings_topic, deciding_group(settings)
@@ -101,16 +101,16 @@ def look_at(settings: Settings, transport: Transport) -> IntakeStatus:
             try:
                 found[number] = Marker.from_text(position.metadata).intake
             except PositionError:
-                continue  # another line tells
+                continue  # reported by another check
     return gathered(found, split_devices(transport, settings.stream.scores_topic))
 
 
 def gathered(committed: Mapping[int, Mapping[str, Any]], split: SplitDevices) -> IntakeStatus:
-    """Sum up over the partitions: the ten minutes that end with the newest minute of any.
+    """Sum over the partitions: the ten minutes that end with the newest minute of any partition.
 
     Args:
         committed: `Marker.intake` by partition.
-        split: what the newest scores tell.
+        split: from the newest scores.
     """
     tallies = [Tally.from_plain(plain) for plain in committed.values()]
     newest = max((tally.newest for tally in tallies if tally.newest is not None), default=None)
@@ -139,11 +139,11 @@ def _cause(name: str, sums: Mapping[str, int], examples: Mapping[str, Example]) 
     return Cause(name, sums[name], share_of(sums, name), example.device, example.value)
 
 
-# -- in words -------------------------------------------------------------------------------------
+# -- as text --------------------------------------------------------------------------------------
 
 
 def lines(found: IntakeStatus) -> Iterator[str]:
-    """Yield what needs a look."""
+    """Yield the warnings."""
     for _, text in intake_lines(found):
         yield text
     yield from unscored_lines(found)
@@ -151,10 +151,10 @@ def lines(found: IntakeStatus) -> Iterator[str]:
 
 
 def intake_lines(found: IntakeStatus) -> Iterator[tuple[float, str]]:
-    """Yield each share above `LOOK` with a line about it, the largest first."""
-    loud = sorted((cause for cause in found.causes if cause.share > LOOK), key=lambda cause: -cause.share)
+    """Yield each share above `WARN` with a line about it, the largest first."""
+    loud = sorted((cause for cause in found.causes if cause.share > WARN), key=lambda cause: -cause.share)
     refused = found.refused / found.readings if found.readings else 0.0
-    if refused > LOOK and not any(cause.name in REFUSALS for cause in loud):
+    if refused > WARN and not any(cause.name in REFUSALS for cause in loud):
         kinds = ", ".join(f"{cause.count:,} {cause.name}" for cause in found.causes if cause.name in REFUSALS)
         yield (
             refused,
@@ -177,20 +177,20 @@ WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "late": (
         "readings came too late and were refused",
-        "have the sender keep the order of a device's readings, or raise time.lateness_s; sent again, they would be "
-        "late again",
+        "make the sender keep the order of a device's readings, or raise time.lateness_s; resent, they would be late "
+        "again",
     ),
     "future": (
         "readings were refused because their times are ahead of the log's clock",
-        "correct the clock or the time zone of the sender, or raise time.max_ahead_s",
+        "correct the sender's clock or time zone, or raise time.max_ahead_s",
     ),
     UNKNOWN_DEVICE: (
-        "readings are from devices that stream.devices leaves out",
-        "extend the pattern stream.devices, or name the devices of other streams in stream.other_devices",
+        "readings are from devices that stream.devices excludes",
+        "extend the pattern stream.devices, or list other streams' devices in stream.other_devices",
     ),
     UNKNOWN_CHANNEL: (
-        "readings have a channel that the bundle does not have",
-        "correct the channel's name where it is sent, train a bundle with it, or stop sending it",
+        "readings have a channel that is not in the bundle",
+        "correct the channel's name at the sender, train a bundle with it, or stop sending it",
     ),
 }
 
@@ -209,7 +209,7 @@ def _example(cause: Cause) -> str:
 
 
 def unscored_lines(found: IntakeStatus) -> Iterator[str]:
-    """Yield a line for each device named that has no score, and for the number of the others."""
+    """Yield one line per named device without a score, and one with the number of others."""
     for one in found.unscored_devices:
         yield (
             f"device {one.device} (partition {one.partition}) sends readings, but none of its windows was scored for "
@@ -217,31 +217,31 @@ def unscored_lines(found: IntakeStatus) -> Iterator[str]:
         )
     if found.unscored > len(found.unscored_devices):
         more = found.unscored - len(found.unscored_devices)
-        yield f"{more:,} more devices send readings and have had no score for long"
+        yield f"{more:,} more devices send readings but have had no score for long"
 
 
 def _lack(one: Unjudged) -> str:
     every = duration_text(one.interval_s)
     if one.lack is Lack.SLOW:
         return (
-            f"its readings come about every {every}, more slowly than the model's grid; train with `--period "
-            f"{_option_time(one.interval_s)}`, or fill the gaps with `--hold '*={_option_time(3 * one.interval_s)}'`"
+            f"a reading arrives about every {every}, slower than the model's grid; train with `--period "
+            f"{_option_time(one.interval_s)}`, or fill gaps with `--hold '*={_option_time(3 * one.interval_s)}'`"
         )
     if one.lack is Lack.APART:
         return (
-            f"its channels come apart or slowly ({one.channel} about every {every}); train with `--hold "
-            f"'{one.channel}={_option_time(3 * one.interval_s)}'`, and so for its other slow channels"
+            f"its channels arrive separately or slowly ({one.channel} about every {every}); train with `--hold "
+            f"'{one.channel}={_option_time(3 * one.interval_s)}'`, and likewise for its other slow channels"
         )
     if one.lack is Lack.ABSENT:
         return (
-            f"it does not send half of the model's channels (not {one.channel}); give devices of its kind a stream of "
-            "their own, or, if the channel comes rarely, train with `--hold TAG=AGE`"
+            f"it does not send half of the model's channels (not {one.channel}); put devices of its kind into their "
+            "own stream or, if the channel is only rare, train with `--hold TAG=AGE`"
         )
-    return "no reading had a value of a channel that the model knows; compare the names with `stream-ad check`"
+    return "no reading had a value for a channel of the model; compare the names with `stream-ad check`"
 
 
 def _option_time(seconds: float) -> str:
-    """Return a duration as the options of `train` take it: a round one where it is near, else two digits."""
+    """Return a duration in the format of `train`'s options: rounded to a common value if near, else two digits."""
     for unit, size in (("h", 3_600.0), ("m", 60.0), ("s", 1.0)):
         if seconds >= 2 * size or unit == "s":
             number = seconds / size
@@ -251,17 +251,17 @@ def _option_time(seconds: float) -> str:
 
 
 def split_lines(found: IntakeStatus) -> Iterator[str]:
-    """Yield a line where devices come in several partitions."""
+    """Yield a line if devices appear in several partitions."""
     split = found.split
     if not split.count:
         return
     named = ", ".join(f"{one.device} in {' and '.join(map(str, one.partitions))}" for one in split.devices)
     more = f", and {split.count - len(split.devices):,} more" if split.count > len(split.devices) else ""
-    several = "readings of a device come" if split.count == 1 else f"readings of {split.count:,} devices come"
+    several = "a device's readings arrive" if split.count == 1 else f"the readings of {split.count:,} devices arrive"
     yield (
         f"{several} in two partitions ({named}{more}; seen in the newest {split.messages:,} score messages): each half "
-        "is judged by itself, with gaps. Send a device's readings with its id as the key, from clients that hash keys "
-        "alike (murmur2; in librdkafka partitioner=murmur2_random), and restart producers after partitions were added"
+        "is scored separately, with gaps. Use the device id as the key, in clients that hash keys alike (murmur2; in "
+        "librdkafka partitioner=murmur2_random), and restart producers after adding partitions"
     )
 
 

@@ -1,4 +1,4 @@
-"""What of a stream's status needs a look, in words."""
+"""The warnings in a stream's status, as text."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 from stream_ad.config import Settings
 from stream_ad.inspection.facts import Archiving, Growth, Lag, PartitionStatus, Scoring, Status
+from stream_ad.inspection.formatting import count_text, duration_text
 from stream_ad.inspection.intake import lines
-from stream_ad.inspection.words import count_text, duration_text
 from stream_ad.role_table import ARCHIVER, decider
 
 LAGGING_S = 10.0
-"""Behind by less, a growing lag is the way between two commits; scores wait besides for their part to be full."""
+"""A lag below this is normal between two commits; scores also wait until their part is full."""
 LEAST_S = 60.0
 NAMED = 20
-"""So many devices are named in a line."""
+"""Maximum number of devices named in a line."""
 SPAN_FACTOR = 10.0
-"""Checkpoints and parts may be this many times as old as they are meant to be, and at least `LEAST_S`."""
+"""Checkpoints and parts may be this many times older than configured, and at least `LEAST_S`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Beyond what a look is needed.
+    """Thresholds of the warnings.
 
     Attributes:
-        lag_s: readings may wait for their score so long.
-        checkpoint_s: log time scored since the newest checkpoint.
-        part_s: scores may wait for their part so long.
-        unarchived_s: so long they wait in any case, with some to spare.
+        lag_s: how long readings may wait to be scored.
+        checkpoint_s: log time that may be scored after the newest checkpoint.
+        part_s: how long scores may wait to be archived.
+        unarchived_s: how long scores wait normally, plus a margin.
     """
 
     lag_s: float
@@ -38,7 +38,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings, lag_s: float | None, checkpoint_s: float | None, part_s: float | None) -> Limits:
-        """Return limits that fit the settings where none is given."""
+        """Return the given limits, with defaults that fit the settings."""
         store = settings.store
         return cls(
             LEAST_S if lag_s is None else lag_s,
@@ -49,19 +49,19 @@ class Limits:
 
 
 def warnings(status: Status, before: Status | None, limits: Limits) -> list[str]:
-    """Return what needs a look, a line each.
+    """Return the warnings, one line each.
 
     Args:
-        status: of now.
-        before: an earlier look, to tell whether a lag grows.
-        limits: what is too much.
+        status: the current status.
+        before: an earlier status, to detect a growing lag.
+        limits: the thresholds.
     """
     parts = (*_ownerless(status), *_not_taken(status), *_roles(status), *_partitions(status, before, limits))
     return [*parts, *lines(status.intake)]
 
 
 def is_lagging(status: Status, limits: Limits) -> bool:
-    """Return whether a second look is worth while: whether some lag grows."""
+    """Return whether a lag might be growing, so that a second status is worth reading."""
     return any(
         part.scoring.lag.waiting_s > LAGGING_S or part.archiving.lag.waiting_s > limits.unarchived_s
         for part in status.partitions
@@ -83,13 +83,13 @@ def _ownerless(status: Status) -> Iterator[str]:
 
 
 def _not_taken(status: Status) -> Iterator[str]:
-    """Yield which partitions were added to the readings and cannot be scored yet."""
+    """Yield partitions that were added to the readings topic and cannot be scored yet."""
     found = [part.partition for part in status.partitions if not part.scoring.has_outputs]
     if found:
         yield (
-            f"not scored: partition {_listed(found)} of the readings: the topics of scores and journal have only "
+            f"not scored: partition {_listed(found)} of the readings: the scores and journal topics have only "
             f"{count_text(len(status.partitions) - len(found), 'partition')}; `stream-ad check --create` adds the "
-            "others, and running scorers then take them"
+            "missing ones, and running scorers then pick them up"
         )
 
 
@@ -116,25 +116,25 @@ def _scoring(found: Scoring, before: Lag | None, limits: Limits) -> Iterator[str
     if found.trouble:
         yield found.trouble
     if found.committed is not None and found.committed < found.earliest:
-        yield f"{_deleted(found.committed, found.earliest)}; a scorer that starts begins again at {found.earliest}"
+        yield f"{_deleted(found.committed, found.earliest)}; a scorer that starts resumes at {found.earliest}"
     for lost in found.lost:
         yield (
             f"{_deleted(lost.start, lost.end)}, found at {lost.since} ({duration_text(lost.age_s)} ago): they have no "
-            "scores; the topic's retention must outlast a backlog or a stop of the stream"
+            "scores; the topic's retention must exceed any backlog or downtime of the stream"
         )
     for growth in found.growths:
         yield _grown(growth)
     yield from _lag(found.lag, before, (limits.lag_s, LAGGING_S), "readings wait to be scored", "the scorer's lag")
     if found.unsaved_s is not None and found.unsaved_s > limits.checkpoint_s and found.newest is not None:
         yield (
-            f"the newest checkpoint is old ({duration_text(found.newest.age_s)}): a restart reads "
-            f"{duration_text(found.unsaved_s)} of input again"
+            f"the newest checkpoint is old ({duration_text(found.newest.age_s)}): a restart rereads "
+            f"{duration_text(found.unsaved_s)} of input"
         )
 
 
 def _grown(growth: Growth) -> str:
     text = (
-        f"partitions were added to the readings ({growth.before} before, {growth.partitions} now), noticed at "
+        f"partitions were added to the readings topic ({growth.before} before, {growth.partitions} now), noticed at "
         f"{growth.since} ({duration_text(growth.age_s)} ago): "
     )
     if not growth.moved:
@@ -142,8 +142,8 @@ def _grown(growth: Growth) -> str:
     named = growth.devices[:NAMED]
     more = f" and {growth.moved - len(named)} more" if growth.moved > len(named) else ""
     return (
-        f"{text}{count_text(growth.moved, 'device')} of this partition now belong to another one, by Kafka's choice of "
-        f"a partition, and start anew there: {', '.join(named)}{more}"
+        f"{text}{count_text(growth.moved, 'device')} of this partition now map to another one by Kafka's partitioner "
+        f"and start with empty state there: {', '.join(named)}{more}"
     )
 
 
@@ -160,7 +160,7 @@ def _archiving(found: Archiving, before: Lag | None, limits: Limits) -> Iterator
 
 
 def _lag(lag: Lag, before: Lag | None, limits_s: tuple[float, float], waiting: str, name: str) -> Iterator[str]:
-    """Yield what is too much, and what grows beyond the second limit."""
+    """Yield a warning if the lag exceeds the first limit, and one if it grows beyond the second."""
     limit_s, lagging_s = limits_s
     if lag.waiting_s > limit_s:
         yield f"{waiting}: {lag.records:,} unread, the first since {duration_text(lag.waiting_s)}"

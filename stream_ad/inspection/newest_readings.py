@@ -1,4 +1,4 @@
-"""Whether the newest readings have what the bundle expects."""
+"""Whether the newest readings contain what the bundle expects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from stream_ad.config import Settings
 from stream_ad.errors import BundleError, RightsError, TopicError
 from stream_ad.inspection.finding import Finding
-from stream_ad.inspection.words import count_text
+from stream_ad.inspection.formatting import count_text
 from stream_ad.io.bundles.manifest import read_manifest
 from stream_ad.io.transport import Partition, RawBatch, Transport
 from stream_ad.io.wire.encode import ARROW
@@ -24,12 +24,12 @@ NEWEST = 200
 
 
 def check_readings(transport: Transport, settings: Settings) -> Iterator[Finding]:
-    """Compare the newest readings with the bundle's channels; says nothing where one of them is not there."""
+    """Compare the newest readings with the bundle's channels; yields nothing if either is unavailable."""
     try:
         manifest = read_manifest(settings.stream.bundle)
         newest = newest_records(transport, settings.stream.readings_topic, NEWEST)
     except (TopicError, RightsError, BundleError):
-        return  # another line tells
+        return  # reported by another check
     if not newest:
         yield Finding("readings", True, "none yet")
         return
@@ -41,7 +41,7 @@ def newest_records(transport: Transport, topic: str, count: int) -> list[RawBatc
     """Return about the newest `count` records of a topic.
 
     Raises:
-        TopicError: there is no such topic.
+        TopicError: the topic does not exist.
     """
     found: list[RawBatch] = []
     partitions = transport.topic(topic).partitions
@@ -54,7 +54,7 @@ def newest_records(transport: Transport, topic: str, count: int) -> list[RawBatc
 
 
 def describe_readings(settings: Settings, channels: list[str], newest: list[RawBatch]) -> tuple[bool, str]:
-    """Return whether nothing of some records can be scored, and a line about them."""
+    """Return whether none of the records can be scored, and a line about them."""
     decoder = Decoder(channels, settings.stream.devices)
     decoded = [decoder.decode(raw) for raw in newest]
     records = sum(map(len, newest))
@@ -63,21 +63,21 @@ def describe_readings(settings: Settings, channels: list[str], newest: list[RawB
     seen = np.any([np.isfinite(one.readings.values).any(axis=0) for one in decoded], axis=0)
     start = f"the newest {count_text(records, 'record')} of {settings.stream.readings_topic}"
     if others == records:
-        return True, f"{start} are all of devices that stream.devices = {settings.stream.devices!r} leaves out"
+        return True, f"{start} are all from devices that stream.devices = {settings.stream.devices!r} excludes"
     if others + len(refused) == records:
-        return True, f"{start} cannot be read; the last: {refused[-1].detail}"
+        return True, f"{start} cannot be decoded; the last: {refused[-1].detail}"
     if not seen.any():
         found = sorted({name for raw in newest for name in channel_names(raw)})
         return True, f"{start} have no channel of the bundle: expected {', '.join(channels)}, found {', '.join(found)}"
     absent = [name for name, has in zip(channels, seen.tolist(), strict=True) if not has]
     notes = [f"{NO_VALUE} {', '.join(absent)}"] if absent else ["all channels of the bundle"]
     notes += [f"{count_text(len(refused), 'record')} refused: {refused[-1].detail}"] if refused else []
-    notes += [f"{others} of other devices"] if others else []
+    notes += [f"{others} from other devices"] if others else []
     return False, f"{start}: {'; '.join(notes)}"
 
 
 def channel_names(raw: RawBatch) -> Iterator[str]:
-    """Yield the names of channels in some records; what cannot be read has none."""
+    """Yield the channel names in some records; unreadable records are skipped."""
     for value, headers in zip(raw.values, raw.headers, strict=True):
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
             if content_type(headers) == ARROW:

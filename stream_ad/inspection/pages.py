@@ -1,4 +1,4 @@
-"""What the roles of this host say on their pages."""
+"""Reads the HTTP pages of this host's roles."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ PAGE_BYTES = 4_000_000
 State = Literal["ready", "not ready", "unreachable", "pages off"]
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""The pages are on this host: a proxy that the environment names is not asked for them."""
+"""The pages are on this host, so a proxy in the environment must not be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoleStatus:
-    """A role as its pages tell.
+    """A role's state according to its pages.
 
     Attributes:
         name: of the process, as in the log: `archiver`, `scorer-<k>`.
-        address: `host:port` of the pages, "" if they are turned off.
-        state: in a word.
-        text: what the page of readiness says, or why there is none.
-        replaying: whether each partition (by number) catches up from a checkpoint; only of the role that decides.
+        address: `host:port` of the pages, "" if they are disabled.
+        state: in one word.
+        text: answer of the readiness page, or why there is none.
+        replaying: whether each partition (by number) is catching up from a checkpoint; only for the deciding role.
     """
 
     name: str
@@ -42,13 +42,13 @@ class RoleStatus:
     replaying: Mapping[str, bool] = field(default_factory=dict)
 
 
-def ask(settings: Settings, spec: RoleSpec, index: int) -> RoleStatus:
-    """Ask a role of this host for its readiness and its metrics.
+def query(settings: Settings, spec: RoleSpec, index: int) -> RoleStatus:
+    """Query the readiness and metrics of a role on this host.
 
     Args:
-        settings: of the stream.
+        settings: the stream's settings.
         spec: the role.
-        index: number of the process among those of the role.
+        index: index of the process within the role.
     """
     name = spec.label(index)
     address = spec.address(settings, index)
@@ -69,7 +69,7 @@ def ask(settings: Settings, spec: RoleSpec, index: int) -> RoleStatus:
 
 
 def _reachable(host: str) -> str:
-    """Return where a server that listens on every address is found."""
+    """Return the address at which a server that listens on all addresses is reachable."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

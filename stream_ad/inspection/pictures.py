@@ -1,4 +1,4 @@
-"""A picture of one device: score, limit and incidents over time, and the channels behind them."""
+"""A plot of one device: score, limit and incidents over time, and the contributing channels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from stream_ad.core.batches import Float64Array
 from stream_ad.errors import ConfigError
+from stream_ad.inspection.formatting import duration_text
 from stream_ad.inspection.scores import DeviceScores
-from stream_ad.inspection.words import duration_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 COLUMNS = 1_600
-"""Most points along the time axis; more do not show, and make a vector file huge."""
+"""Maximum number of points along the time axis; more are invisible and make vector files huge."""
 CHANNELS = 12
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
@@ -28,15 +28,15 @@ HEAT = ("#ffffff", "#fde5d4", "#f7a072", "#d7263d", "#5b0f1a")
 
 
 def save(scores: DeviceScores, path: Path, title: str) -> None:
-    """Draw to a PNG, SVG or PDF file.
+    """Write a PNG, SVG or PDF file.
 
     Args:
         scores: at least one row.
-        path: the file; its ending tells the format.
-        title: what stands right above the picture.
+        path: the file; its suffix selects the format.
+        title: text at the top right of the plot.
 
     Raises:
-        ConfigError: matplotlib is not installed, the ending is unknown or the file cannot be written.
+        ConfigError: matplotlib is not installed, the suffix is unknown or the file cannot be written.
     """
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"--plot {path}: expected a file name that ends in {', '.join(FORMATS)}")
@@ -87,7 +87,7 @@ def draw(scores: DeviceScores, title: str) -> Figure:
 
 @dataclass(frozen=True, slots=True)
 class _Binned:
-    """At most `COLUMNS` columns of equal width: what is drawn of n rows."""
+    """n rows reduced to at most `COLUMNS` columns of equal width."""
 
     edges: Any
     centers: Any
@@ -98,7 +98,7 @@ class _Binned:
 
 
 def _binned(scores: DeviceScores) -> _Binned:
-    """Cut time into columns that keep each column's highest row, so that no peak is lost."""
+    """Divide time into columns that keep their highest row, so that no peak is lost."""
     first, last = int(scores.end_ns[0]), int(scores.end_ns[-1])
     step = int(np.median(np.diff(scores.end_ns))) if len(scores) > 1 else 60_000_000_000
     step = max(step, 1)
@@ -117,7 +117,7 @@ def _binned(scores: DeviceScores) -> _Binned:
         part = np.nan_to_num(scores.contribution.astype(np.float64))
         total = part.sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
-            # Quiet windows have shares too; faded, they do not draw the eye away from trouble.
+            # Quiet windows have shares too; fading them keeps attention on incidents.
             weight = np.minimum(scores.smoothed / scores.limit, 1.0)[:, None] ** 2
             rows = np.where(total > 0, part / total, 0.0) * weight
         heat = np.stack([peak(rows[:, k]) for k in range(rows.shape[1])])
@@ -156,9 +156,9 @@ def _draw_scores(axes: Axes, scores: DeviceScores, binned: _Binned) -> None:
 
 
 def _label_lines(axes: Axes, binned: _Binned, raw: Float64Array, smoothed: Float64Array, in_layout: bool) -> None:
-    """Write what each line is beside its end, in its colour: nobody has to look up a legend.
+    """Label each line at its end, in its colour, instead of with a legend.
 
-    Above a colour bar there is room already, which the layout need not make again.
+    A colour bar already leaves room for the labels, so the layout need not reserve it again.
     """
     ends = []
     for text, color, values in (
@@ -191,7 +191,7 @@ def _label_lines(axes: Axes, binned: _Binned, raw: Float64Array, smoothed: Float
 
 
 def _levels(scores: DeviceScores) -> tuple[float, float]:
-    """Return the ends of the score axis: quiet scores fill a third of it at most, peaks have room above."""
+    """Return the limits of the score axis: quiet scores fill at most a third, with room above the peaks."""
     levels = np.concatenate([scores.smoothed, scores.limit, scores.score])
     levels = levels[np.isfinite(levels) & (levels > 0)]
     if not len(levels):
@@ -203,7 +203,7 @@ def _levels(scores: DeviceScores) -> tuple[float, float]:
 
 
 def _label_incidents(axes: Axes, scores: DeviceScores, high: float) -> None:
-    """Name the worst channel over each incident, as long as the names do not run into each other."""
+    """Name the top channel above each incident unless the names would overlap."""
     width_ns = max(1, int(scores.end_ns[-1] - scores.end_ns[0]))
     free_from = -1.0
     for incident in scores.incidents:
@@ -230,7 +230,7 @@ def _label_incidents(axes: Axes, scores: DeviceScores, high: float) -> None:
 
 
 def _draw_channels(figure: Figure, axes: Axes, scores: DeviceScores, binned: _Binned) -> None:
-    """Draw the lower panel: a row a channel, those that caused most trouble first."""
+    """Draw the lower panel: one row per channel, top contributors first."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.dates import date2num
 

@@ -17,19 +17,21 @@ from stream_ad.io.wire import contributions
 
 NAMED_CHANNELS = 3
 PARTS_SEARCHED = 50
-"""Newest parts looked through for ids, where a device is not found."""
+"""Number of newest parts searched for similar ids if a device is not found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One stretch of trouble.
+    """One incident.
 
     Attributes:
         opened_ns: end of the window that opened it; its id in the score log.
         end_ns: end of its last window so far.
-        is_open: it goes on in the newest row.
-        windows: its rows. peak: highest smoothed score. limit: in force where it opened.
-        channels: names and shares of the channels behind it, largest first.
+        is_open: it is still open in the newest row.
+        windows: number of rows.
+        peak: highest smoothed score.
+        limit: limit in force when it opened.
+        channels: names and shares of the contributing channels, largest first.
     """
 
     opened_ns: int
@@ -46,12 +48,14 @@ class DeviceScores:
     """Rows of one device from the score log, by time.
 
     Attributes:
-        device: its id. channels: c names.
+        device: its id.
+        channels: c names.
         end_ns: int64[n], end of each window, UTC.
-        score, smoothed, limit: float64[n]; NaN where unscored.
-        is_anomaly: bool[n]. incident: int64[n], `opened_ns` of the incident or 0.
-        contribution: float32[n, c], or None where the detector gives none.
-        incidents: of these rows, oldest first.
+        score, smoothed, limit: float64[n]; NaN if unscored.
+        is_anomaly: bool[n].
+        incident: int64[n], `opened_ns` of the incident or 0.
+        contribution: float32[n, c], or None if the detector provides none.
+        incidents: the incidents in these rows, oldest first.
     """
 
     device: str
@@ -70,15 +74,15 @@ class DeviceScores:
 
 
 def load_device(folder: Path, device: str, last_ns: int | None) -> DeviceScores:
-    """Read a device's rows; of a window that was amended, the newest revision.
+    """Read a device's rows; for an amended window, only the newest revision.
 
     Args:
-        folder: of the score log.
+        folder: the score log's folder.
         device: its id.
-        last_ns: only rows that end within this time before the newest; None is all.
+        last_ns: only rows that end within this time before the newest; None for all.
 
     Raises:
-        ScoreLogError: there are none, or a file is damaged.
+        ScoreLogError: there are no rows, or a file is damaged.
     """
     table = score_log.read(folder, device)
     if table.num_rows == 0:
@@ -136,7 +140,7 @@ def find_incidents(
         if contribution is not None:
             parts = np.nan_to_num(contribution[rows].astype(np.float64))
             total = parts.sum(axis=1, keepdims=True)
-            # A row counts by its share, not by its size: else the one highest window names the culprit.
+            # Rows are weighted by share, not by size; otherwise the highest window alone decides.
             mean = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0).mean(axis=0)
             order = np.argsort(-mean, kind="stable")[:NAMED_CHANNELS]
             shares = tuple((channels[k], float(mean[k])) for k in order.tolist() if mean[k] >= 0.05)
@@ -155,12 +159,12 @@ def find_incidents(
 
 
 def _nobody(folder: Path, device: str) -> str:
-    """Return why there are no rows, with ids that look alike."""
+    """Return why there are no rows, with similar ids."""
     ids = score_log.newest_devices(folder, PARTS_SEARCHED)
     if not ids:
-        return f"{folder}: expected Parquet parts, found none: has an archiver run (`stream-ad run`)?"
+        return f"{folder}: expected Parquet parts, found none: start the archiver with `stream-ad run`"
     near = get_close_matches(device, ids, n=3, cutoff=0.5) or ids[:3]
-    return f"{folder}: no rows of device {device!r}; lately there were {', '.join(near)}"
+    return f"{folder}: no rows of device {device!r}; recent devices: {', '.join(near)}"
 
 
 def _nanoseconds(column: Any) -> Any:

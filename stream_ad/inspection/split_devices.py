@@ -1,4 +1,4 @@
-"""Devices whose readings come in two partitions: each half is judged by itself, with gaps."""
+"""Devices whose readings arrive in two partitions: each half is scored separately, with gaps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stream_ad.errors import PositionError, TopicError
 from stream_ad.io.transport import Partition, Transport
 
 HOUR_NS = 3_600_000_000_000
-"""Score messages of so much log time are looked at."""
+"""Log time covered by the score messages that are examined."""
 MESSAGES, BYTES = 2_000, 64_000_000
-"""At most about so many of the newest score messages are looked at, over all partitions."""
+"""Approximate maximum of score messages and bytes examined, over all partitions."""
 CHUNK = 32
 LEAST = 20
 NAMED = 3
@@ -22,7 +22,7 @@ NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class SplitDevice:
-    """A device of which several partitions have windows of the same time.
+    """A device with windows of the same time in several partitions.
 
     Attributes:
         device: its id.
@@ -35,12 +35,12 @@ class SplitDevice:
 
 @dataclass(frozen=True, slots=True)
 class SplitDevices:
-    """What the newest score messages tell.
+    """Split devices found in the newest score messages.
 
     Attributes:
-        count: how many such devices there are.
+        count: number of split devices.
         devices: the first of them by id.
-        messages: score messages looked at.
+        messages: number of score messages examined.
     """
 
     count: int = 0
@@ -49,14 +49,14 @@ class SplitDevices:
 
 
 def split_devices(transport: Transport, topic: str) -> SplitDevices:
-    """Look for devices that several partitions judge, in the newest score messages.
+    """Find devices that several partitions judge, in the newest score messages.
 
-    A device that moved to another partition for good is none: the two have windows of different times. Of a stream
-    with one partition nothing is read.
+    A device that moved to another partition is not split: its windows do not overlap in time. A stream with one
+    partition is not read.
 
     Args:
         transport: the log.
-        topic: the scores topic; one that is not there has no messages.
+        topic: the scores topic; a missing topic has no messages.
     """
     try:
         partitions = transport.topic(topic).partitions
@@ -78,7 +78,7 @@ def split_devices(transport: Transport, topic: str) -> SplitDevices:
 
 
 def _newest(transport: Transport, partition: Partition, partitions: int) -> Iterator[bytes]:
-    """Yield the payloads of the newest messages, the last one first, as far as an hour and the share of one go."""
+    """Yield the newest messages' payloads, last one first, limited by time, number and bytes."""
     earliest, end = transport.bounds(partition)
     left, room = max(LEAST, MESSAGES // partitions), BYTES // partitions
     since_ns: int | None = None
@@ -88,7 +88,7 @@ def _newest(transport: Transport, partition: Partition, partitions: int) -> Iter
         try:
             for raw in transport.read(partition, start, end):
                 found += zip(raw.log_ns.tolist(), raw.values, strict=True)
-        except PositionError:  # deleted meanwhile
+        except PositionError:  # deleted in the meantime
             return
         for log_ns, value in reversed(found):
             since_ns = log_ns - HOUR_NS if since_ns is None else since_ns
@@ -97,11 +97,11 @@ def _newest(transport: Transport, partition: Partition, partitions: int) -> Iter
             left, room = left - 1, room - len(value)
             yield value
         end = start
-        left -= 1  # an offset of a commit's own costs little, and not nothing
+        left -= 1  # an offset without a record (a transaction marker) is cheap but not free
 
 
 def _spans(messages: list[bytes]) -> Iterator[tuple[str, int, int, int]]:
-    """Yield each device with the first and last end of its windows and the length of one, in microseconds."""
+    """Yield each device with the first and last end of its windows and the window length, in microseconds."""
     tables = []
     for value in messages:
         try:
@@ -109,7 +109,7 @@ def _spans(messages: list[bytes]) -> Iterator[tuple[str, int, int, int]]:
                 table = reader.read_all().select(["device", "start", "end"])
             tables.append(table.set_column(0, "device", pc.cast(table["device"], pa.string())))
         except (pa.ArrowException, OSError, ValueError, KeyError):
-            continue  # no score message: other verbs report it
+            continue  # not a score message: reported by other commands
     if not tables:
         return
     whole = pa.concat_tables(tables)
@@ -121,7 +121,7 @@ def _spans(messages: list[bytes]) -> Iterator[tuple[str, int, int, int]]:
 
 
 def _overlapping(found: list[tuple[int, int, int, int]]) -> tuple[int, ...]:
-    """Return the partitions whose windows of a device overlap those of another by more than a window."""
+    """Return the partitions whose windows of a device overlap another partition's by more than one window."""
     apart: set[int] = set()
     for at, (number, first, last, window) in enumerate(found):
         for other, other_first, other_last, _ in found[at + 1 :]:

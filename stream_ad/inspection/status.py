@@ -1,4 +1,4 @@
-"""How a stream stands: lag, owners, model, checkpoints and parts of each partition; looked at, never touched."""
+"""The state of a stream: lag, owners, model, checkpoints and parts of each partition. Read-only."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from stream_ad.inspection.facts import (
     Scoring,
     Status,
 )
-from stream_ad.inspection.intake import look_at
-from stream_ad.inspection.pages import RoleStatus, ask
-from stream_ad.inspection.words import time_text
+from stream_ad.inspection.formatting import time_text
+from stream_ad.inspection.intake import read_intake
+from stream_ad.inspection.pages import RoleStatus, query
 from stream_ad.io.newest import newest_record
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.state import checkpoints, journal
@@ -33,23 +33,23 @@ from stream_ad.replaying.standing import VERB, position_fault
 from stream_ad.role_table import ARCHIVER, RoleSpec, decider, deciding_group, roles
 
 COUNTED = 200
-"""So many unread offsets are read and their records counted; of more the span of offsets is told."""
+"""Up to this many unread offsets, records are counted; beyond it, the number of offsets is reported."""
 DAY_NS = 86_400_000_000_000
-"""What was lost is worth a look for so long."""
+"""How long lost input is reported."""
 
 
-def take(settings: Settings, transport: Transport) -> Status:
-    """Look at a stream; costs a few short reads a partition.
+def read_status(settings: Settings, transport: Transport) -> Status:
+    """Read a stream's status, with a few short reads per partition.
 
     Raises:
-        TopicError: there is no readings topic.
+        TopicError: the readings topic is missing.
         TransportError: the log does not answer.
     """
-    return Look(settings, transport).status()
+    return StatusReader(settings, transport).status()
 
 
 def lag_of(transport: Transport, partition: Partition, start: int, end: int) -> Lag:
-    """Return the lag of a reader that goes on at `start`, which is retained, in a log that ends at `end`."""
+    """Return the lag of a reader at offset `start`, which must be retained, in a log that ends at `end`."""
     if start >= end:
         return Lag()
     first = newest = None
@@ -64,7 +64,7 @@ def lag_of(transport: Transport, partition: Partition, start: int, end: int) -> 
         if not is_near:
             break
     if first is None or newest is None:
-        return Lag()  # only the log's own records, of commits
+        return Lag()  # only transaction markers
     if not is_near:
         records = end - start
         last = newest_record(transport, partition, start, end)
@@ -73,13 +73,13 @@ def lag_of(transport: Transport, partition: Partition, start: int, end: int) -> 
 
 
 def model_of(marker: Marker | None, headers: Headers) -> str:
-    """Return the model in force: what the commit says, else that of the newest scores, else ""."""
+    """Return the model in force: from the commit, else from the newest scores, else ""."""
     named = "" if marker is None else marker.model_id
     return named or dict(headers).get(f"{score_messages.PREFIX}model", b"").decode(errors="replace")
 
 
-class Look:
-    """One look at a stream."""
+class StatusReader:
+    """Reads a stream's status once."""
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._settings = settings
@@ -93,18 +93,18 @@ class Look:
         self._scorers, self._archivers = self._owners[decider().name], self._owners[ARCHIVER.name]
 
     def status(self) -> Status:
-        """Return how the stream stands."""
+        """Return the state of the stream."""
         now_ns = time.time_ns()
-        asked = self._roles()
+        roles_here = self._roles()
         parts = tuple(
-            PartitionStatus(number, self._scoring(number, asked), self._archiving(number))
+            PartitionStatus(number, self._scoring(number, roles_here), self._archiving(number))
             for number in range(self._count)
         )
-        intake = look_at(self._settings, self._transport)
-        return Status(self._settings.stream.name, now_ns, parts, asked, intake)
+        intake = read_intake(self._settings, self._transport)
+        return Status(self._settings.stream.name, now_ns, parts, roles_here, intake)
 
     def _owners_of(self, spec: RoleSpec) -> dict[int, str]:
-        """Return which member of a role's group has each partition; nothing without a group, or before its topic."""
+        """Return the owner of each partition in a role's group; empty without a group or topic."""
         topic = spec.topic(self._settings)
         if not topic or not _described(self._transport, topic)[0]:
             return {}
@@ -115,15 +115,17 @@ class Look:
         return member == ARCHIVER.member(self._settings)
 
     def _roles(self) -> tuple[RoleStatus, ...]:
-        """Ask the roles that should run here: those in the settings, unless only other hosts run this stream."""
+        """Query the roles that should run here: those in the settings, unless only other hosts run this stream."""
         specs = roles(self._settings)
-        asked = [(spec, ask(self._settings, spec, index)) for spec in specs for index in sorted(self._numbers(spec))]
-        # Where a role without a group runs cannot be seen in the log: it may be on another host.
+        queried = [
+            (spec, query(self._settings, spec, index)) for spec in specs for index in sorted(self._numbers(spec))
+        ]
+        # The log does not show where a role without a group runs; it may be on another host.
         is_whole = all(self._numbers(spec) for spec in specs if spec.group)
-        return tuple(one for spec, one in asked if spec.group or is_whole or one.state != "unreachable")
+        return tuple(one for spec, one in queried if spec.group or is_whole or one.state != "unreachable")
 
     def _numbers(self, spec: RoleSpec) -> set[int]:
-        """Return the numbers of the processes of a role that should run here."""
+        """Return the indexes of a role's processes that should run here."""
         prefix = spec.member(self._settings, 0).removesuffix("0")
         owners = self._owners[spec.name].values()
         numbers = {int(name.removeprefix(prefix)) for name in owners if _numbered(name, prefix)}
@@ -140,7 +142,7 @@ class Look:
         trouble = self._fault(partition, position)
         committed = None if position is None else position.offset
         if not trouble and committed is not None and not earliest <= committed <= end:
-            trouble = f"committed offset {committed} is outside of what is retained ({earliest} to {end})"
+            trouble = f"committed offset {committed} is outside the retained range ({earliest} to {end})"
         start = earliest if committed is None else min(max(committed, earliest), end)
         last = self._newest_scores(number)
         entries = self._journalled(number)
@@ -164,19 +166,19 @@ class Look:
         )
 
     def _fault(self, partition: Partition, position: Position | None) -> str:
-        """Return what is wrong with a position that no scorer committed, "" if one did."""
+        """Return the fault of a position that no scorer committed, "" if one did."""
         fault = position_fault(self._settings, self._transport, partition, position)
         return fault and f"{fault}; {VERB}"
 
     def _journalled(self, number: int) -> list[tuple[int, Entry]]:
-        """Return the last day's entries of the journal, with their log times."""
+        """Return the journal entries of the last day, with their log times."""
         if number >= self._journals:
             return []
         place = Partition(self._settings.stream.journal_topic, number)
         return journal.since(self._transport, place, time.time_ns() - DAY_NS)
 
     def _catching_up(self, number: int, owner: str, roles: Iterable[RoleStatus]) -> bool | None:
-        """Return what the page of the partition's owner says, if it is a role of this host that answers."""
+        """Return whether a partition catches up, from its owner's page; None if the owner is not reachable here."""
         for role in roles:
             if owner == f"{self._settings.service.instance}-{role.name}" and str(number) in role.replaying:
                 return role.replaying[str(number)]
@@ -189,13 +191,13 @@ class Look:
         return newest_record(self._transport, scores, *self._transport.bounds(scores))
 
     def _checkpoints(self, number: int) -> list[CheckpointFile]:
-        """Return the checkpoints of a partition, the newest first."""
+        """Return a partition's checkpoints, newest first."""
         folder = self._settings.store.checkpoints
         found = []
         for name in checkpoints.names(folder, self._settings.stream.name, number):
             try:
                 found.append(CheckpointFile(name, _age_s(folder / name), int(name.split(".")[2])))
-            except FileNotFoundError:  # pruned meanwhile
+            except FileNotFoundError:  # pruned in the meantime
                 continue
         return found
 
@@ -222,19 +224,19 @@ class Look:
         archived = 0 if position is None else position.offset
         trouble = ""
         if info is not None and info.topic_id != self._scores_id:
-            trouble = f"the newest part is of another topic of the name {scores.topic}"
+            trouble = f"the newest part belongs to an earlier topic named {scores.topic}"
         elif archived > (0 if last is None else last.end) and (last is not None or self._archives_here(owner)):
             there = "none" if last is None else str(last.end)
-            trouble = f"archived up to {archived}, but the newest part ends at {there}: files were taken away"
+            trouble = f"archived up to {archived}, but the newest part ends at {there}: files were removed"
         elif archived > end:
             trouble = f"archived up to {archived}, but the scores topic ends at {end}"
-        # The folder of another host is not seen: its archiver's commits are what there is then.
+        # Another host's folder is not visible here; then only its archiver's commits count.
         start = max(archived if last is None else last.end, earliest)
         return Archiving(owner, lag_of(self._transport, scores, start, end), last, trouble)
 
 
 def _described(transport: Transport, topic: str) -> tuple[str, int]:
-    """Return a topic's identity and number of partitions, "" and 0 where there is none."""
+    """Return a topic's id and number of partitions; "" and 0 if it does not exist."""
     try:
         info = transport.topic(topic)
     except TopicError:

@@ -1,4 +1,4 @@
-"""Whether the topics are as a run needs them, made or extended where wanted."""
+"""Checks that the topics are as a run needs them; creates or extends them on request."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from stream_ad.errors import RightsError, TopicError
 from stream_ad.inspection.finding import Finding
-from stream_ad.inspection.words import count_text
+from stream_ad.inspection.formatting import count_text
 
 if TYPE_CHECKING:
     from stream_ad.config import Settings
     from stream_ad.io.transport import TopicInfo, Transport
 
 PARTITIONS = 4
-"""For topics that are made here: a few, so that scorers can be added later."""
+"""Partitions of topics created here: enough to add scorers later."""
 
 
 def check_topics(transport: Transport, settings: Settings, create: bool, partitions: int | None) -> Iterator[Finding]:
-    """Check the topics: there, times by the log, scores and journal partitioned as the readings, sizes."""
+    """Check that the topics exist, have append times, matching partition counts and sufficient record sizes."""
     from stream_ad.assembly import is_growth
     from stream_ad.io.state.journal import KEEP_FOR_EVER
 
@@ -49,16 +49,16 @@ def check_topics(transport: Transport, settings: Settings, create: bool, partiti
 def find_topic(
     transport: Transport, name: str, create: bool, partitions: int, made_with: Mapping[str, str] | None = None
 ) -> TopicInfo:
-    """Return a topic, made where it is missing and wanted.
+    """Return a topic, created if it is missing and `create` is set.
 
     Raises:
-        TopicError: it is missing, or cannot be made.
+        TopicError: it is missing or cannot be created.
     """
     try:
         return transport.topic(name)
     except TopicError as error:
         if not create:
-            raise TopicError(f"{error}; make it with `stream-ad check --create`") from error
+            raise TopicError(f"{error}; create it with `stream-ad check --create`") from error
         return transport.ensure_topic(name, partitions, made_with)
 
 
@@ -70,11 +70,11 @@ def find_output(
     readings: TopicInfo,
     made_with: Mapping[str, str] | None = None,
 ) -> TopicInfo:
-    """Return a topic that has to be partitioned as the readings: made or extended where wanted.
+    """Return a topic that needs as many partitions as the readings; created or extended on request.
 
     Raises:
-        TopicError: it is missing, or cannot be made or extended.
-        RightsError: we may not.
+        TopicError: it is missing, or cannot be created or extended.
+        RightsError: the rights to do so are missing.
     """
     found = find_topic(transport, name, create, readings.partitions, made_with)
     if extend and found.partitions < readings.partitions:
@@ -85,7 +85,7 @@ def find_output(
 def topic_faults(
     settings: Settings, readings: TopicInfo, scores: TopicInfo, journal: TopicInfo, others: list[TopicInfo]
 ) -> Iterator[str]:
-    """Yield what a run would refuse."""
+    """Yield the reasons why a run would fail."""
     from stream_ad.config import KafkaTransport
 
     if not readings.append_time and not settings.time.trust_producer_clocks:
@@ -99,7 +99,7 @@ def topic_faults(
             yield (
                 f"{topic.name} has {count_text(topic.partitions, 'partition')}, {readings.name} has "
                 f"{readings.partitions}: partition {added} of the readings is not scored; `stream-ad check --create` "
-                "adds partitions, and running scorers then take them"
+                "adds the missing ones, and running scorers then pick them up"
             )
         elif topic.partitions > readings.partitions:
             yield (
@@ -107,10 +107,10 @@ def topic_faults(
                 f"{readings.partitions}: they must be equal, and cannot be changed once scores exist"
             )
     if isinstance(settings.transport, KafkaTransport):
-        ours = settings.transport.max_record_bytes
+        limit = settings.transport.max_record_bytes
         for topic in (scores, journal, *others):
-            if topic.max_record_bytes is not None and topic.max_record_bytes < ours:
+            if topic.max_record_bytes is not None and topic.max_record_bytes < limit:
                 yield (
-                    f"{topic.name} takes records of {topic.max_record_bytes} bytes, transport.max_record_bytes is "
-                    f"{ours}: lower it, or raise the topic's max.message.bytes"
+                    f"{topic.name} accepts records of up to {topic.max_record_bytes} bytes, but "
+                    f"transport.max_record_bytes is {limit}: lower it, or raise the topic's max.message.bytes"
                 )

@@ -42,7 +42,7 @@ def test_all_is_well_after_create(config: Path, capsys: pytest.CaptureFixture[st
         f"{READINGS}: 2 partitions, append times; {SCORES}, sensor.journal.v1.pumps: the same"
     )
     assert "small" in found["bundle"]["text"]
-    assert "3 channels, window 8 x 1 s, stride 4; the probe agrees" in found["bundle"]["text"]
+    assert "3 channels, window 8 x 1 s, stride 4; probe scores match" in found["bundle"]["text"]
     assert "turned off" in found["ports"]["text"]
     assert checked(config, capsys)[0] == 0
 
@@ -110,7 +110,7 @@ def test_unequal_partitions_and_missing_topics_are_told(config: Path, capsys: py
             False,
             "no channel of the bundle: expected current, flow, pressure, found heat, load",
         ),
-        ([b"?", b'{"values":1}'], False, "cannot be read; the last: "),
+        ([b"?", b'{"values":1}'], False, "cannot be decoded; the last: "),
     ],
 )
 def test_the_newest_readings_are_held_against_the_bundle(
@@ -146,7 +146,7 @@ def test_devices_that_are_all_left_out_are_told(
     log.close()
     monkeypatch.setenv("STREAM_AD__STREAM__DEVICES", "pump-*")
     _, found = checked(config, capsys, "--create")
-    assert found["readings"]["text"].endswith("are all of devices that stream.devices = 'pump-*' leaves out")
+    assert found["readings"]["text"].endswith("are all from devices that stream.devices = 'pump-*' excludes")
 
 
 def test_a_log_that_is_none_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

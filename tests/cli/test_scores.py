@@ -38,12 +38,12 @@ def test_json_rows_and_incidents(filled: Path, capsys: pytest.CaptureFixture[str
 
 def test_an_unknown_device_is_told_with_near_ids(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scores", "pump-0-1", "-c", str(filled)]) == 1
-    assert "no rows of device 'pump-0-1'; lately there were pump-0-0" in capsys.readouterr().err
+    assert "no rows of device 'pump-0-1'; recent devices: pump-0-0" in capsys.readouterr().err
 
 
 def test_an_empty_score_log_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scores", "pump-0-0", "-c", str(config)]) == 1
-    assert "has an archiver run" in capsys.readouterr().err
+    assert "start the archiver with `stream-ad run`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

@@ -162,7 +162,7 @@ def test_a_file_that_all_may_read_is_used_and_told(tmp_path: Path) -> None:
     secret_file(tmp_path, 0o644)
     config = write(tmp_path, 'username = "u"\npassword_file = "secret"')
     (told,) = [finding.text for finding in findings(config) if finding.what == "secrets"]
-    assert told == f"{tmp_path / 'secret'}: every user may read it; chmod 600 it"
+    assert told == f"{tmp_path / 'secret'}: readable by all users; chmod 600 it"
     ran = run(config, "--log-format", "json", "run", "scorer")
     (warning,) = [line for line in map(json.loads, ran.stderr.splitlines()) if line["event"] == "readable_by_all"]
     assert warning["path"] == str(tmp_path / "secret")

@@ -17,7 +17,7 @@ import pytest
 
 from stream_ad.cli.main import main
 from stream_ad.errors import ConfigError
-from stream_ad.inspection import looks
+from stream_ad.inspection import watching
 from stream_ad.io.local.log import LocalLog
 from stream_ad.io.state import checkpoints
 from stream_ad.io.transport import Partition, Record
@@ -110,7 +110,7 @@ def test_all_is_well_on_kafka(
 
 def nobody_is_there(stream: Stream, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at a stream whose roles have gone while readings come."""
-    monkeypatch.setattr(looks, "AGAIN_S", 0.0)
+    monkeypatch.setattr(watching, "AGAIN_S", 0.0)
     scorer, archiver = worked_off(stream)
     scorer.close()
     archiver.close()
@@ -231,7 +231,7 @@ def test_input_deleted_before_it_was_scored(
     stream.log.trim(partition, end - 2)
     code, found = looked_at(stream, capsys)
     assert code == 1
-    expected = f"partition 0: committed offset {end - 10} is outside of what is retained ({end - 2} to {end})"
+    expected = f"partition 0: committed offset {end - 10} is outside the retained range ({end - 2} to {end})"
     assert expected in found["warnings"]
     assert found["partitions"][0]["scoring"]["lag"]["records"] == 2
 
@@ -243,7 +243,7 @@ def test_parts_taken_away(make_stream: Callable[..., Stream], capsys: pytest.Cap
         path.unlink()
     code, found = looked_at(stream, capsys)
     assert code == 1
-    assert any("files were taken away" in line for line in found["warnings"])
+    assert any("files were removed" in line for line in found["warnings"])
     scorer.close()
     archiver.close()
 
@@ -304,7 +304,7 @@ def test_watching_outlives_an_outage(make_stream: Callable[..., Stream]) -> None
     assert process.stdout is not None
     try:
         assert json.loads(process.stdout.readline())["warnings"] == [
-            f"{log}: there is no log yet; it is made with its first topic"
+            f"{log}: the log does not exist yet; it is created with its first topic"
         ]
         Path(f"{log}.away").rename(log)
         while "partitions" not in (found := json.loads(process.stdout.readline())):

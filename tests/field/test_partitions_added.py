@@ -108,7 +108,7 @@ def test_the_service_takes_what_was_added(
     code, text = seen(stream, capsys, "status")
     assert code == 1
     assert "partitions were added to the readings (2 before, 4 now)" in text
-    assert f"start anew there: {moved[0]}" in text
+    assert f"start with empty state there: {moved[0]}" in text
     scorer.close()
     archiver.close()
     stream.prove()

@@ -74,7 +74,7 @@ def test_a_device_in_two_partitions_is_named(trained: Plant) -> None:
 
     found, (line,) = looked_at(trained)
     assert found["devices"] == [{"device": "pump-7", "partitions": [0, 2]}]
-    assert line.startswith("readings of a device come in two partitions (pump-7 in 0 and 2;")
+    assert line.startswith("a device's readings arrive in two partitions (pump-7 in 0 and 2;")
     assert "murmur2" in line
     checked = trained("check")
     assert "WARN split" in checked.out
@@ -87,7 +87,7 @@ def test_many_are_counted(trained: Plant) -> None:
 
     found, (line,) = looked_at(trained)
     assert found["count"] == 5
-    assert line.startswith("readings of 5 devices come in two partitions (pump-0 in 0 and 2, ")
+    assert line.startswith("the readings of 5 devices arrive in two partitions (pump-0 in 0 and 2, ")
     assert ", and 2 more" in line
 
 

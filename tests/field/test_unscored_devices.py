@@ -72,7 +72,7 @@ def looked_at(plant: Plant) -> tuple[dict[str, Any], list[str]]:
         (every_tenth, "slow", "--period 10s"),
         (in_turn, "apart", "--hold '"),
         (mostly_slow, "apart", "=90s'"),
-        (one_only, "absent", "a stream of their own"),
+        (one_only, "absent", "their own stream"),
     ],
 )
 def test_a_device_without_a_score_is_named_with_what_helps(

@@ -12,10 +12,10 @@ from stream_ad.service.probes import Probes
 
 
 def test_folders_must_take_files_and_links(tmp_path: Path) -> None:
-    assert "can be made" in describe_folder(tmp_path / "a" / "b")
+    assert "can be created" in describe_folder(tmp_path / "a" / "b")
     assert "writable" in describe_folder(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot write and link files there"):
+    with pytest.raises(ConfigError, match="cannot write and link files in it"):
         describe_folder(tmp_path / "file" / "scores")
 
 

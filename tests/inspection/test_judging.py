@@ -7,7 +7,7 @@ import pytest
 
 from stream_ad.inspection.facts import Lag, Status
 from stream_ad.inspection.judging import Limits, is_lagging, warnings
-from stream_ad.inspection.status import take
+from stream_ad.inspection.status import read_status
 from tests.crashes.conftest import make_stream, pump_bundle
 from tests.support.e2e import Stream
 from tests.support.roles import worked_off
@@ -21,7 +21,7 @@ LIMITS = Limits(lag_s=60.0, checkpoint_s=100.0, part_s=100.0)
 def status(make_stream: Callable[..., Stream]) -> Status:
     stream = make_stream(partitions=1)
     scorer, archiver = worked_off(stream)
-    found = take(stream.settings, stream.log)
+    found = read_status(stream.settings, stream.log)
     scorer.close()
     archiver.close()
     return found
@@ -64,4 +64,4 @@ def test_an_old_checkpoint_is_told_by_what_a_restart_reads_again(status: Status)
     assert warnings(with_lag(status, Lag(), unsaved_s=99.0), None, LIMITS) == []
     (line,) = warnings(with_lag(status, Lag(), unsaved_s=150.0), None, LIMITS)
     assert line.startswith("partition 0: the newest checkpoint is old (")
-    assert line.endswith("a restart reads 2 min 30 s of input again")
+    assert line.endswith("a restart rereads 2 min 30 s of input")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stream_ad.assembly import ensure_topics
 from stream_ad.inspection.facts import Lag
-from stream_ad.inspection.status import lag_of, take
+from stream_ad.inspection.status import lag_of, read_status
 from stream_ad.io.local.log import LocalLog
 from stream_ad.io.newest import newest_record
 from stream_ad.io.transport import Partition, Record
@@ -44,6 +44,6 @@ def test_a_scores_topic_that_ends_with_commits_has_no_lag(make_stream: Callable[
     scores = Partition(stream.settings.stream.scores_topic, 0)
     last = [int(raw.offset[-1]) for raw in stream.log.read(scores, *stream.log.bounds(scores))][-1]
     assert stream.log.bounds(scores)[1] > last + 1  # what the commit itself left
-    assert take(stream.settings, stream.log).partitions[0].archiving.lag == Lag()
+    assert read_status(stream.settings, stream.log).partitions[0].archiving.lag == Lag()
     scorer.close()
     archiver.close()

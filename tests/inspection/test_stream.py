@@ -103,11 +103,11 @@ def test_the_example_of_the_page_runs(worked: Stream) -> None:
 
 def test_what_is_wrong_is_refused(make_stream: Callable[..., Stream], tmp_path: Path) -> None:
     stream = stream_ad.open_stream(make_stream().config)
-    with pytest.raises(ScoreLogError, match="has an archiver run"):
+    with pytest.raises(ScoreLogError, match="start the archiver with `stream-ad run`"):
         stream.scores(PUMP)
-    with pytest.raises(ConfigError, match="since: expected a time with its zone, found 2026-01-01T00:00:00"):
+    with pytest.raises(ConfigError, match="since: expected a time with a time zone, found 2026-01-01T00:00:00"):
         stream.alerts(since=datetime(2026, 1, 1))
-    with pytest.raises(ConfigError, match="last: expected a time span above 0, found 0:00:00"):
+    with pytest.raises(ConfigError, match="last: expected a positive time span, found 0:00:00"):
         stream.scores(PUMP, last=timedelta())
     with pytest.raises(ConfigError, match=r"missing\.toml"):
         stream_ad.open_stream(tmp_path / "missing.toml")

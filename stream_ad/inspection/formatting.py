@@ -1,4 +1,4 @@
-"""Times and durations as a person reads them."""
+"""Formats times and durations for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NS = 1_000_000_000
 
 
 def time_text(ns: int, seconds: bool = True) -> str:
-    """Return UTC nanoseconds as `2026-03-01 12:00:05`, or RFC 3339 without `seconds`' rounding."""
+    """Return UTC nanoseconds as `2026-03-01 12:00:05`, or as RFC 3339 with microseconds if not `seconds`."""
     moment = datetime.fromtimestamp(ns // NS, UTC)
     if seconds:
         return moment.strftime("%Y-%m-%d %H:%M:%S")
@@ -17,7 +17,7 @@ def time_text(ns: int, seconds: bool = True) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration as a person says it: `85 ms`, `12.5 s`, `4 min 10 s`, `3 h 5 min`."""
+    """Return a duration for people: `85 ms`, `12.5 s`, `4 min 10 s`, `3 h 5 min`."""
     if not math.isfinite(seconds):
         return "—"
     if seconds < 1:
@@ -33,5 +33,5 @@ def duration_text(seconds: float) -> str:
 
 
 def count_text(number: int, what: str) -> str:
-    """Return a number of things: `1 partition`, `2 partitions`."""
+    """Return a count with its noun: `1 partition`, `2 partitions`."""
     return f"{number} {what}" + ("" if number == 1 else "s")

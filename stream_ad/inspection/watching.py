@@ -1,4 +1,4 @@
-"""Looks at a stream: one, or again and again; a log that does not answer is one of them."""
+"""Reads a stream's status once or repeatedly; with repetition, a log that does not answer is reported and retried."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from stream_ad.config import LocalTransport, Settings
 from stream_ad.errors import TransportError, UnreachableError
 from stream_ad.inspection.facts import Status
 from stream_ad.inspection.judging import Limits, is_lagging, warnings
-from stream_ad.inspection.status import take
+from stream_ad.inspection.status import read_status
 from stream_ad.io.transport import Transport
 
 AGAIN_S = 2.0
-"""Where something waits, a second look after this long tells whether the lag grows."""
+"""If something waits, a second status after this time shows whether the lag grows."""
 REQUEST_S = 5.0
-"""A person waits; the roles' own time-out may be longer."""
+"""Someone is waiting for the answer; the roles' own timeout may be longer."""
 
 
-def looks(settings: Settings, limits: Limits, every_s: float | None) -> Iterator[tuple[Status | None, list[str]]]:
-    """Yield what was seen and what of it needs a look; one look, or without end every `every_s` seconds.
+def watch(settings: Settings, limits: Limits, every_s: float | None) -> Iterator[tuple[Status | None, list[str]]]:
+    """Yield status and warnings, once or, with `every_s`, repeatedly.
 
-    With `every_s` a log that does not answer is a look without a status.
+    With `every_s`, a log that does not answer yields None and the error.
     """
     before: Status | None = None
     with contextlib.ExitStack() as stack:
@@ -32,11 +32,11 @@ def looks(settings: Settings, limits: Limits, every_s: float | None) -> Iterator
             due = time.monotonic() + (every_s or 0.0)
             try:
                 if transport is None:
-                    transport = stack.enter_context(contextlib.closing(open_for_a_look(settings)))
-                status = take(settings, transport)
+                    transport = stack.enter_context(contextlib.closing(open_read_only(settings)))
+                status = read_status(settings, transport)
                 if every_s is None and is_lagging(status, limits):
                     time.sleep(AGAIN_S)
-                    before, status = status, take(settings, transport)
+                    before, status = status, read_status(settings, transport)
             except TransportError as error:
                 if every_s is None:
                     raise
@@ -51,16 +51,16 @@ def looks(settings: Settings, limits: Limits, every_s: float | None) -> Iterator
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-def open_for_a_look(settings: Settings) -> Transport:
-    """Open the log; makes nothing.
+def open_read_only(settings: Settings) -> Transport:
+    """Open the log for reading; creates nothing.
 
     Raises:
-        UnreachableError: it does not answer, or there is none yet.
+        UnreachableError: it does not answer or does not exist yet.
     """
     transport = settings.transport
     if isinstance(transport, LocalTransport):
         if not transport.path.exists():
-            raise UnreachableError(f"{transport.path}: there is no log yet; it is made with its first topic")
+            raise UnreachableError(f"{transport.path}: the log does not exist yet; it is created with its first topic")
         return open_transport(settings)
     shorter = transport.model_copy(update={"request_timeout_s": min(REQUEST_S, transport.request_timeout_s)})
     return open_transport(settings.model_copy(update={"transport": shorter}))
