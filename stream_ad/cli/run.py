@@ -64,8 +64,8 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
         Exit,
         Pulse,
         die_with_parent,
+        freeze_permanent_objects,
         run_role,
-        set_aside_what_stays,
         stop_on_signals,
         supervised,
     )
@@ -91,7 +91,7 @@ def run_one(settings: Settings, args: argparse.Namespace) -> int:
         stop,
         shutdown_timeout_s=settings.service.shutdown_timeout_s,
         http=role_table.address_of(settings, spec, args.index),
-        on_opened=set_aside_what_stays,
+        on_opened=freeze_permanent_objects,
     )
 
 

@@ -1,1 +1,1 @@
-"""Long-running roles and what they share."""
+"""Long-running roles and the infrastructure they share."""

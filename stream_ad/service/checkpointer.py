@@ -20,9 +20,9 @@ log = EventLog(__name__)
 
 
 class Checkpointer:
-    """Checkpoints of the partitions of one scorer.
+    """Checkpoints of one scorer's partitions.
 
-    A failure to write is no reason to stop: recovery then starts from an older checkpoint.
+    A failed write does not stop the scorer: recovery then starts from an older checkpoint.
     """
 
     def __init__(self, settings: Settings, transport: Transport, metrics: ScorerMetrics) -> None:
@@ -37,14 +37,14 @@ class Checkpointer:
         self._failing = False
 
     def take(self, partition: Partition, topic_id: str, replay: PartitionReplay) -> None:
-        """Copy the state and write it in the background; skipped while the last one is being written."""
+        """Copy the state and write it in the background; skipped while a write is in progress."""
         running = self._running.get(partition)
         if running is None or running.done():
             self._collect(partition)
             self._begin(partition, topic_id, replay)
 
     def take_now(self, partition: Partition, topic_id: str, replay: PartitionReplay) -> None:
-        """Write the state and wait for it."""
+        """Write the state and wait until it is written."""
         running = self._running.pop(partition, None)
         if running is not None:
             running.exception()
@@ -63,7 +63,7 @@ class Checkpointer:
         return running
 
     def _journal_end(self, partition: Partition, entries: int) -> int:
-        """Return an offset of the journal at or below that of any entry to come; asks only after new entries."""
+        """Return a journal offset at or below all entries to come; queries the log only after new entries."""
         known = self._journal_ends.get(partition)
         if known is None or known[0] != entries:
             place = Partition(self._settings.stream.journal_topic, partition.number)
@@ -85,7 +85,7 @@ class Checkpointer:
         return name
 
     def collect(self, partitions: Collection[Partition]) -> None:
-        """Take note of checkpoints that are done."""
+        """Process finished checkpoints."""
         for partition in partitions:
             self._collect(partition)
 
@@ -109,12 +109,12 @@ class Checkpointer:
             raise error
 
     def newest(self, partition: Partition) -> str:
-        """Return the name of the newest checkpoint that is safely on disk, or ""."""
+        """Return the name of the newest checkpoint that is durable on disk, or ""."""
         self._collect(partition)
         return self._newest.get(partition, "")
 
     def landed(self, partition: Partition, name: str) -> None:
-        """A commit that names this checkpoint has landed: older ones beyond those kept may go."""
+        """Prune older checkpoints, once a commit that names this one has landed."""
         if not name or self._pruned.get(partition) == name:
             return
         self._pruned[partition] = name
@@ -136,10 +136,10 @@ class Checkpointer:
             log.warning("checkpoints_not_pruned", partition=partition.number, message=str(error))
 
     def forget(self, partition: Partition) -> None:
-        """The partition is no longer ours."""
+        """Forget a partition that was revoked."""
         for known in (self._running, self._newest, self._pruned, self._journal_ends):
             known.pop(partition, None)
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Finish the writes in progress."""
         self._pool.shutdown(wait=True)

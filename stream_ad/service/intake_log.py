@@ -1,4 +1,4 @@
-"""A scorer's log line about what of its input could not be used, one per minute at most."""
+"""A scorer's log line about unusable input, at most once per minute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOUD = 0.01
 
 
 class IntakeLog:
-    """Collects counts between two lines."""
+    """Accumulates counts between two lines."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -23,13 +23,13 @@ class IntakeLog:
         self._next_s = -math.inf
 
     def add(self, intake: Intake) -> None:
-        """Count a stretch of input."""
+        """Add the counts of a piece of input."""
         for name, count in intake.counts.items():
             self._counts[name] = self._counts.get(name, 0) + count
         self._examples.update(intake.examples)
 
     def write(self, now_s: float) -> None:
-        """Write a line if something could not be used and a minute has passed since the last line.
+        """Write a line if input was unusable and a minute has passed since the last line.
 
         Args:
             now_s: seconds on the monotonic clock.
@@ -38,9 +38,9 @@ class IntakeLog:
         if not found or now_s < self._next_s:
             return
         worst = largest_share(self._counts)
-        say = log.warning if share_of(self._counts, worst) > LOUD else log.info
+        write = log.warning if share_of(self._counts, worst) > LOUD else log.info
         example = self._examples.get(worst, Example("", ""))
-        say(
+        write(
             "readings_not_used",
             readings=self._counts.get("readings", 0),
             cells=self._counts.get("cells", 0),

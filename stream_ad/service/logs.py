@@ -23,8 +23,8 @@ LONGEST_TEXT = 8_000
 class EventLog:
     """Logger of one module: `log.info("commit_landed", rows=120)`.
 
-    Field values must be plain (text, numbers, lists of them); others are written as their `str`.
-    A field whose name looks like a secret is written as `[redacted]`.
+    Field values are plain (text, numbers, lists of them); others are written as their `str`.
+    The value of a field whose name looks like a secret is written as `[redacted]`.
     """
 
     __slots__ = ("_logger",)
@@ -33,23 +33,23 @@ class EventLog:
         self._logger = logging.getLogger(name)
 
     def debug(self, event: str, /, **fields: object) -> None:
-        """Say what only a developer wants to know."""
+        """Log a detail for developers."""
         self._log(logging.DEBUG, event, fields)
 
     def info(self, event: str, /, **fields: object) -> None:
-        """Say that a decision was taken."""
+        """Log a decision."""
         self._log(logging.INFO, event, fields)
 
     def warning(self, event: str, /, **fields: object) -> None:
-        """Say that something is off and that work goes on."""
+        """Log a problem that does not stop the work."""
         self._log(logging.WARNING, event, fields)
 
     def error(self, event: str, /, **fields: object) -> None:
-        """Say that something failed."""
+        """Log a failure."""
         self._log(logging.ERROR, event, fields)
 
     def exception(self, event: str, /, **fields: object) -> None:
-        """Say that something failed, with the traceback of the exception being handled."""
+        """Log a failure with the traceback of the current exception."""
         self._log(logging.ERROR, event, fields, exc_info=True)
 
     def _log(self, level: int, event: str, fields: dict[str, object], exc_info: bool = False) -> None:
@@ -63,17 +63,16 @@ def configure(
     context: dict[str, str] | None = None,
     stream: TextIO | None = None,
 ) -> None:
-    """Send the logs of this process to stderr; later calls replace earlier ones.
+    """Send this process's logs to stderr; later calls replace earlier ones.
 
-    Other libraries are heard from warnings on, but for kafka-python, which tells every failed try to
-    reconnect as an error, tens a second: what matters of it reaches the log as our own events. With
-    level `debug` its warnings are heard too.
+    Other libraries log from level warning. kafka-python is silenced: it logs each failed reconnect as an error, tens
+    per second, and what matters is logged as this package's own events. Level `debug` shows its warnings too.
 
     Args:
-        level: least level of this package's events.
-        log_format: `json` or `text`; by default text on a terminal, JSON elsewhere.
-        context: fields that every line bears (role, instance).
-        stream: where to write; stderr by default.
+        level: lowest level of this package's events.
+        log_format: `json` or `text`; default: text on a terminal, else JSON.
+        context: fields of every line (role, instance).
+        stream: where to write; default: stderr.
     """
     target = sys.stderr if stream is None else stream
     chosen = log_format or ("text" if target.isatty() else "json")
@@ -90,7 +89,7 @@ def configure(
 
 
 def _content(record: logging.LogRecord) -> dict[str, object]:
-    """Return event and fields of a record; one of another library is the event `library`."""
+    """Return a record's event and fields; another library's record becomes the event `library`."""
     event = getattr(record, "event", None)
     if event is None:
         content: dict[str, object] = {"event": "library", "logger": record.name, "message": record.getMessage()}
@@ -115,14 +114,14 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `ts`, `level`, `event`, the context, the fields."""
+    """One JSON object per line: `ts`, `level`, `event`, the context, the fields."""
 
     def __init__(self, context: dict[str, str]) -> None:
         super().__init__()
         self._context = context
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
+        """Return the line without its line end."""
         line: dict[str, Any] = {"ts": _time(record), "level": record.levelname.lower()}
         line.update(self._context)
         line.update(_content(record))
@@ -133,14 +132,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for a person: time, level, event, then `name=value`."""
+    """One line for people: time, level, event, then `name=value`."""
 
     def __init__(self, context: dict[str, str]) -> None:
         super().__init__()
         self._role = context.get("role", "")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
+        """Return the line without its line end."""
         content = _content(record)
         trace = content.pop("traceback", None)
         event = content.pop("event")

@@ -1,4 +1,4 @@
-"""Follows the control topic, and loads and probes in the background what a command names."""
+"""Follows the control topic; loads and probes the requested bundle in the background."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ AFTER_TROUBLE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The newest command to swap.
+    """The newest swap command.
 
     Attributes:
-        command: what it says.
-        control: the offset behind it in the control topic.
+        command: its content.
+        control: the control topic's offset after it.
     """
 
     command: SwapCommand
@@ -43,13 +43,13 @@ class Wanted:
 
 
 class CommandFollower:
-    """Reads the commands of a stream.
+    """Reads a stream's commands.
 
     Args:
-        settings: of the stream.
+        settings: the stream's settings.
         transport: the log.
-        models: gets the models that were loaded.
-        metrics: counts refusals.
+        models: receives the loaded models.
+        metrics: counts refused commands.
     """
 
     def __init__(self, settings: Settings, transport: Transport, models: Models, metrics: ScorerMetrics) -> None:
@@ -66,7 +66,7 @@ class CommandFollower:
         self._ready = self._failed = 0
 
     def look(self) -> Wanted | None:
-        """Return the newest command of this stream; reads the topic once a second at most."""
+        """Return this stream's newest command; reads the topic at most once per second."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_S
             try:
@@ -92,9 +92,9 @@ class CommandFollower:
         self._next = max(start, end)
 
     def model(self, wanted: Wanted) -> Model | None:
-        """Return the model of a command once it is loaded and probed; None until then, and where it is refused.
+        """Return a command's model once it is loaded and probed; None before that, and if it is refused.
 
-        The first call begins to load it, in the background.
+        The first call starts loading it in the background.
         """
         if self._ready == wanted.control:
             return self._models.get(wanted.command.bundle, wanted.command.model_id)
@@ -112,29 +112,29 @@ class CommandFollower:
             self._refuse(begun, error)
             return None
         if begun.control != wanted.control:
-            return None  # a newer command has come meanwhile: its turn is next
+            return None  # superseded by a newer command, which is next
         self._models.add(model)
         self._ready = wanted.control
         return model
 
     def is_refused(self, wanted: Wanted) -> bool:
-        """Return whether a command cannot be obeyed here."""
+        """Return whether a command was refused here."""
         return self._failed == wanted.control
 
     def close(self) -> None:
-        """Let go of the thread."""
+        """Release the thread."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, command: SwapCommand) -> Model:
         model = self._models.load(command.bundle)
         if model.model_id != command.model_id:
             raise BundleDigestError(
-                f"{command.bundle}: expected the bundle {command.model_id[:16]}, found {model.model_id[:16]}"
+                f"{command.bundle}: expected bundle {command.model_id[:16]}, found {model.model_id[:16]}"
             )
         if differences := grid_differences(self._models.configured, model):
             raise BundleMismatchError(
                 f"{command.bundle}: expected the windows of {self._models.configured.name}, found "
-                f"{'; '.join(differences)}: such a bundle takes a restart (stream.bundle)"
+                f"{'; '.join(differences)}; set stream.bundle to it and restart"
             )
         return model
 

@@ -1,4 +1,4 @@
-"""The pages of a role: `/livez`, `/readyz` and `/metrics`, on loopback unless told otherwise."""
+"""The HTTP pages of a role: `/livez`, `/readyz` and `/metrics`, on loopback by default."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONCURRENT_REQUESTS = 8
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    """A thread a request, at most `CONCURRENT_REQUESTS`; further ones are hung up on."""
+    """One thread per request, at most `CONCURRENT_REQUESTS`; further connections are closed."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -48,7 +48,7 @@ class _Server(ThreadingMixIn, TCPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that hangs up is no event of ours."""
+        """Log nothing: a client that disconnects is not an error."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -58,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = REQUEST_TIMEOUT_S
 
     def do_GET(self) -> None:
-        """Answer a page."""
+        """Serve a page."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             body, content_type = self.server.render(self.headers.get("Accept", ""))
@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
             good, text = self.server.alive() if path == "/livez" else self.server.ready()
             self._send(200 if good else 503, f"{text}\n".encode(), "text/plain; charset=utf-8")
         else:
-            self._send(404, b"not found: /livez, /readyz and /metrics are here\n", "text/plain; charset=utf-8")
+            self._send(404, b"not found; available: /livez, /readyz, /metrics\n", "text/plain; charset=utf-8")
 
     do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
@@ -87,21 +87,21 @@ class _Handler(BaseHTTPRequestHandler):
 class Probes:
     """Serves the pages on a daemon thread until `close`.
 
-    The callables are called on other threads than the role's: they may only read.
+    The callables run on other threads than the role, so they must only read.
     """
 
     def __init__(self, host: str, port: int, alive: Answer, ready: Answer, render: Render) -> None:
-        """Listen.
+        """Start listening.
 
         Args:
             host: address to listen on.
-            port: port to listen on; 0 lets the system choose one (see `port`).
-            alive: answers whether the loop moves, and a line about it.
-            ready: answers whether the role does its work, and a line about it.
-            render: turns an Accept header into the page of metrics and its content type.
+            port: port to listen on; 0 for any free port (see `port`).
+            alive: returns liveness and a line about it.
+            ready: returns readiness and a line about it.
+            render: turns an Accept header into the metrics page and its content type.
 
         Raises:
-            ConfigError: the address cannot be listened on.
+            ConfigError: listening on the address failed.
         """
         try:
             self._server = _Server(host, port, alive, ready, render)
@@ -109,18 +109,18 @@ class Probes:
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError(
                 f"service.http_port: cannot listen on {host}:{port}: {reason}; "
-                "choose another http_port (0 turns the pages off) or end the program that holds it"
+                "choose another http_port (0 disables the pages) or stop the program that uses it"
             ) from error
         self._thread = threading.Thread(target=self._serve, name="probes", daemon=True)
         self._thread.start()
 
     @property
     def port(self) -> int:
-        """The port listened on."""
+        """The port in use."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Stop listening; requests under way end by themselves."""
+        """Stop listening; requests in progress still finish."""
         self._server.shutdown()
         self._thread.join(timeout=2.0)
         self._server.server_close()

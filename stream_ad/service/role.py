@@ -37,10 +37,10 @@ PARENT_PID = "STREAM_AD_PARENT_PID"
 OPENED, MOVED = b"o", b"."
 
 ECHO_S = 1.0
-"""Signals closer together are one request: service managers signal the group and its parent at once."""
+"""Signals closer together count as one: service managers signal the group and its parent at once."""
 
 STALLED_S = 10.0
-"""A role in a call that has not returned for so long (a commit while the broker is gone) is not ready."""
+"""A role in a call that takes longer (a commit while the broker is down) is not ready."""
 
 Plain: TypeAlias = str | int | float | bool | None
 
@@ -50,30 +50,30 @@ class Exit(IntEnum):
 
     DONE = 0
     BROKEN = 70
-    """Something failed; start again with back-off."""
+    """Something failed; restart with back-off."""
     FENCED = 75
-    """A newer owner took over; do not come back at once."""
+    """A newer owner took over; do not restart at once."""
     CONFIGURATION = 78
-    """A person must act first; starting again soon is of no use."""
+    """An operator must act first; an immediate restart would fail again."""
 
 
 class Role(Protocol):
-    """A long-running part. All methods but `ready` and `health` are called on one thread.
+    """A long-running part of a stream. All methods except `ready` and `health` are called on one thread.
 
     Attributes:
         name: unique in its stream, for example `scorer-0`; used in logs.
-        metrics: what the pages show.
+        metrics: served on the metrics page.
     """
 
     name: str
     metrics: RoleMetrics
 
     def open(self) -> None:
-        """Join and load; long work calls the heartbeat."""
+        """Load state and join the group; long work calls the heartbeat."""
         ...
 
     def turn(self, wait_s: float) -> bool:
-        """Do one turn, waiting up to `wait_s` for work; return whether there was any."""
+        """Run one turn, waiting up to `wait_s` for work; return whether there was any."""
         ...
 
     def close(self) -> None:
@@ -81,41 +81,41 @@ class Role(Protocol):
         ...
 
     def ready(self) -> tuple[bool, str]:
-        """Return whether the role does its work and a line that says so; called on other threads."""
+        """Return readiness and a line about it; called on other threads."""
         ...
 
     def health(self) -> Mapping[str, Plain]:
-        """Return a few figures for the log; called on other threads."""
+        """Return a few values for the log; called on other threads."""
         ...
 
 
 class StopEvent(Protocol):
-    """What the loop needs of `threading.Event`."""
+    """The part of `threading.Event` that the loop uses."""
 
     def is_set(self) -> bool:
-        """Return whether the role shall stop."""
+        """Return whether the role must stop."""
         ...
 
     def set(self) -> None:
-        """Ask the role to stop."""
+        """Request a stop."""
         ...
 
 
 class Pulse:
-    """The role's heartbeat: beaten after every turn and inside long work (a replay, a model's load).
+    """The role's heartbeat: sent after every turn and during long work (a replay, loading a model).
 
-    A watchdog thread ends the process with `Exit.BROKEN` and all stacks on stderr when no beat came
-    for `timeout_s`. Code that holds the interpreter's lock for ever stops the watchdog too: then the
-    supervisor, which reads the beats from a pipe, kills the process.
+    A watchdog thread ends the process with `Exit.BROKEN` and all stacks on stderr if there is no heartbeat for
+    `timeout_s`. Code that never releases the interpreter lock also blocks the watchdog; then the supervisor, which
+    reads heartbeats from a pipe, kills the process.
     """
 
     def __init__(self, timeout_s: float, fd: int | None = None, on_orphaned: Callable[[], None] | None = None) -> None:
-        """Begin to watch.
+        """Start the watchdog.
 
         Args:
-            timeout_s: longest time between two beats.
-            fd: write end of a pipe to the supervisor, or None.
-            on_orphaned: called once when the other end of the pipe is gone.
+            timeout_s: maximum time between two heartbeats.
+            fd: write end of the supervisor's pipe, or None.
+            on_orphaned: called once when the other end of the pipe is closed.
         """
         self.timeout_s = timeout_s
         self._fd = fd
@@ -130,23 +130,23 @@ class Pulse:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the last beat."""
+        """Seconds since the last heartbeat."""
         return time.monotonic() - self._last
 
     def beat(self) -> None:
-        """Say that work moves on; costs a clock read."""
+        """Send a heartbeat; costs one clock read."""
         self._last = time.monotonic()
         if self._last - self._sent >= min(0.5, self.timeout_s / 4):
             self._sent = self._last
             self._send(MOVED)
 
     def opened(self) -> None:
-        """Say that the role is open."""
+        """Report that the role is open."""
         self._last = time.monotonic()
         self._send(OPENED)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop the watchdog."""
         self._stopped.set()
         self._watchdog.join(timeout=1.0)
 
@@ -156,7 +156,7 @@ class Pulse:
         try:
             os.write(self._fd, what)
         except BlockingIOError:
-            pass  # a full pipe: the supervisor is slow, and has beats to read
+            pass  # the pipe is full: the supervisor is slow and has heartbeats to read
         except OSError:
             self._fd = None
             if self._on_orphaned is not None:
@@ -179,19 +179,19 @@ def run_role(
     wait_s: float = 0.2,
     on_opened: Callable[[], None] | None = None,
 ) -> int:
-    """Run a role until `stop` is set, then drain it; what the role raises becomes an exit code.
+    """Run a role until `stop` is set, then drain it. Errors that it raises become exit codes.
 
-    After an error the role is not closed: its process ends and recovery is the way back, as after
-    a kill. `close` would publish on behalf of a role that has just been found broken.
+    After an error the role is not closed, since `close` would publish on behalf of a broken role. The process ends
+    and recovers as after a kill.
 
     Args:
         make: builds the role, not yet open.
         pulse: its heartbeat; closed at the end.
-        stop: asks to stop after the current turn.
-        shutdown_timeout_s: time for draining; past it the process ends at once.
+        stop: requests a stop after the current turn.
+        shutdown_timeout_s: time for draining, after which the process ends at once.
         http: host and port of the pages, or None.
-        wait_s: longest wait of an idle turn, and so the longest that a stop goes unseen.
-        on_opened: called once, after the role has joined and loaded.
+        wait_s: maximum wait of an idle turn, and so the maximum delay before a stop is noticed.
+        on_opened: called once after the role has opened.
 
     Returns:
         an `Exit` code.
@@ -239,13 +239,13 @@ def _loop(role: Role, pulse: Pulse, stop: StopEvent, state: _State, wait_s: floa
 
 
 class _State:
-    """What the pages tell: alive by the age of the heartbeat, ready as the role says."""
+    """State behind the pages: liveness from the heartbeat's age, readiness from the role."""
 
     def __init__(self, role: Role, pulse: Pulse) -> None:
         self._role, self._pulse = role, pulse
         self.opened = self.stopping = False
         self._was_ready: bool | None = None
-        # Asked at each look: a role that is stuck cannot set it.
+        # Evaluated at each scrape, since a stuck role could not update it.
         role.metrics.ready.set_function(lambda: float(self.ready()[0]))
 
     def alive(self) -> tuple[bool, str]:
@@ -273,20 +273,20 @@ class _State:
                 log.warning("unready", why=why)
 
 
-def set_aside_what_stays() -> None:
-    """Take all objects of this process out of garbage collection; call it once all that stays has been made.
+def freeze_permanent_objects() -> None:
+    """Exclude all objects of this process from garbage collection; call it once all permanent objects exist.
 
-    The interpreter puts off a full collection until a quarter more objects are there than stayed after the last one.
-    With all of a program's modules among them that takes many minutes, in which the cycles of the client's futures
-    hold on to the records that were fetched. After this a full collection is cheap, and comes soon.
+    The interpreter delays a full collection until the number of objects has grown by a quarter since the last one.
+    With all modules of a program counted, that takes many minutes, during which reference cycles of the client's
+    futures keep fetched records alive. After this call, full collections are cheap and frequent.
     """
     gc.collect()
     gc.freeze()
-    gc.collect()  # what stayed after the last one: nothing
+    gc.collect()  # resets the number of survivors to zero
 
 
 def exit_code(error: StreamAdError) -> Exit:
-    """Return the exit code that tells a supervisor when to start again."""
+    """Return the exit code, which tells a supervisor when to restart."""
     if isinstance(error, FencedError):
         return Exit.FENCED
     if isinstance(error, ConfigError | BundleError | TopicError | AccessError | OffsetsError | PartsGoneError):
@@ -299,7 +299,7 @@ def _cause(error: BaseException) -> str | None:
 
 
 def _end_now(code: int, with_stacks: bool = False) -> None:
-    """Leave without unwinding: whatever hangs would hang the orderly way out too."""
+    """Exit without unwinding, which could hang as well."""
     with contextlib.suppress(OSError, ValueError):
         if with_stacks:
             faulthandler.dump_traceback(all_threads=True)
@@ -309,7 +309,7 @@ def _end_now(code: int, with_stacks: bool = False) -> None:
 
 @contextlib.contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """End the process when the block takes longer."""
+    """End the process if the block takes longer."""
     done = threading.Event()
 
     def watch() -> None:
@@ -326,7 +326,7 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _beating(pulse: Pulse) -> Iterator[None]:
-    """Keep the heart beating while draining, which has a deadline of its own."""
+    """Send heartbeats while draining, which has its own deadline."""
     done = threading.Event()
 
     def beat() -> None:
@@ -341,7 +341,7 @@ def _beating(pulse: Pulse) -> Iterator[None]:
 
 
 def stop_on_signals(stop: StopEvent) -> None:
-    """Let SIGTERM and SIGINT set `stop`; a second one, `ECHO_S` or more later, ends the process at once.
+    """Set `stop` on SIGTERM or SIGINT; a second signal, `ECHO_S` or more later, ends the process at once.
 
     Call it on the main thread.
     """
@@ -359,11 +359,10 @@ def stop_on_signals(stop: StopEvent) -> None:
 
 
 def die_with_parent(parent_pid: int) -> bool:
-    """Have SIGTERM sent to this process when its parent ends, even by SIGKILL (Linux).
+    """Have the kernel send SIGTERM to this process when its parent ends, even by SIGKILL (Linux).
 
     Returns:
-        False if the parent has already ended. Elsewhere than on Linux the broken heartbeat pipe
-        tells, later.
+        False if the parent has already ended. On other systems the closed heartbeat pipe reveals it, later.
     """
     if sys.platform == "linux":
         set_parent_death_signal = 1
@@ -372,6 +371,6 @@ def die_with_parent(parent_pid: int) -> bool:
 
 
 def supervised() -> tuple[int | None, int | None]:
-    """Return the heartbeat's file descriptor and the supervisor's process id, or None for both, and forget them."""
+    """Return and unset the heartbeat's file descriptor and the supervisor's process id; None for both if unset."""
     fd, parent = os.environ.pop(HEARTBEAT_FD, None), os.environ.pop(PARENT_PID, None)
     return (int(fd), int(parent)) if fd is not None and parent is not None else (None, None)

@@ -1,4 +1,4 @@
-"""Starts roles as processes, watches exit codes and heartbeats, restarts with back-off."""
+"""Starts roles as processes, monitors exit codes and heartbeats, restarts with back-off."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from stream_ad.service.role import ECHO_S, HEARTBEAT_FD, OPENED, PARENT_PID, Exi
 log = EventLog(__name__)
 
 CONFIGURATION_CODES = frozenset({2, int(Exit.CONFIGURATION)})
-"""2 is what the command line answers to settings that cannot be read."""
+"""2 is the command line's exit code for unreadable settings."""
 
 HANG_GRACE_S = 5.0
-"""A role's own watchdog comes first: it leaves the stacks in the log."""
+"""Gives the role's own watchdog time to act first: it logs the stacks."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """Waits before a restart; without jitter, so that a test can tell them.
+    """Waits before restarts, without jitter so that tests can predict them.
 
     Attributes:
-        first_s: the first wait. factor: growth of each further one. limit_s: the longest.
-        reset_after_s: a role that ran this long starts over with the first wait.
-        fenced_s: the least wait of a role whose place was taken; two processes with one name would
-            fence each other in turns without end.
+        first_s: first wait.
+        factor: growth of each further wait.
+        limit_s: longest wait.
+        reset_after_s: a role that ran for this long starts again with the first wait.
+        fenced_s: minimum wait of a fenced role; without it, two processes with one name would fence each other
+            endlessly.
     """
 
     first_s: float = 0.2
@@ -46,7 +48,7 @@ class BackOff:
     fenced_s: float = 5.0
 
     def wait_s(self, failures: int, code: int) -> float:
-        """Return the wait after the given number of failures in a row (>= 1) and the last exit code."""
+        """Return the wait after a number of consecutive failures (>= 1) and the last exit code."""
         if code in CONFIGURATION_CODES:
             return self.limit_s
         wait_s = min(self.limit_s, self.first_s * self.factor ** min(failures - 1, 60))
@@ -54,7 +56,7 @@ class BackOff:
 
 
 class Child:
-    """One role's process, over all its lives."""
+    """A role's process, across restarts."""
 
     def __init__(self, name: str, command: Sequence[str]) -> None:
         self.name = name
@@ -69,11 +71,11 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None between two lives."""
+        """Process id, None while no process runs."""
         return None if self.process is None else self.process.pid
 
     def start(self) -> None:
-        """Start the process in a session of its own: a Ctrl-C is for the supervisor, which passes it on once."""
+        """Start the process in its own session: Ctrl-C goes to the supervisor, which forwards it once."""
         reader, writer = os.pipe()
         environment = {**os.environ, HEARTBEAT_FD: str(writer), PARENT_PID: str(os.getpid())}
         try:
@@ -96,7 +98,7 @@ class Child:
         self.killed_hung = False
 
     def read_beats(self) -> None:
-        """Take the beats that have come."""
+        """Read the heartbeats that have arrived."""
         if self.fd is None:
             return
         with contextlib.suppress(BlockingIOError):
@@ -105,12 +107,12 @@ class Child:
                 self.ever_opened = self.ever_opened or OPENED in beats
 
     def signal(self, number: int) -> None:
-        """Send a signal, if the process lives."""
+        """Send a signal if the process is running."""
         if self.process is not None:
             self.process.send_signal(number)
 
     def reap(self) -> int | None:
-        """Return the exit code if the process has ended (negative: killed by that signal), else None."""
+        """Return the exit code if the process has ended (negative: signal number), else None."""
         if self.process is None or (code := self.process.poll()) is None:
             return None
         self.read_beats()
@@ -121,11 +123,11 @@ class Child:
 
 
 class Supervisor:
-    """Keeps a set of commands running until a signal asks it to stop.
+    """Keeps a set of commands running until a signal stops it.
 
-    A role that ends with a configuration error before it was ever open ends the supervisor with the
-    same code: somebody is at the terminal and shall see it. Later (a topic was deleted, say) the
-    role waits the longest back-off, and the others go on.
+    A role that fails with a configuration error before it was ever open stops the supervisor with the same code, so
+    that the operator sees it. Later (if a topic was deleted, for example) the role waits for the longest back-off and
+    the others keep running.
     """
 
     def __init__(
@@ -139,9 +141,9 @@ class Supervisor:
         """Prepare; nothing is started yet.
 
         Args:
-            commands: program and arguments by name of the role.
-            heartbeat_timeout_s: a role without a beat for longer (and a grace) is killed.
-            shutdown_timeout_s: time roles have to end by themselves after a stop.
+            commands: program and arguments by role name.
+            heartbeat_timeout_s: a role without a heartbeat for longer (plus a grace period) is killed.
+            shutdown_timeout_s: time for roles to end after a stop.
             back_off: waits before restarts.
         """
         self.children = [Child(name, command) for name, command in commands.items()]
@@ -153,13 +155,12 @@ class Supervisor:
         self._code: int | None = None
 
     def run(self) -> int:
-        """Run until SIGTERM, SIGINT or a configuration error at the start; call it on the main thread.
+        """Run until SIGTERM, SIGINT or an early configuration error; call it on the main thread.
 
-        The main thread must also live on: on Linux the children are told when the thread that
-        started them ends.
+        The main thread must outlive the children: on Linux they are signalled when the thread that started them ends.
 
         Returns:
-            0, or the first code other than 0 with which a role ended after the stop.
+            0, or the first non-zero exit code of a role after the stop.
         """
         before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         log.info("supervising", roles=[child.name for child in self.children], pid=os.getpid())
@@ -181,7 +182,7 @@ class Supervisor:
         self._signals.append(now)
 
     def _tend(self, child: Child) -> None:
-        """Start, bury or kill one child, as needed."""
+        """Start, reap or kill a child, as needed."""
         now = time.monotonic()
         if child.process is None:
             if now >= child.start_at and not self._signals:
@@ -205,7 +206,7 @@ class Supervisor:
         log.info("role_started", child=child.name, pid=child.pid, failures=child.failures)
 
     def _ended(self, child: Child, code: int) -> None:
-        """Decide when to start a child again."""
+        """Decide when to restart a child."""
         if code in CONFIGURATION_CODES and not child.ever_opened:
             log.error("role_configuration", child=child.name, exit_code=code)
             self._code = int(Exit.CONFIGURATION)
@@ -217,17 +218,17 @@ class Supervisor:
         log.warning("role_ended", child=child.name, **describe(code), ran_s=round(ran_s, 1), restart_in_s=wait_s)
 
     def _wait(self, seconds: float) -> None:
-        """Sleep until something may have happened; the end of a child closes its pipe and wakes us."""
+        """Sleep until something may have happened; a child's end closes its pipe and wakes us."""
         with selectors.DefaultSelector() as selector:
             for child in self.children:
                 if child.fd is not None:
                     selector.register(child.fd, selectors.EVENT_READ)
             selector.select(seconds)
-        # A closed pipe stays readable until the process is reaped, and beats may come fast.
+        # A closed pipe stays readable until the process is reaped, and heartbeats may arrive fast.
         time.sleep(0.02)
 
     def _stop(self) -> int:
-        """End all children: SIGTERM, then SIGKILL past the time-out or after another signal."""
+        """Stop all children: SIGTERM, then SIGKILL after the timeout or another signal."""
         codes = [] if self._code is None else [self._code]
         deadline = time.monotonic() + self._shutdown_timeout_s
         log.info("stopping_roles", limit_s=self._shutdown_timeout_s)
@@ -249,7 +250,7 @@ class Supervisor:
 
 
 def describe(code: int) -> dict[str, str | int]:
-    """Return the fields of a log line about an exit code."""
+    """Return log fields that describe an exit code."""
     if code < 0:
         with contextlib.suppress(ValueError):
             return {"by_signal": signal.Signals(-code).name}
@@ -263,12 +264,12 @@ def role_command(config: Path, role: str, index: int, log_format: str) -> tuple[
 
 
 def supervisor(settings: Settings, config: Path, log_format: str) -> Supervisor:
-    """Return the supervisor of a stream: of every process that the table of roles has for it.
+    """Return a stream's supervisor, for every process in the role table.
 
     Args:
         settings: the stream's settings, as read from `config`.
-        config: the file, which each role reads again.
-        log_format: `json` or `text`, for the roles' logs, which go to our stderr untouched.
+        config: the settings file, which each role reads itself.
+        log_format: `json` or `text`, for the roles' logs, which go to this process's stderr unchanged.
     """
     commands = {
         spec.label(index): role_command(config, spec.name, index, log_format) for spec, index in processes(settings)

@@ -121,5 +121,5 @@ def test_scores_made_anew_are_not_placed_behind_the_old(stream: Stream, is_runni
     kill(archiver)
     scorer.close()
     assert isinstance(why, ScoreLogError)
-    assert "the topic was made anew; give store.scores another folder" in str(why)
+    assert "the topic was recreated; set store.scores to another folder" in str(why)
     assert stream.archive_rows() == rows

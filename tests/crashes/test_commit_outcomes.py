@@ -64,7 +64,7 @@ HUNG_GONE = (Api.END_TXN, Act.SWALLOW, "")
 
 COMMITS = {
     "rejected, then landed": Disturbed(*STALE, MAX_REJECTIONS - 1, Exit.DONE, '"in_a_row":4'),
-    "rejected too often": Disturbed(*STALE, EVER, Exit.BROKEN, "5 commits in a row were rejected"),
+    "rejected too often": Disturbed(*STALE, EVER, Exit.BROKEN, "5 consecutive commits were rejected"),
     "rejected and killed": Disturbed(*STALE, 1, -signal.SIGKILL, "commit_rejected", at="rejected"),
     "unknown, had landed": Disturbed(*UNKNOWN_LANDED, 1, Exit.BROKEN, "the outcome of a commit is unknown"),
     "unknown, had not landed": Disturbed(*UNKNOWN_GONE, 1, Exit.BROKEN, "the outcome of a commit is unknown"),

@@ -121,7 +121,7 @@ def test_no_close_by_the_clock_while_records_wait_unread(make_stream: Callable[.
     time.sleep(0.5)  # a pause of the process, in which records come
     stream.send(list(islice(records, 50)))
     owned = next(iter(role._owned.values()))
-    owned.look_at = 0.0
+    owned.silence_check_at = 0.0
     assert owned.silent_until_ns() is not None
     role._mind_silence()
     assert not any(isinstance(entry, CloseEntry) for entry in owned.pending.entries)

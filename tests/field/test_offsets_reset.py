@@ -81,7 +81,7 @@ def lived(stream: Stream, records: list[Record], die: bool = False) -> None:
 
 def refused(stream: Stream) -> StreamAdError:
     """Start a scorer as a service does; return why it ends."""
-    role = Scorer(RoleContext(stream.settings, 0, lambda: None, looks_first=True))
+    role = Scorer(RoleContext(stream.settings, 0, lambda: None, checks_offsets=True))
     with pytest.raises(StreamAdError) as why:
         role.open()
     kill(role)

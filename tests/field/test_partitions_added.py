@@ -155,7 +155,7 @@ def test_without_the_right_it_goes_on_with_what_it_has(
         wait_until(
             lambda: old_ones_scored() and "partition_not_taken" in caplog.messages, each=lambda: scorer.turn(0.02)
         )
-        wait_until(lambda: len(archiver._shelves) == 2, each=lambda: (scorer.turn(0.02), archiver.turn(0.02)))
+        wait_until(lambda: len(archiver._buffers) == 2, each=lambda: (scorer.turn(0.02), archiver.turn(0.02)))
         assert scorer.ready()[0]
         assert outputs(stream) == [2, 2]
         assert stream.log.committed(f"stream-ad.{stream.settings.stream.name}.scorer", Partition(readings, 2)) is None

@@ -26,7 +26,7 @@ from stream_ad.service.role import Exit
 from stream_ad.service.roles import archiver as module
 from stream_ad.service.roles.archiver import Archiver
 from stream_ad.service.roles.catalog import RoleContext
-from stream_ad.service.roles.shelf import HOUR_NS
+from stream_ad.service.roles.part_buffer import HOUR_NS
 from tests.support.e2e import wait_until
 from tests.support.scores import TOPIC, messages, settings_in, verdicts
 
@@ -197,7 +197,7 @@ def test_two_archivers_share_the_partitions(tmp_path: Path, instance: str, index
     for _ in range(4):
         settle(first, 1)
         settle(second, 1)
-    assert {len(role._shelves) for role in (first, second)} == {1}
+    assert {len(role._buffers) for role in (first, second)} == {1}
     house.send(partition=0)
     house.send(partition=1)
     for role in (first, second):
@@ -224,10 +224,10 @@ def test_a_zombie_places_no_file(house: House) -> None:
     zombie = house.archiver(part_max_age_s=3_600)
     house.send()
     settle(zombie)
-    (shelf,) = zombie._shelves.values()
+    (buffer,) = zombie._buffers.values()
     settle(house.archiver())
-    shelf.shut()
-    with pytest.raises(FencedError, match="another archiver has gone on"):
+    buffer.seal()
+    with pytest.raises(FencedError, match="another archiver took over"):
         zombie._write_full()
     house.all_once()
 
@@ -238,8 +238,8 @@ def test_a_zombie_places_no_file_after_compaction(tmp_path: Path) -> None:
     zombie = house.archiver(part_max_age_s=3_600)
     house.send()
     settle(zombie)
-    (shelf,) = zombie._shelves.values()
-    shelf.shut()
+    (buffer,) = zombie._buffers.values()
+    buffer.seal()
     other = house.archiver()
     settle(other)
     house.send()
@@ -249,7 +249,7 @@ def test_a_zombie_places_no_file_after_compaction(tmp_path: Path) -> None:
     settle(other)
     (report,) = compact(tmp_path / "scores", now[0], 1_000, grace_s=0.0)
     assert report.before == 2
-    with pytest.raises(FencedError, match="another archiver has gone on"):
+    with pytest.raises(FencedError, match="another archiver took over"):
         zombie._write_full()
     house.all_once()
     house.kill(other)
@@ -344,7 +344,7 @@ def test_a_lost_folder_is_refused_until_a_person_gives_it_up(house: House) -> No
     house.send()
     folder = house.folder / "scores"
     shutil.rmtree(folder)
-    text = "archived up to offset .*, the newest part there ends at none: files were taken away; put them back"
+    text = "archived up to offset .*, but the newest part there ends at none: files were removed. Restore them"
     with pytest.raises(ScoreLogError, match=text) as caught:
         settle(house.archiver())
     line = str(caught.value).split("`")[1]
@@ -373,9 +373,7 @@ def test_a_lost_folder_is_refused_until_a_person_gives_it_up(house: House) -> No
 def test_a_part_lost_at_the_end_is_refused(house: House) -> None:
     archived(house, 3)
     house.parts()[-1].path.unlink()
-    with pytest.raises(
-        ScoreLogError, match=r"newest part there ends at \d+: files were taken away; .* move the folder"
-    ):
+    with pytest.raises(ScoreLogError, match=r"newest part there ends at \d+: files were removed. .* move the folder"):
         settle(house.archiver())
 
 
@@ -386,7 +384,7 @@ def test_an_older_copy_of_the_folder_is_refused(house: House) -> None:
     archived(house, 2)
     shutil.rmtree(folder)
     (house.folder / "copy").rename(folder)
-    with pytest.raises(ScoreLogError, match="files were taken away; put them back"):
+    with pytest.raises(ScoreLogError, match=r"files were removed. Restore them"):
         settle(house.archiver())
 
 
@@ -421,7 +419,7 @@ def test_a_topic_made_anew_is_refused(house: House) -> None:
     house.kill(role)
     house.log.delete_topic(TOPIC)
     house.log.ensure_topic(TOPIC, 1)
-    with pytest.raises(ScoreLogError, match=r"the topic was made anew; give store\.scores another folder"):
+    with pytest.raises(ScoreLogError, match=r"the topic was recreated; set store\.scores to another folder"):
         settle(house.archiver())
     (house.folder / "scores").rename(house.folder / "old")  # which is what the line says
     house.send()
@@ -532,13 +530,13 @@ def test_a_silent_member_keeps_its_place_while_it_cannot_write(house: House, mon
     role = house.archiver()
     house.send()
     settle(role)
-    (shelf,) = role._shelves.values()
+    (buffer,) = role._buffers.values()
     role._retry_s, role._retry_at = 0.05, time.monotonic() + 0.05
     monkeypatch.setattr(module, "BUFFER_BYTES", 0)
     role.turn(0.01)
     position = house.log.committed("stream-ad.pumps.archiver", Partition(TOPIC, 0))
     assert position is not None
-    assert position.offset == shelf.linked
+    assert position.offset == buffer.linked
 
 
 def test_metrics_of_a_partition_go_with_it(house: House) -> None:

@@ -159,11 +159,11 @@ def test_a_role_in_a_call_that_does_not_return_is_not_ready(tmp_path: Path) -> N
 LONG_RUN = """
 import gc, sys
 from collections import deque
-from stream_ad.service.role import set_aside_what_stays
+from stream_ad.service.role import freeze_permanent_objects
 modules = [[number] for number in range(1_000_000)]
 gc.collect()
 if sys.argv[1] == "aside":
-    set_aside_what_stays()
+    freeze_permanent_objects()
 before = gc.get_stats()[2]["collections"]
 fetched = deque(maxlen=20_000)
 for _ in range(200_000):

@@ -1,1 +1,1 @@
-"""The roles: scorer, archiver; `catalog` names them."""
+"""The roles scorer and archiver; `catalog` builds them."""

@@ -1,4 +1,4 @@
-"""The archiver: score messages from the log into linked Parquet parts. The link is the commit."""
+"""The archiver: writes score messages from the log into linked Parquet parts. The link is the commit."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ArchiverMetrics
 from stream_ad.service.role import Plain
 from stream_ad.service.roles.catalog import RoleContext
-from stream_ad.service.roles.shelf import HOUR_NS, Growing, Shelf, where
+from stream_ad.service.roles.part_buffer import HOUR_NS, OpenPart, PartBuffer, where
 
 log = EventLog(__name__)
 
 BUFFER_BYTES = 256_000_000
-"""Beyond this nothing is polled until parts can be written again."""
+"""Buffer size above which nothing is polled until parts can be written again."""
 RETRY_S = (1.0, 30.0)
-"""First and longest wait before a failed write is tried again."""
+"""First and longest wait before a failed write is retried."""
 LAG_EVERY_S = 2.0
 ASIDE_KEPT_NS = HOUR_NS
-"""Files that a killed archiver left half-written are deleted when they are older."""
+"""Age after which files left half-written by a killed archiver are deleted."""
 GIVEN_UP = ".given-up"
-"""A file of the score log's folder, by a person: partitions whose parts are lost, and how far they reached."""
+"""File in the score log's folder, written by an operator: partitions whose parts are lost, and how far they reached."""
 KEEP_ALIVE_S = 2.0
-"""A member that does not poll says this often that it lives."""
+"""Heartbeat interval of a member that does not poll."""
 
 
 class _InDoubtError(Exception):
-    """The group may have given our partitions away, and did not say otherwise."""
+    """The group may have revoked our partitions without our noticing."""
 
 
 class Archiver:
-    """Writes what scorers published, each message into one part and once.
+    """Writes each published score message into exactly one part.
 
-    A restart goes on after the newest part of each partition, whatever the group has committed;
-    the group's offset is only an alarm that parts were taken away.
+    A restart resumes after the newest part of each partition, whatever the group has committed; the group's offset
+    only reveals that parts were removed.
     """
 
     name = ARCHIVER.name
@@ -80,7 +80,7 @@ class Archiver:
         self._max_rows, self._max_age_s = store.part_max_rows, store.part_max_age_s
         self._poll_records = context.settings.commit.poll_records
         self._stream = stream.name
-        self._shelves: dict[Partition, Shelf] = {}
+        self._buffers: dict[Partition, PartBuffer] = {}
         self._to_commit: dict[Partition, tuple[int, str]] = {}
         self._trouble = ""
         self._retry_at = self._retry_s = 0.0
@@ -98,7 +98,7 @@ class Archiver:
         """Join the group.
 
         Raises:
-            TransportError: the log or the topic is not there.
+            TransportError: the log or the topic is unavailable.
         """
         score_messages.prepare()
         self._transport = self._open_log()
@@ -116,8 +116,8 @@ class Archiver:
         """Poll once, then write the parts that are due.
 
         Raises:
-            ScoreLogError: a message cannot be decoded, or parts were taken away.
-            FencedError: another archiver owns what we hold.
+            ScoreLogError: a message cannot be decoded, or parts were removed.
+            FencedError: another archiver owns our partitions.
         """
         self._note_pause()
         if self._holding_back():
@@ -126,15 +126,15 @@ class Archiver:
         else:
             batches = self._poll(wait_s)
         for batch in batches:
-            self._shelve(batch)
-        self._shut_due()
+            self._buffer(batch)
+        self._seal_due()
         worked = self._write_full()
         self._commit()
-        self._tell_lag()
+        self._update_lag()
         return worked or bool(batches)
 
     def close(self) -> None:
-        """Write what is held, leave the group, let go of the log."""
+        """Write buffered messages, leave the group, close the log."""
         self._source.close()
         self._committer.close()
         self._transport.close()
@@ -143,19 +143,19 @@ class Archiver:
         """Return whether parts can be written and the log answers."""
         if self._trouble:
             return False, self._trouble
-        return True, f"{len(self._shelves)} partition(s)"
+        return True, f"{len(self._buffers)} partition(s)"
 
     def health(self) -> Mapping[str, Plain]:
-        """Return partitions owned and bytes held."""
-        return {"partitions": len(self._shelves), "buffered_bytes": self._buffered_bytes()}
+        """Return the number of partitions and of buffered bytes."""
+        return {"partitions": len(self._buffers), "buffered_bytes": self._buffered_bytes()}
 
     # -- Owner ----------------------------------------------------------------------------------
 
     def gained(self, position: Position | None, partition: Partition) -> int | None:
-        """Go on after the newest part.
+        """Resume after the newest part.
 
         Raises:
-            ScoreLogError: the folder does not belong to this topic, or lacks parts it once had.
+            ScoreLogError: the folder belongs to another topic, or parts were removed.
         """
         self._beat()
         last = score_log.last_part(self._folder, partition.number)
@@ -166,12 +166,12 @@ class Archiver:
             if last.topic_id != self._topic_id:
                 raise ScoreLogError(
                     f"{last.path}: expected a part of topic {partition.topic} with id {self._topic_id}, found id "
-                    f"{last.topic_id}: the topic was made anew; give store.scores another folder"
+                    f"{last.topic_id}: the topic was recreated; set store.scores to another folder"
                 )
         known = position is not None and position.topic_id == self._topic_id
         if position is not None and known and position.offset > start:
             self._expect_given_up(partition, position.offset, last)
-        self._shelves[partition] = Shelf(
+        self._buffers[partition] = PartBuffer(
             partition=partition,
             max_rows=self._max_rows,
             linked=start,
@@ -183,10 +183,10 @@ class Archiver:
         return max(start, earliest)
 
     def _expect_given_up(self, partition: Partition, committed: int, last: PartInfo | None) -> None:
-        """Go on without parts that are gone only where a person has said so.
+        """Continue without missing parts only if an operator has approved it.
 
         Raises:
-            PartsGoneError: nobody has.
+            PartsGoneError: not approved.
         """
         line, path = f"{partition.number} {committed}", self._folder / GIVEN_UP
         if last is None and score_log.has_line(path, line):
@@ -196,37 +196,37 @@ class Archiver:
         way = (
             f"write the line `{line}` into {path}"
             if last is None
-            else "move the folder aside, so that an empty one is begun"
+            else "move the folder aside, so that a new one is started"
         )
         raise PartsGoneError(
-            f"{self._folder}: partition {partition.number} was archived up to offset {committed}, the newest part "
-            f"there ends at {found}: files were taken away; put them back. If they are lost, {way}: the archive then "
-            "begins with the earliest scores left in the topic (docs/score-log.md). If the group's offset was moved by "
+            f"{self._folder}: partition {partition.number} was archived up to offset {committed}, but the newest part "
+            f"there ends at {found}: files were removed. Restore them. If they are lost, {way}: the archive then "
+            "starts at the earliest scores left in the topic (docs/score-log.md). If the group's offset was changed by "
             "hand, or the topic still has those scores, `stream-ad reposition` sets it to the newest part"
         )
 
     def leaving(self, partition: Partition) -> None:
-        """Write what is held; what cannot be written, the next owner reads again.
+        """Write buffered messages; the next owner rereads what cannot be written.
 
         Raises:
-            FencedError: another archiver owns the partition already.
+            FencedError: another archiver already owns the partition.
         """
-        shelf = self._shelves[partition]
-        shelf.tail.clear()  # the next owner reads it again
-        shelf.shut()
+        buffer = self._buffers[partition]
+        buffer.tail.clear()  # reread by the next owner
+        buffer.seal()
         self._retry_at = 0.0
         self._write_full()
         self._commit()
-        log.info("partition_left", partition=partition.number, offset=shelf.linked, left_behind=len(shelf.full))
+        log.info("partition_left", partition=partition.number, offset=buffer.linked, left_behind=len(buffer.full))
         self._drop(partition)
 
     def lost(self, partition: Partition) -> None:
-        """Drop what is held."""
+        """Drop buffered messages."""
         log.warning("partition_lost", partition=partition.number)
         self._drop(partition)
 
     def _drop(self, partition: Partition) -> None:
-        self._shelves.pop(partition, None)
+        self._buffers.pop(partition, None)
         self._to_commit.pop(partition, None)
         self._read_log_ns.pop(partition, None)
         self.metrics.forget(partition)
@@ -246,11 +246,11 @@ class Archiver:
         self.metrics.poll_records.observe(records)
         return batches
 
-    def _shelve(self, batch: RawBatch) -> None:
-        """Put a batch's messages on the shelf, an input span at a time."""
-        shelf = self._shelves[batch.partition]
+    def _buffer(self, batch: RawBatch) -> None:
+        """Add a batch's messages to the buffer, one input span at a time."""
+        buffer = self._buffers[batch.partition]
         for i in range(len(batch)):
-            gap = shelf.add(int(batch.offset[i]), int(batch.log_ns[i]), self._decode(batch, i))
+            gap = buffer.add(int(batch.offset[i]), int(batch.log_ns[i]), self._decode(batch, i))
             if gap is not None:
                 self.metrics.input_gaps.inc()
                 expected, found = gap
@@ -264,7 +264,7 @@ class Archiver:
                 )
         if len(batch):
             self._read_log_ns[batch.partition] = int(batch.log_ns[-1])
-        shelf.read_up_to(batch.next_offset)
+        buffer.read_up_to(batch.next_offset)
         self._beat()
 
     def _decode(self, batch: RawBatch, i: int) -> ScoreMessage:
@@ -272,34 +272,34 @@ class Archiver:
             return score_messages.decode(batch.values[i], batch.headers[i])
         except ContractError as error:
             raise ScoreLogError(
-                f"{where(batch.partition, int(batch.offset[i]))}: {error}; somebody else writes to this topic, or "
-                "another version of this program"
+                f"{where(batch.partition, int(batch.offset[i]))}: {error}; another program, or another version of "
+                "this one, writes to this topic"
             ) from error
 
     # -- writing --------------------------------------------------------------------------------
 
-    def _shut_due(self) -> None:
+    def _seal_due(self) -> None:
         now = time.monotonic()
-        for shelf in self._shelves.values():
-            growing = shelf.open
-            if growing is not None and (now - growing.since >= self._max_age_s or growing.rows >= self._max_rows):
-                shelf.shut()
+        for buffer in self._buffers.values():
+            part = buffer.open
+            if part is not None and (now - part.since >= self._max_age_s or part.rows >= self._max_rows):
+                buffer.seal()
 
     def _write_full(self) -> bool:
-        """Write and link the spans that wait; return whether any was linked."""
+        """Write and link the waiting parts; return whether any was linked."""
         if time.monotonic() < self._retry_at:
             return False
         linked = False
         try:
-            for partition, shelf in self._shelves.items():
-                while shelf.full:
-                    self._link(partition, shelf, shelf.full[0])
-                    shelf.full.popleft()
+            for partition, buffer in self._buffers.items():
+                while buffer.full:
+                    self._link(partition, buffer, buffer.full[0])
+                    buffer.full.popleft()
                     linked = True
         except PartExistsError as error:
-            self._shelves.clear()
+            self._buffers.clear()
             self._to_commit.clear()
-            raise FencedError(f"{self._group}/{self._member}: another archiver has gone on: {error}") from error
+            raise FencedError(f"{self._group}/{self._member}: another archiver took over: {error}") from error
         except _InDoubtError:
             return linked
         except ScoreLogError:
@@ -314,28 +314,28 @@ class Archiver:
         return linked
 
     def _note_pause(self) -> None:
-        """Take note where this process has not run for so long that the group may have given its partitions away."""
+        """Detect a pause of this process during which the group may have revoked its partitions."""
         now = time.monotonic()
         self._in_doubt = self._in_doubt or now - self._awake_at > self._doubt_s
         self._awake_at = now
 
     def _expect_ours(self) -> None:
-        """See that a part may be linked: after a pause only once the group has taken a commit of ours.
+        """Check that a part may be linked: after a pause, only once the group has accepted a commit of ours.
 
-        The link refuses a second part of one start, but not the first one: it would be the next owner that is refused.
+        Linking fails if a part with the same start exists. But if our part came first, the next owner's would fail.
 
         Raises:
-            _InDoubtError: no commit landed.
-            FencedError: another archiver owns what we hold.
+            _InDoubtError: the commit did not land.
+            FencedError: another archiver owns our partitions.
         """
         self._note_pause()
         if self._in_doubt:
-            self._to_commit.update({partition: (shelf.linked, "") for partition, shelf in self._shelves.items()})
+            self._to_commit.update({partition: (buffer.linked, "") for partition, buffer in self._buffers.items()})
             self._in_doubt = self._commit() is not CommitOutcome.LANDED
         if self._in_doubt:
             raise _InDoubtError
 
-    def _link(self, partition: Partition, shelf: Shelf, span: Growing) -> None:
+    def _link(self, partition: Partition, buffer: PartBuffer, span: OpenPart) -> None:
         self._expect_ours()
         begun = time.monotonic()
         path = score_log.write_part(
@@ -357,11 +357,11 @@ class Archiver:
             is_first=span.is_first,
             before_link=self._expect_ours,
         )
-        shelf.linked = span.end
+        buffer.linked = span.end
         self._to_commit[partition] = (span.end, "")
         self.metrics.part_files.inc()
         self.metrics.part_rows.inc(span.rows)
-        with suppress(OSError):  # linked is linked, whatever the figure
+        with suppress(OSError):  # the part is linked even if its size is unknown
             self.metrics.part_bytes.inc(path.stat().st_size)
         self.metrics.part_seconds.observe(time.monotonic() - begun)
         self.metrics.part_latency_seconds.observe(max(0.0, (time.time_ns() - span.first_log_ns) / 1e9))
@@ -378,26 +378,26 @@ class Archiver:
         self._trouble = f"the score log cannot be written: {error}"
 
     def _buffered_bytes(self) -> int:
-        spans = [span for shelf in list(self._shelves.values()) for span in (*shelf.full, shelf.open) if span]
+        spans = [span for buffer in list(self._buffers.values()) for span in (*buffer.full, buffer.open) if span]
         return sum(span.size_bytes for span in spans)
 
     def _holding_back(self) -> bool:
-        """Return whether to poll nothing, and then keep our place in the group without polling."""
+        """Return whether to pause polling; keeps our group membership alive meanwhile."""
         if not self._retry_s or self._buffered_bytes() < BUFFER_BYTES:
             return False
         if time.monotonic() - self._alive_at >= KEEP_ALIVE_S:
             self._alive_at = time.monotonic()
-            self._to_commit.update({partition: (shelf.linked, "") for partition, shelf in self._shelves.items()})
+            self._to_commit.update({partition: (buffer.linked, "") for partition, buffer in self._buffers.items()})
         return True
 
     def _commit(self) -> CommitOutcome | None:
-        """Commit how far parts reach; a failure costs only the alarm's freshness.
+        """Commit how far parts reach. A failure is harmless: the offset only serves as an alarm.
 
         Returns:
-            what became of it; None where there was nothing to commit or nobody answered.
+            the outcome; None if there was nothing to commit or the log did not answer.
 
         Raises:
-            FencedError: another archiver has our name.
+            FencedError: another archiver uses our member id.
         """
         if not self._to_commit:
             return None
@@ -411,7 +411,7 @@ class Archiver:
         self._to_commit = {}
         return outcome
 
-    def _tell_lag(self) -> None:
+    def _update_lag(self) -> None:
         now = time.monotonic()
         if now - self._lag_at < LAG_EVERY_S:
             return
@@ -421,12 +421,12 @@ class Archiver:
         except (UnreachableError, DeadlineError):
             return
         for partition, end in ends.items():
-            if (shelf := self._shelves.get(partition)) is not None:
+            if (buffer := self._buffers.get(partition)) is not None:
                 age_s = (time.time_ns() - self._read_log_ns.get(partition, time.time_ns())) / 1e9
-                self.metrics.lag(partition, end - shelf.next_start, age_s)
+                self.metrics.lag(partition, end - buffer.next_start, age_s)
 
 
 def build(context: RoleContext) -> Archiver:
-    """Build the archiver of a stream."""
+    """Build a stream's archiver."""
     settings = context.settings
     return Archiver(context, lambda: open_transport(settings))

@@ -1,4 +1,4 @@
-"""Builds roles; the code of each is imported only where it runs."""
+"""Builds roles; each role's code is imported only where it runs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class RoleContext:
 
     Attributes:
         settings: the stream's settings.
-        index: number of the role among its kind on this host, from 0.
-        beat: the heartbeat, to be called inside work that takes longer than a second or so.
-        looks_first: see before the role counts as open that its group's offsets are those of the role, so that a
-            supervisor does not start it again and again.
-        section: what the role made of its section `[roles.NAME]`; None for a built-in role. Set by `build`.
+        index: index of the process within its role on this host, from 0.
+        beat: the heartbeat, to be called during work that takes longer than about a second.
+        checks_offsets: verify the group's offsets before the role counts as open, so that a supervisor does not restart
+            it again and again.
+        section: the role's parsed section `[roles.NAME]`; None for a built-in role. Set by `build`.
     """
 
     settings: Settings
     index: int
     beat: Callable[[], None]
-    looks_first: bool = False
+    checks_offsets: bool = False
     section: Any = None
 
 
@@ -37,7 +37,7 @@ def build(name: str, context: RoleContext) -> Role:
     """Build a role, not yet open.
 
     Raises:
-        ConfigError: there is no such role, its module cannot be used, or the index is below 0.
+        ConfigError: the role does not exist, its module is unusable, or the index is negative.
     """
     spec = role(context.settings, name)
     if context.index < 0:
@@ -46,14 +46,14 @@ def build(name: str, context: RoleContext) -> Role:
 
 
 def builder(spec: RoleSpec) -> Callable[[RoleContext], Role]:
-    """Import a role's module; return what builds the role.
+    """Import a role's module; return its `build` function.
 
     Raises:
-        ConfigError: the module cannot be imported, or has no function `build`.
+        ConfigError: the module cannot be imported or has no function `build`.
     """
     try:
         module = import_module(spec.module)
-    except Exception as error:  # a package's module can raise anything at import
+    except Exception as error:  # importing another package's module can raise anything
         raise ConfigError(f"role {spec.name}: {spec.module} cannot be imported: {error}") from error
     found: Callable[[RoleContext], Role] | None = getattr(module, "build", None)
     if not callable(found):

@@ -1,4 +1,4 @@
-"""The scorer: poll, step, commit; verdicts, alerts, dead letters and positions become public together."""
+"""The scorer: poll, step, commit. Verdicts, alerts, dead letters and positions are published atomically."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import ScorerMetrics
 from stream_ad.service.model_swap import CommandFollower, Wanted
 from stream_ad.service.role import Plain
+from stream_ad.service.roles.assigned_partition import AssignedPartition, Outputs
 from stream_ad.service.roles.catalog import RoleContext
-from stream_ad.service.roles.owned import Outputs, Owned
 
 log = EventLog(__name__)
 
 MAX_REJECTIONS = 5
-"""Commits rejected in a row, after which the role starts again."""
+"""Consecutive rejected commits after which the role restarts."""
 LAG_EVERY_S = 5.0
 LEAST_LOOK_S = 0.5
-"""Silence is looked for at most this often: each close is an entry of the journal."""
+"""Minimum interval between checks for silence: each close adds a journal entry."""
 HASTE_S = 0.1
-"""Alerts wait at most this long for a commit: in a storm of them one a poll would halve the throughput."""
+"""Maximum time that alerts wait for a commit. One commit per poll would halve the throughput in an alert storm."""
 LATE_NS = 5_000_000_000
-"""An alert about a record older than this hastens nothing: it is late already, and while a scorer catches up each
-commit more keeps all alerts back."""
+"""An alert about an older record does not trigger an early commit: it is late already, and while a scorer catches
+up, extra commits would delay all alerts."""
 NAMED = 20
-"""So many devices are named in a line of the log."""
+"""Maximum number of devices named in a log line."""
 UNSCORED_WINDOWS = 100
 STRANGE_RECORDS = 100
-"""When so many windows have come and none could be scored, or so many records with channels that the bundle does not
-have and none that it has, bundle and readings hardly belong together."""
+"""After this many windows without a single score, or this many records with only unknown channels, the bundle
+probably does not match the readings."""
 
 
 class Scorer:
-    """Scores the partitions that its consumer group gives it; see `service.role.Role`."""
+    """Scores the partitions assigned to it by its consumer group; see `service.role.Role`."""
 
     def __init__(self, context: RoleContext) -> None:
         settings = context.settings
@@ -68,7 +68,7 @@ class Scorer:
         self.metrics = ScorerMetrics(settings.stream.name, f"{settings.service.instance}-{context.index}")
         self._context = context
         self._settings = settings
-        self._owned: dict[Partition, Owned] = {}
+        self._owned: dict[Partition, AssignedPartition] = {}
         self._not_ready = "starting"
         self._last_commit = self._lag_read = time.monotonic()
         self._rejections = 0
@@ -90,9 +90,9 @@ class Scorer:
         """Load the bundle, check the topics, join the group.
 
         Raises:
-            BundleError, TopicError, ConfigError: a person must act first.
+            BundleError, TopicError, ConfigError: an operator must act first.
         """
-        # One thread a process: processes are what the work is spread over, and threads of several would fight.
+        # One thread per process: work is spread over processes, whose threads would compete.
         threadpool_limits(1)
         score_messages.prepare()
         self._models = Models(self._settings)
@@ -116,15 +116,15 @@ class Scorer:
         readings = self._settings.stream.readings_topic
         self._source = self._transport.join(readings, SCORER.consumer_group(self._settings), self, member)
         self._committer = self._transport.committer(self._source, member)
-        if self._context.looks_first:
+        if self._context.checks_offsets:
             self._expect_positions(topics[readings].partitions)
         self._not_ready = ""
 
     def _expect_positions(self, count: int) -> None:
-        """See that a scorer committed where the group stands.
+        """Check that the group's offsets were committed by a scorer.
 
         Raises:
-            OffsetsError: somebody else did.
+            OffsetsError: they were not.
         """
         for number in range(count):
             partition = Partition(self._settings.stream.readings_topic, number)
@@ -133,9 +133,9 @@ class Scorer:
             self._context.beat()
 
     def turn(self, wait_s: float) -> bool:
-        """Poll, step and, where it is time, commit."""
+        """Poll, step and, if due, commit."""
         if self._source is None:
-            raise ConfigError("scorer: open it first")
+            raise ConfigError("scorer: expected open() before turn()")
         due_s = self._last_commit + self._pace_s() - time.monotonic()
         waits = any(owned.moved for owned in self._owned.values())
         try:
@@ -165,7 +165,7 @@ class Scorer:
         owned = self._owned[raw.partition]
         was_catching_up = owned.catching_up
         if len(raw):
-            owned.heard_at = time.monotonic()
+            owned.last_record_at = time.monotonic()
         begun = time.monotonic()
         results = owned.step(raw)
         self.metrics.step_seconds.observe(time.monotonic() - begun)
@@ -181,8 +181,8 @@ class Scorer:
         if not self._is_fit:
             self._doubt_fit(0 if owned.replay.has_values else sum(stepped.unknown_channels for stepped in results))
 
-    def _take(self, owned: Owned, stepped: Stepped, raw: RawBatch | None = None) -> None:
-        """Keep what is not public yet, and count it."""
+    def _take(self, owned: AssignedPartition, stepped: Stepped, raw: RawBatch | None = None) -> None:
+        """Keep and count the unpublished part of a step's results."""
         kept = owned.take(stepped, raw, self._outputs.max_bytes)
         result = kept.result
         self._urgent |= owned.has_young_alerts(time.time_ns() - LATE_NS)
@@ -202,17 +202,17 @@ class Scorer:
             self._unscored += unscored
             self.metrics.anomalous.inc(int(part.verdicts.is_anomaly.sum()))
 
-    def _enter(self, owned: Owned, entry: CloseEntry | SwapEntry | GrowthEntry) -> None:
-        """Let an entry of the journal take effect; the next commit publishes both."""
+    def _enter(self, owned: AssignedPartition, entry: CloseEntry | SwapEntry | GrowthEntry) -> None:
+        """Apply a journal entry; the next commit publishes it with its effects."""
         self._take(owned, owned.replay.apply(entry))
 
     def _mind_silence(self) -> None:
-        """Close by the clock what the silence of a whole partition ends; see docs/adr/0014-journal.md."""
+        """Trigger idle closes by wall clock in silent partitions; see docs/adr/0014-journal.md."""
         for owned in self._owned.values():
             now = time.monotonic()
-            if owned.catching_up or now < owned.look_at:
+            if owned.catching_up or now < owned.silence_check_at:
                 continue
-            owned.look_at = now + max(LEAST_LOOK_S, self._settings.time.idle_close_s / 10)
+            owned.silence_check_at = now + max(LEAST_LOOK_S, self._settings.time.idle_close_s / 10)
             log_ns = owned.silent_until_ns()
             if log_ns is None or not self._is_at_end(owned):
                 continue
@@ -222,15 +222,15 @@ class Scorer:
             self.metrics.devices(owned.partition, owned.replay.devices)
             log.debug("closed_by_clock", partition=owned.partition.number, offset=entry.offset, log_ns=log_ns)
 
-    def _is_at_end(self, owned: Owned) -> bool:
-        """Ask the log whether nothing has come behind what was read."""
+    def _is_at_end(self, owned: AssignedPartition) -> bool:
+        """Return whether the log has no records beyond those read."""
         try:
             return self._transport.bounds(owned.partition)[1] <= owned.replay.offset
         except (UnreachableError, DeadlineError):
             return False
 
     def _mind_commands(self) -> None:
-        """Swap bundles where a command wants it, between two steps."""
+        """Apply a pending swap command, between two steps."""
         wanted = self._commands.look()
         if wanted is None:
             return
@@ -244,7 +244,7 @@ class Scorer:
                 self._swap(owned, wanted)
 
     def _mind_growth(self) -> None:
-        """Take note of partitions that were added to the readings, and of the devices that moved to another one."""
+        """Record partitions added to the readings topic, and the devices that moved to another one."""
         count = 0 if self._source is None else self._source.partitions()
         for owned in self._owned.values():
             before = owned.replay.lineage.partitions
@@ -273,12 +273,12 @@ class Scorer:
                 devices=", ".join(moved[:NAMED]),
             )
 
-    def _swap(self, owned: Owned, wanted: Wanted) -> None:
-        """End the commit before, so that each message is of one model, then go on with the other one."""
+    def _swap(self, owned: AssignedPartition, wanted: Wanted) -> None:
+        """Commit first, so that each message has one model, then switch to the new model."""
         if owned.moved:
             self._commit([owned])
         if owned.moved:
-            return  # not landed: the next turn tries again
+            return  # not landed; retried in the next turn
         replay, command = owned.replay, wanted.command
         entry = SwapEntry(
             number=replay.lineage.entries,
@@ -292,7 +292,7 @@ class Scorer:
         self._enter(owned, entry)
         self.metrics.swaps.inc()
         self.metrics.model(owned.partition, command.model_id)
-        self._urgent = True  # whoever gave the command waits
+        self._urgent = True  # the operator waits for the result
         log.info(
             "swapped",
             partition=owned.partition.number,
@@ -303,7 +303,7 @@ class Scorer:
         )
 
     def _doubt_fit(self, strange: int) -> None:
-        """Warn, once, when nothing could be scored so far."""
+        """Warn once if nothing could be scored so far."""
         self._strange += strange
         if self._unscored >= UNSCORED_WINDOWS or self._strange >= STRANGE_RECORDS:
             self._is_fit = True
@@ -312,7 +312,7 @@ class Scorer:
                 windows=self._unscored,
                 records_without_known_channel=self._strange,
                 bundle_channels=[channel.name for channel in self._models.configured.channels],
-                advice="the readings hardly fit the bundle; `stream-ad check` compares their channels",
+                advice="the readings do not seem to match the bundle; `stream-ad check` compares their channels",
             )
 
     def _time_to_commit(self) -> bool:
@@ -324,12 +324,12 @@ class Scorer:
         return due or rows >= self._settings.commit.max_rows
 
     def _pace_s(self) -> float:
-        """Return the least time between two commits; an alert about a young record hastens the next one."""
+        """Return the minimum time between two commits, shorter if a recent record caused an alert."""
         every_s = self._settings.commit.every_s
         return min(HASTE_S, every_s) if self._urgent else every_s
 
-    def _commit(self, moved: list[Owned]) -> None:
-        """Make what is pending of some partitions public in one transaction."""
+    def _commit(self, moved: list[AssignedPartition]) -> None:
+        """Publish the pending results of some partitions in one transaction."""
         if not moved or self._committer is None:
             return
         records: dict[str, list[Record]] = {}
@@ -347,13 +347,13 @@ class Scorer:
         rows = sum(owned.pending.rows for owned in moved)
         self.metrics.commit(outcome, took_s, rows)
         if outcome is CommitOutcome.UNKNOWN:
-            # Only a new process, whose start settles the transaction, can read what became of it.
-            raise TransportError("the outcome of a commit is unknown; starting again from the committed position")
+            # Only a new process can read the outcome: its start settles the transaction.
+            raise TransportError("the outcome of a commit is unknown; restarting from the committed position")
         if outcome is CommitOutcome.REJECTED:
             self._rejections += 1
             log.warning("commit_rejected", in_a_row=self._rejections, rows=rows)
             if self._rejections >= MAX_REJECTIONS:
-                raise TransportError(f"{self._rejections} commits in a row were rejected")
+                raise TransportError(f"{self._rejections} consecutive commits were rejected")
             return
         self._rejections = 0
         for owned in moved:
@@ -362,7 +362,7 @@ class Scorer:
         late_ns = time.time_ns() - LATE_NS
         self._urgent = any(owned.has_young_alerts(late_ns) for owned in self._owned.values())
 
-    def _landed(self, owned: Owned) -> None:
+    def _landed(self, owned: AssignedPartition) -> None:
         now_ns = time.time_ns()
         for alert, log_ns in owned.pending.alerts:
             self.metrics.alert(alert.kind, alert.phase)
@@ -393,24 +393,24 @@ class Scorer:
                 age_s = (time.time_ns() - owned.replay.log_ns) / 1e9
                 self.metrics.lag(partition, end - owned.replay.offset, age_s)
 
-    # Owner: partitions come and go, inside `poll` and `close`.
+    # Owner: partitions are gained and lost inside `poll` and `close`.
 
     def gained(self, position: Position | None, partition: Partition) -> int | None:
-        """Recover the partition's state and read on from there."""
+        """Recover the partition's state and resume from there."""
         if not self._has_outputs(partition.number):
             return HOLD
         expect_position(self._settings, self._transport, partition, position)
         recovery = recover(self._settings, self._models, self._transport, partition, position, self._context.beat)
         counted = None if position is None else Marker.from_text(position.metadata).intake
-        owned = self._owned[partition] = Owned(partition, recovery, self._topic_id, counted)
+        owned = self._owned[partition] = AssignedPartition(partition, recovery, self._topic_id, counted)
         for stepped in owned.replay.settle():
             self._take(owned, stepped)
         self.metrics.model(partition, owned.replay.lineage.model_id)
         self.metrics.replaying(partition, owned.catching_up)
         self.metrics.devices(partition, owned.replay.devices)
         self.metrics.committed(partition, owned.public.offset)
-        say = log.info if recovery.exact and not recovery.passed_over else log.warning
-        say(
+        write = log.info if recovery.exact and not recovery.passed_over else log.warning
+        write(
             "partition_gained",
             partition=partition.number,
             read_from=owned.replay.offset,
@@ -423,7 +423,7 @@ class Scorer:
         return owned.replay.offset
 
     def _has_outputs(self, number: int) -> bool:
-        """Return whether there are topics to publish a partition's results in; add partitions to them if we may."""
+        """Return whether a partition's output topics have it; adds partitions to them if allowed."""
         if number < self._outputs_count:
             return True
         stream = self._settings.stream
@@ -440,30 +440,30 @@ class Scorer:
                 "partition_not_taken",
                 partition=number,
                 why=f"{stream.scores_topic} and {stream.journal_topic} have {self._outputs_count} partitions",
-                advice="`stream-ad check --create` adds partitions to them; the service needs the right Alter for that",
+                advice="`stream-ad check --create` adds partitions; for the service to do so it needs the right Alter",
             )
         return False
 
     def leaving(self, partition: Partition) -> None:
-        """Checkpoint, commit what is pending, and let go."""
+        """Checkpoint, commit pending results and drop the state."""
         owned = self._owned.get(partition)
         if owned is None:
             return
         if not owned.catching_up:
             owned.checkpoint_due = math.inf
             if owned.pending.entries:
-                # A checkpoint may hold no entry that might never be published.
+                # A checkpoint must not include an entry that might never be published.
                 self._commit([owned])
             if not owned.pending.entries:
                 self._checkpointer.take_now(partition, self._topic_id, owned.replay)
-            # Also without results: the next owner goes on from the checkpoint that the last commit names.
+            # Even without results: the next owner resumes from the checkpoint that the last commit names.
             if owned.moved or self._checkpointer.newest(partition) != owned.checkpoint:
                 self._commit([owned])
         log.info("partition_left", partition=partition.number, offset=owned.public.offset)
         self._drop(partition)
 
     def lost(self, partition: Partition) -> None:
-        """Drop the state; whoever has the partition now has recovered it from the log."""
+        """Drop the state; the new owner has recovered it from the log."""
         log.warning("partition_lost", partition=partition.number)
         self._drop(partition)
 
@@ -473,7 +473,7 @@ class Scorer:
         self.metrics.forget(partition)
 
     def close(self) -> None:
-        """Commit what is pending, checkpoint, leave the group."""
+        """Commit pending results, checkpoint, leave the group."""
         if self._source is not None:
             self._source.close()
         if self._committer is not None:
@@ -483,19 +483,19 @@ class Scorer:
         self._transport.close()
 
     def ready(self) -> tuple[bool, str]:
-        """Return whether results flow; a scorer without partitions stands by and is ready."""
+        """Return whether results flow; a scorer without partitions is on standby and ready."""
         if self._not_ready:
             return False, self._not_ready
         behind = [owned.partition.number for owned in list(self._owned.values()) if owned.catching_up]
         if behind:
             return False, f"catching up: partitions {behind}"
         if self._rejections:
-            return False, f"{self._rejections} commits in a row were rejected"
-        waits = f"; without topics for their results: {sorted(self._without_outputs)}" if self._without_outputs else ""
+            return False, f"{self._rejections} consecutive commits were rejected"
+        waits = f"; without output topics: {sorted(self._without_outputs)}" if self._without_outputs else ""
         return True, f"{len(self._owned)} partitions{waits}"
 
     def health(self) -> Mapping[str, Plain]:
-        """Return a few figures for the log."""
+        """Return a few values for the log."""
         model = self._models.configured
         return {"partitions": len(self._owned), "bundle": model.name, "model_id": model.model_id}
 

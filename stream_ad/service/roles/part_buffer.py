@@ -1,4 +1,4 @@
-"""What the archiver holds of a partition until it is a part: whole input spans, in order."""
+"""Buffers a partition's score messages until they form a part: whole input spans, in order."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ HOUR_NS = 3_600_000_000_000
 
 
 @dataclass(slots=True)
-class Growing:
-    """Messages that go into one part: offsets start <= offset < end of the scores topic.
+class OpenPart:
+    """Messages of one part: offsets start <= offset < end of the scores topic.
 
-    It holds whole input spans only, of one generation, so that a part ends where an input span does. `is_first`
-    says that there was no part of the partition before it.
+    Contains only whole input spans of one generation, so that a part ends where an input span does. `is_first`: there
+    was no earlier part of the partition.
     """
 
     start: int
@@ -41,7 +41,7 @@ class Growing:
     lost: list[Span] = field(default_factory=list)
 
     def add(self, message: ScoreMessage) -> None:
-        """Take in a message."""
+        """Add a message."""
         self.tables.append(message.table)
         self.rows += message.table.num_rows
         self.size_bytes += message.table.nbytes
@@ -52,18 +52,18 @@ class Growing:
 
 
 @dataclass(slots=True)
-class Shelf:
-    """One partition.
+class PartBuffer:
+    """The buffer of one partition.
 
     Attributes:
-        partition: of the scores topic.
-        max_rows: a part with this many rows is full.
-        linked: where the newest part ends.
-        seen: the position up to which scores were seen, None before the first.
-        must_chain: records were deleted behind `linked`; the next message tells whether any had scores.
-        full: what waits to be written, oldest first.
-        open: what still grows.
-        tail: messages of an input span whose last message has not come.
+        partition: partition of the scores topic.
+        max_rows: number of rows at which a part is full.
+        linked: end of the newest linked part.
+        seen: place up to which scores were seen, None before the first.
+        must_chain: records were deleted after `linked`; the next message reveals whether any had scores.
+        full: parts waiting to be written, oldest first.
+        open: the part still being filled.
+        tail: messages of an incomplete input span.
     """
 
     partition: Partition
@@ -71,41 +71,40 @@ class Shelf:
     linked: int
     seen: Place | None = None
     must_chain: bool = False
-    full: deque[Growing] = field(default_factory=deque)
-    open: Growing | None = None
+    full: deque[OpenPart] = field(default_factory=deque)
+    open: OpenPart | None = None
     tail: list[tuple[int, int, ScoreMessage]] = field(default_factory=list)
 
     @property
     def next_start(self) -> int:
-        """Where the next part starts: the end of the one before, so that files chain."""
+        """Start of the next part: the end of the previous one, so that files chain."""
         if self.open is not None:
             return self.open.end
         return self.full[-1].end if self.full else self.linked
 
-    def shut(self) -> None:
-        """Let what grows wait to be written."""
+    def seal(self) -> None:
+        """Move the open part to those waiting to be written."""
         if self.open is not None:
             self.full.append(self.open)
             self.open = None
 
     def add(self, offset: int, log_ns: int, message: ScoreMessage) -> tuple[Place, Place] | None:
-        """Put a message on the shelf, which is taken in with the last message of its input span.
+        """Buffer a message; it is added to a part with the last message of its input span.
 
         Args:
-            offset: of the message in the scores topic.
-            log_ns: its append time.
-            message: decoded.
+            offset: the message's offset in the scores topic.
+            log_ns: its append time, UTC nanoseconds.
+            message: the decoded message.
 
         Returns:
-            the position expected and the one found, where the span does not follow on the one before;
-            else None.
+            the expected place and the one found if the span does not follow the previous one; else None.
 
         Raises:
             ScoreLogError: it is not the next message of its span.
             PositionError: scores were deleted before they were archived.
         """
         if message.part and self.seen is None and not self.tail:
-            return None  # of a span whose first messages were deleted before this archive began
+            return None  # belongs to a span whose first messages were deleted before this archive began
         before = self.tail[-1][2] if self.tail else None
         if message.part != len(self.tail) or (
             before is not None and (before.spans, before.generation) != (message.spans, message.generation)
@@ -118,26 +117,26 @@ class Shelf:
         return self._absorb() if message.part == message.parts - 1 else None
 
     def read_up_to(self, next_offset: int) -> None:
-        """Take note that nothing lies between the last message and `next_offset`."""
+        """Record that there are no messages between the last one and `next_offset`."""
         if self.open is not None and not self.tail:
             self.open.end = next_offset
 
     def _absorb(self) -> tuple[Place, Place] | None:
-        """Move a whole input span into what grows; what does not fit there starts another part."""
+        """Add a whole input span to the open part, or to a new one if it does not fit."""
         offset, log_ns, first = self.tail[0]
         gap = self._gap(first, offset)
-        growing, hour = self.open, log_ns // HOUR_NS
-        if growing is not None and (
-            growing.hour != hour
-            or growing.rows >= self.max_rows
-            or growing.ended != first.spans.begin
-            or growing.generation != first.generation
-            or growing.tables[0].schema != first.table.schema
+        part, hour = self.open, log_ns // HOUR_NS
+        if part is not None and (
+            part.hour != hour
+            or part.rows >= self.max_rows
+            or part.ended != first.spans.begin
+            or part.generation != first.generation
+            or part.tables[0].schema != first.table.schema
         ):
-            self.shut()
-            growing = None
-        if growing is None:
-            growing = Growing(
+            self.seal()
+            part = None
+        if part is None:
+            part = OpenPart(
                 start=self.next_start,
                 end=offset + 1,
                 hour=hour,
@@ -148,11 +147,11 @@ class Shelf:
                 is_first=self.seen is None,
                 since=time.monotonic(),
             )
-            self.open = growing
+            self.open = part
         for offset, _, message in self.tail:
-            growing.add(message)
-            growing.end = offset + 1
-        growing.ended = self.seen = first.spans.end
+            part.add(message)
+            part.end = offset + 1
+        part.ended = self.seen = first.spans.end
         self.tail.clear()
         return gap
 
@@ -165,8 +164,8 @@ class Shelf:
             raise PositionError(
                 f"{where(self.partition, offset)}: the newest part holds scores up to input offset "
                 f"{expected.offset} and journal entry {expected.entries}, the earliest message left starts at "
-                f"{found.offset} and {found.entries}: messages between were deleted before they were "
-                "archived; to go on without them give store.scores another folder"
+                f"{found.offset} and {found.entries}: messages in between were deleted before they were archived; to "
+                "continue without them set store.scores to another folder"
             )
         return expected, found
 

@@ -1,4 +1,4 @@
-"""A partition that a scorer owns: its pipe, and what came of it and is not public yet."""
+"""A partition assigned to a scorer: its pipeline and its unpublished results."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from stream_ad.replaying.intake import NAMED, Tally, pieces
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a scorer says of its outputs.
+    """Properties of a scorer's outputs.
 
     Attributes:
-        scores, alerts, letters, journal: names of the topics.
-        config_digest: digest of the settings.
-        max_bytes: largest payload.
+        scores, alerts, letters, journal: topic names.
+        config_digest: digest of the settings that change results.
+        max_bytes: maximum payload size.
     """
 
     scores: str
@@ -41,7 +41,7 @@ class Outputs:
 
 @dataclass(slots=True)
 class _Pending:
-    """Results that are not public."""
+    """Unpublished results."""
 
     judged: list[Judged] = field(default_factory=list)
     alerts: list[tuple[Alert, int | None]] = field(default_factory=list)
@@ -50,20 +50,20 @@ class _Pending:
     rows: int = 0
 
 
-class Owned:
-    """One partition.
+class AssignedPartition:
+    """One assigned partition.
 
     Attributes:
-        partition: of the readings.
-        replay: its pipe.
+        partition: partition of the readings topic.
+        replay: its pipeline.
         public: the committed place.
-        checkpoint: name of the one that the last commit named.
-        checkpoint_due: when to take the next one, seconds on the monotonic clock.
-        pending: results that are not public.
-        heard_at: when a record came last, or the partition was taken over; seconds on the monotonic clock.
-        look_at: when to look for silence again, seconds on the monotonic clock.
-        tally: what of the newest input could not be used, with what is pending.
-        unscored: how many devices had no score for long, when the last commit was made.
+        checkpoint: name of the checkpoint that the last commit named.
+        checkpoint_due: when to take the next checkpoint, seconds on the monotonic clock.
+        pending: unpublished results.
+        last_record_at: when the last record arrived or the partition was gained, seconds on the monotonic clock.
+        silence_check_at: when to check for silence again, seconds on the monotonic clock.
+        tally: counts of recent unusable input, pending results included.
+        unscored: number of devices without a score for long, at the last commit.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Owned:
         self.public = recovery.public
         self.checkpoint = recovery.checkpoint
         self.checkpoint_due = 0.0
-        self.heard_at = self.look_at = time.monotonic()
+        self.last_record_at = self.silence_check_at = time.monotonic()
         self.pending = _Pending()
         self._told = recovery.told
         self._lost = list(recovery.lost)
@@ -84,16 +84,16 @@ class Owned:
 
     @property
     def catching_up(self) -> bool:
-        """Return whether input is being read whose effects are public."""
+        """Return whether input is being reread whose effects are already public."""
         return self.replay.offset < self.public.offset
 
     @property
     def moved(self) -> bool:
-        """Return whether there is something to commit; a first start by itself is nothing to tell."""
+        """Return whether there is something to commit; an initial start alone needs no commit."""
         return self.replay.offset > self.public.offset or any(entry.kind != "start" for entry in self.pending.entries)
 
     def step(self, raw: RawBatch) -> list[Stepped]:
-        """Step over records, cut where what they held is to be counted apart."""
+        """Step over records, split where their counts must be kept apart."""
         return [
             stepped
             for piece in pieces(raw, self.replay.log_ns, self.public.offset)
@@ -101,12 +101,12 @@ class Owned:
         ]
 
     def take(self, stepped: Stepped, raw: RawBatch | None, max_bytes: int) -> Stepped:
-        """Keep what is not public yet of a step's results; return that.
+        """Keep and return the unpublished part of a step's results.
 
         Args:
             stepped: the results.
-            raw: the records that gave them, None for an entry of the journal.
-            max_bytes: largest payload of a dead letter.
+            raw: the records that produced them, None for a journal entry.
+            max_bytes: maximum payload size of a dead letter.
         """
         kept = stepped.since(self.public)
         pending = self.pending
@@ -130,11 +130,11 @@ class Owned:
         return kept
 
     def has_young_alerts(self, since_ns: int) -> bool:
-        """Return whether an alert waits whose record was appended after a log time, or that no record caused."""
+        """Return whether an alert is pending whose record was appended after a log time, or that has no record."""
         return any(log_ns is None or log_ns > since_ns for _, log_ns in self.pending.alerts)
 
     def records(self, outputs: Outputs) -> Mapping[str, Sequence[Record]]:
-        """Return what is to be published, by topic."""
+        """Return the records to publish, by topic."""
         pending, replay = self.pending, self.replay
         scores: list[Record] = []
         if pending.rows:
@@ -158,10 +158,10 @@ class Owned:
         }
 
     def marker(self, checkpoint: str) -> Marker:
-        """Return what is committed beside the offset.
+        """Return the metadata to commit with the offset.
 
         Args:
-            checkpoint: name of the newest one at or below the offset.
+            checkpoint: name of the newest checkpoint at or below the offset.
         """
         lineage = self.replay.lineage
         has_rows = self.pending.rows > 0
@@ -181,7 +181,7 @@ class Owned:
         )
 
     def landed(self) -> None:
-        """Take note that all of it is public."""
+        """Mark all pending results as public."""
         if self.pending.rows:
             self._told = self.replay.place
             self._lost.clear()
@@ -189,13 +189,13 @@ class Owned:
         self.pending = _Pending()
 
     def silent_until_ns(self) -> int | None:
-        """Return the log time by now if the partition's silence ends something by then, else None.
+        """Return the current log time if the partition's silence makes an idle close due, else None.
 
-        The log's clock is not asked for: it has moved on since the newest record was appended by at least the time
-        that has passed here since that record came.
+        Log time is extrapolated without asking the log: since the newest record it has advanced by at least the time
+        that has passed here since that record arrived.
         """
         due_ns = self.replay.silence_ends_ns()
         if due_ns is None:
             return None
-        now_ns = self.replay.log_ns + int(1e9 * (time.monotonic() - self.heard_at))
+        now_ns = self.replay.log_ns + int(1e9 * (time.monotonic() - self.last_record_at))
         return now_ns if now_ns >= due_ns else None
