@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     recording, long = without_long_ids(read_recording(args, stream=settings.stream.name))
     if long:
         shown = ", ".join(f"{device[:40]!r}… ({len(device)} characters)" for device in long[:3])
-        problem = f"{len(long):,} device ids exceed {MAX_DEVICE_LENGTH} characters: {shown}"
+        problem = f"{len(long):,} device id(s) exceed {MAX_DEVICE_LENGTH} characters: {shown}"
         if not len(recording):
             raise RecordingError(f"{args.recording}: {problem}; rename them")
         print(f"note: {problem}; their rows are not sent: rename them", file=sys.stderr)

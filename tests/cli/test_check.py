@@ -43,7 +43,7 @@ def test_all_is_well_after_create(config: Path, capsys: pytest.CaptureFixture[st
     )
     assert "small" in found["bundle"]["text"]
     assert "3 channels, window 8 x 1 s, stride 4; probe scores match" in found["bundle"]["text"]
-    assert "turned off" in found["ports"]["text"]
+    assert "disabled" in found["ports"]["text"]
     assert checked(config, capsys)[0] == 0
 
 

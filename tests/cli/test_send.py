@@ -72,7 +72,7 @@ def test_every_reading_is_sent_once(form: str, here: Path, capsys: pytest.Captur
     out, err = capsys.readouterr()
     summary = json.loads(out)
     assert (summary["rows"], summary["records"], summary["complete"]) == (40, 40 if form == "json" else 8, True)
-    assert "made topic sensor.readings.v1 with 4 partitions" in err
+    assert "created topic sensor.readings.v1 with 4 partitions" in err
     assert "sent 40 rows of 2 devices" in err
 
 

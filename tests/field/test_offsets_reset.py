@@ -264,7 +264,7 @@ def test_nothing_to_put_back(make_stream: Callable[..., Stream], capsys: Capture
     assert seen(stream, capsys, "reposition")[0] == 1
     code, text = seen(stream, capsys, "reposition", "--yes")
     assert code == 0
-    assert "begins anew" in text
+    assert "no offset, so that the role starts from the beginning" in text
     assert committed(stream, 0) is None
     lived(stream, [])
     archive_all(stream)
