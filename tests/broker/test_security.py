@@ -136,14 +136,14 @@ REFUSED: dict[str, tuple[str, Callable[[SecureBroker], dict[str, Any]], type[Str
         "scram",
         lambda b: user(b, "alice", "WRONG-4711"),
         AccessError,
-        "the broker refused the user 'alice' and its password by SCRAM-SHA-512",
+        "the broker refused user 'alice' and its password by SCRAM-SHA-512",
     ),
-    "unknown user": ("scram", lambda b: user(b, "nobody"), AccessError, "the broker refused the user 'nobody'"),
+    "unknown user": ("scram", lambda b: user(b, "nobody"), AccessError, "the broker refused user 'nobody'"),
     "mechanism that the broker lacks": (
         "scram",
         lambda b: {**user(b, "alice"), "sasl_mechanism": "SCRAM-SHA-256"},
         AccessError,
-        "takes no SASL mechanism SCRAM-SHA-256",
+        "does not support the SASL mechanism SCRAM-SHA-256",
     ),
     "no user": (
         "scram",
@@ -155,32 +155,32 @@ REFUSED: dict[str, tuple[str, Callable[[SecureBroker], dict[str, Any]], type[Str
         "tls",
         lambda b: user(b, "alice"),
         AccessError,
-        "takes no user and password at this port",
+        "does not accept user and password on this port",
     ),
     "unknown authority": (
         "tls",
         lambda b: {"tls": True, "ca_file": b.other_ca},
         AccessError,
-        "expected a certificate of the broker signed by one that transport.ca_file or the system trusts",
+        "expected a broker certificate signed by an authority in transport.ca_file or trusted by the system",
     ),
     "an authority of the system": ("tls", lambda b: {"tls": True}, AccessError, "found an unknown signer"),
     "expired certificate": (
         "expired",
         lambda b: {"tls": True, "ca_file": b.ca},
         AccessError,
-        "expected a certificate of the broker that is valid, found an expired one",
+        "expected a valid broker certificate, found an expired one",
     ),
     "certificate for another host": (
         "misnamed",
         lambda b: {"tls": True, "ca_file": b.ca},
         AccessError,
-        "for the host 'localhost', found one for other names",
+        "for host 'localhost', found one for other names",
     ),
     "no certificate of ours": (
         "mutual",
         lambda b: {"tls": True, "ca_file": b.ca},
         AccessError,
-        "the broker refused our certificate, or that we show none",
+        "the broker refused our client certificate, or that there is none",
     ),
     "certificate of ours by a stranger": (
         "mutual",
@@ -191,7 +191,7 @@ REFUSED: dict[str, tuple[str, Callable[[SecureBroker], dict[str, Any]], type[Str
             "key_file": b.stranger.key,
         },
         AccessError,
-        "the broker refused our certificate",
+        "the broker refused our client certificate",
     ),
     "plain to a TLS port": ("tls", lambda b: {}, ConfigError, "set transport.tls = true"),
     "sealed key without its password": (
@@ -236,7 +236,7 @@ def test_tls_to_a_plain_port_is_one_line_in_time(broker: SecureBroker) -> None:
     begin = time.monotonic()
     security = Security(tls=True, ca_file=broker.ca)
     log = KafkaLog(broker.cluster.servers, security=security, request_timeout_s=WAIT_S)
-    with pytest.raises(UnreachableError, match=r"expected TLS, found connections that end during the handshake"):
+    with pytest.raises(UnreachableError, match=r"expected TLS, but connections close during the handshake"):
         log.topic("any")
     assert time.monotonic() - begin < IN_TIME_S
 

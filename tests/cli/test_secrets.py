@@ -131,11 +131,11 @@ def test_a_file_holds_it_and_is_named_from_the_settings_folder(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("mode", "text", "expected"),
     [
-        (0o620, SECRET, "its owner alone may write, found mode 0620"),
-        (0o602, SECRET, "its owner alone may write"),
-        (0o600, "", "expected one line"),
-        (0o600, f"{SECRET}\n{SECRET}\n", "expected one line"),
-        (0o600, SECRET * 10_000, "expected one line"),
+        (0o620, SECRET, "writable only by its owner, found mode 0620"),
+        (0o602, SECRET, "writable only by its owner"),
+        (0o600, "", "expected exactly one non-empty line"),
+        (0o600, f"{SECRET}\n{SECRET}\n", "expected exactly one non-empty line"),
+        (0o600, SECRET * 10_000, "expected exactly one non-empty line"),
         (0o600, f"{SECRET}\udcff", "expected UTF-8 text"),
     ],
 )
@@ -274,7 +274,7 @@ def test_certificates_that_cannot_be_used_are_said_before_anything_is_connected(
             open_transport(settings)
         assert len(str(caught.value).splitlines()) == 1
     more = f'tls = true\ncertificate_file = "{sealed.certificate}"\nkey_file = "{sealed.key}"'
-    with pytest.raises(ConfigError, match="is it the right password") as caught:
+    with pytest.raises(ConfigError, match="check the password") as caught:
         open_transport(load(write(tmp_path, more), {"STREAM_AD__TRANSPORT__KEY_PASSWORD": SECRET + "x"}))
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     open_transport(load(write(tmp_path, more), {"STREAM_AD__TRANSPORT__KEY_PASSWORD": SECRET})).close()

@@ -263,7 +263,7 @@ def test_a_stream_that_never_ran(make_stream: Callable[..., Stream], capsys: pyt
 
 def test_nothing_is_made_by_looking(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "-c", str(config)]) == 1
-    assert "there is no log yet" in capsys.readouterr().err
+    assert "the log does not exist yet" in capsys.readouterr().err
     assert sorted(path.name for path in config.parent.iterdir()) == [config.name]
 
 

@@ -73,10 +73,10 @@ COMMITS = {
     "hung, had landed": Disturbed(*HUNG_LANDED, 1, Exit.BROKEN, "DeadlineError"),
     "hung, had not landed": Disturbed(*HUNG_GONE, 1, Exit.BROKEN, "DeadlineError"),
     "fenced, had landed": Disturbed(
-        Api.END_TXN, Act.REPLACE, "ProducerFencedError", 1, Exit.FENCED, "a newer one exists"
+        Api.END_TXN, Act.REPLACE, "ProducerFencedError", 1, Exit.FENCED, "a newer committer exists"
     ),
     "fenced, had not landed": Disturbed(
-        Api.END_TXN, Act.ANSWER, "ProducerFencedError", 1, Exit.FENCED, "a newer one exists"
+        Api.END_TXN, Act.ANSWER, "ProducerFencedError", 1, Exit.FENCED, "a newer committer exists"
     ),
     "a record refused": Disturbed(
         Api.PRODUCE, Act.REPLACE, "MessageSizeTooLargeError", EVER, Exit.BROKEN, "RecordTooLargeError"
@@ -97,7 +97,7 @@ ARCHIVER_COMMITS = {
     "unknown, had not landed, and killed": Disturbed(*UNKNOWN_GONE, 1, -signal.SIGKILL, "", at="unknown"),
     "hung, had landed": Disturbed(*HUNG_LANDED, 1, Exit.BROKEN, "DeadlineError"),
     "fenced, had not landed": Disturbed(
-        Api.END_TXN, Act.ANSWER, "ProducerFencedError", 1, Exit.FENCED, "a newer one exists"
+        Api.END_TXN, Act.ANSWER, "ProducerFencedError", 1, Exit.FENCED, "a newer committer exists"
     ),
 }
 """The link is the commit: its offset is only an alarm that parts were taken away."""

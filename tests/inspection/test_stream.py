@@ -116,6 +116,6 @@ def test_what_is_wrong_is_refused(make_stream: Callable[..., Stream], tmp_path: 
 def test_a_stream_without_a_log_is_not_made(make_stream: Callable[..., Stream], tmp_path: Path) -> None:
     config = tmp_path / "stream.toml"
     config.write_text(make_stream().config.read_text().replace("log.sqlite", "none.sqlite"))
-    with pytest.raises(UnreachableError, match="there is no log yet"):
+    with pytest.raises(UnreachableError, match="the log does not exist yet"):
         stream_ad.open_stream(config).status()
     assert not (tmp_path / "none.sqlite").exists()

@@ -1,1 +1,1 @@
-"""Apache Kafka; the only modules that see kafka-python."""
+"""Apache Kafka; the only modules that import kafka-python."""

@@ -1,4 +1,4 @@
-"""What is asked of a Kafka cluster outside the flow of records: topics, rights, groups and their positions."""
+"""Administration of a Kafka cluster: topics, rights, consumer groups and their positions."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ HAS_MEMBERS = (
     kafka_errors.NonEmptyGroupError,
     kafka_errors.GroupSubscribedToTopicError,
 )
-"""What a coordinator answers to somebody who writes a group's offsets and is none of its members."""
+"""A coordinator's answers when a non-member writes the offsets of a group that has members."""
 
 
 class KafkaAdmin:
-    """Asks one cluster, and knows its clients and deadlines; `KafkaLog` is one, its sources and committers use it.
+    """Administers one cluster and holds its clients and deadlines; base of `KafkaLog`, used by sources and committers.
 
     Args:
-        clients: opens what asks.
-        session_timeout_s, transaction_timeout_s, request_timeout_s, commit_deadline_s: as of `KafkaLog`.
+        clients: opens the admin client.
+        session_timeout_s, transaction_timeout_s, request_timeout_s, commit_deadline_s: see `KafkaLog`.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class KafkaAdmin:
         self._partitions: dict[str, int] = {}
 
     def ensure_topic(self, name: str, partitions: int, settings: Mapping[str, str] | None = None) -> TopicInfo:
-        """Make the topic with append times if it is missing; return what it is.
+        """Create the topic with append times if it is missing; return its description.
 
         Args:
             name: of the topic.
-            partitions: how many; replicas are the broker's default.
-            settings: Kafka's topic settings, over `message.timestamp.type=LogAppendTime`.
+            partitions: number of partitions; the replication factor is the broker's default.
+            settings: Kafka's topic settings, in addition to `message.timestamp.type=LogAppendTime`.
 
         Raises:
-            TopicError: it exists with another number of partitions, or name or a setting is not valid.
+            TopicError: it exists with another number of partitions, or the name or a setting is invalid.
             AccessError, UnreachableError.
         """
         try:
@@ -83,11 +83,11 @@ class KafkaAdmin:
                     raise
             found = self._await_topic(name)
         if found.partitions != partitions:
-            raise TopicError(f"{name}: has {found.partitions} partitions, expected {partitions}")
+            raise TopicError(f"{name}: expected {partitions} partitions, found {found.partitions}")
         return found
 
     def extend_topic(self, name: str, partitions: int) -> TopicInfo:
-        """Add partitions to a topic until it has so many; see `transport.Transport.extend_topic`."""
+        """Add partitions up to a number; see `transport.Transport.extend_topic`."""
         found = self.topic(name)
         if found.partitions >= partitions:
             return found
@@ -95,7 +95,7 @@ class KafkaAdmin:
             self._ask(f"topic {name}", lambda admin: admin.create_partitions({name: partitions}))
         except TopicError as error:
             if not isinstance(error.__cause__, kafka_errors.InvalidPartitionsError):
-                raise  # else another process was faster
+                raise  # otherwise another process was faster
         deadline = time.monotonic() + self.request_timeout_s
         while (found := self.topic(name)).partitions < partitions and time.monotonic() < deadline:
             time.sleep(RETRY_S)
@@ -105,7 +105,7 @@ class KafkaAdmin:
         """Describe a topic.
 
         Raises:
-            TopicError: there is no such topic.
+            TopicError: the topic does not exist.
             AccessError, UnreachableError.
         """
 
@@ -114,14 +114,14 @@ class KafkaAdmin:
             kind = kafka_errors.for_code(found["error_code"])
             if kind is not kafka_errors.NoError:
                 raise kind(name)
-            # A topic that is being made shows partitions before they have leaders.
+            # A topic that is being created shows partitions before they have leaders.
             if not found["partitions"] or any(entry["leader_id"] < 0 for entry in found["partitions"]):
                 raise kafka_errors.LeaderNotAvailableError(name)
             resource = ConfigResource(ConfigResourceType.TOPIC, name)
             configs = next(iter(admin.describe_configs([resource], config_filter="all").values()))[name]
-            if not configs:  # the client drops the error that says why
+            if not configs:  # the client drops the error with the reason
                 if "DESCRIBE_CONFIGS" in (found.get("authorized_operations") or ()):
-                    # Asked of another broker, which has not heard of a new topic yet.
+                    # Another broker answered, which does not know the new topic yet.
                     raise kafka_errors.LeaderNotAvailableError(name)
                 raise kafka_errors.TopicAuthorizationFailedError(f"{name} (DescribeConfigs)")
             return found, configs
@@ -139,13 +139,13 @@ class KafkaAdmin:
         )
 
     def allowed(self, resource: str, name: str) -> frozenset[str] | None:
-        """Return what we may do with a resource, by Kafka's names of operations.
+        """Return the operations allowed on a resource, by Kafka's names.
 
-        None where Kafka tells only that it may be described: of a transactional id, and of a group without members.
+        None if Kafka only reveals that it may be described: for a transactional id, and for a group without members.
 
         Args:
             resource: `TOPIC`, `GROUP` or `TRANSACTIONAL_ID`.
-            name: its name. A topic that is not there allows nothing.
+            name: its name. A missing topic allows nothing.
 
         Raises:
             AccessError, UnreachableError.
@@ -166,20 +166,20 @@ class KafkaAdmin:
                 return None
             if error := str(found.get("error") or ""):
                 if "GroupIdNotFound" not in error and "GroupAuthorization" not in error:
-                    raise kafka_errors.CoordinatorNotAvailableError(error)  # asked again
+                    raise kafka_errors.CoordinatorNotAvailableError(error)  # retried
                 return None if "GroupIdNotFound" in error else frozenset()
             return frozenset(found.get("authorized_operations") or ())
 
         return self._ask(f"rights on {resource.lower()} {name}", describe)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records and committed positions; a no-op without one."""
+        """Delete a topic with its records and committed positions; a no-op if it is missing."""
         with contextlib.suppress(TopicError):
             self._ask(f"topic {name}", lambda admin: admin.delete_topics([name]))
         self._partitions.pop(name, None)
 
     def trim(self, partition: Partition, before_offset: int) -> None:
-        """Drop records below an offset; reading there raises PositionError from now on."""
+        """Delete records below an offset; reading them then raises PositionError."""
         target = {self._known(partition): before_offset}
         self._ask(f"{partition}", lambda admin: admin.delete_records(target))
 
@@ -192,22 +192,22 @@ class KafkaAdmin:
         return {topic: self._count(topic) for topic in topics}
 
     def topic_id(self, topic: str) -> str:
-        """Return the identity of a topic."""
+        """Return a topic's id."""
         return self.topic(topic).topic_id
 
     def remove_member(self, group: str, member: Any) -> None:
-        """Take a static member out of its group, which would otherwise wait for the session time-out."""
+        """Remove a static member from its group, which would otherwise wait for the session timeout."""
         self._ask(f"group {group}", lambda admin: admin.remove_group_members(group, [member]))
 
     def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
-        """Return which member of a group has which partition; see `transport.Transport.owners`."""
+        """Return the owner of each partition in a group; see `transport.Transport.owners`."""
         self._count(topic)
         return self._ask(f"group {group}", lambda admin: owners_in(admin.describe_groups([group])[group], topic))
 
     def set_positions(self, group: str, topic: str, positions: Mapping[Partition, tuple[int, str] | None]) -> None:
-        """Write a group's positions from outside; see `transport.Transport.set_positions`.
+        """Write a group's positions as a non-member; see `transport.Transport.set_positions`.
 
-        A member that died counts until its session time-out.
+        A dead member counts until its session timeout.
         """
         known = {self._known(partition): position for partition, position in positions.items()}
         kept = {tp: OffsetAndMetadata(*put, -1) for tp, put in known.items() if put is not None}
@@ -229,18 +229,18 @@ class KafkaAdmin:
 
     @property
     def settle_s(self) -> float:
-        """How long to wait for a position that an open transaction of a killed process holds back."""
+        """Maximum wait for a position blocked by a killed process's open transaction, seconds."""
         return self.transaction_timeout_s + self.request_timeout_s + 10.0
 
     def close_admin(self) -> None:
-        """Let go of the admin client."""
+        """Close the admin client."""
         with self._lock:
             if self._admin is not None:
                 self._admin.close()
                 self._admin = None
 
     def _ask(self, what: str, question: Callable[[KafkaAdminClient], T]) -> T:
-        """Ask the cluster, again while the answer is one of passing trouble."""
+        """Call the admin client, retrying while the error is transient."""
         deadline = time.monotonic() + self.request_timeout_s
         with self._lock:
             if self._admin is None:
@@ -256,7 +256,7 @@ class KafkaAdmin:
                     time.sleep(RETRY_S)
 
     def _await_topic(self, name: str) -> TopicInfo:
-        """Describe a topic just made: other brokers may learn of it a moment later."""
+        """Describe a new topic, which other brokers may learn of a moment later."""
         deadline = time.monotonic() + self.request_timeout_s
         while True:
             try:
@@ -272,27 +272,27 @@ class KafkaAdmin:
         return self._partitions[topic]
 
     def _known(self, partition: Partition) -> TopicPartition:
-        # kafka-python waits for a partition that does not exist as if it could still come.
+        # kafka-python waits for a partition that does not exist, as if it were about to be created.
         count = self._count(partition.topic)
         if partition.number >= count:  # some may have been added
             count = self.topic(partition.topic).partitions
         if not 0 <= partition.number < count:
-            raise TopicError(f"{partition.topic}: has {count} partitions, no number {partition.number}")
+            raise TopicError(f"{partition.topic}: expected a partition below {count}, found {partition.number}")
         return TopicPartition(partition.topic, partition.number)
 
 
 def owners_in(description: Mapping[str, Any], topic: str) -> dict[Partition, str]:
-    """Return the member that has each partition of a topic.
+    """Return the owner of each partition of a topic.
 
     Args:
-        description: of one group, as the admin client gives it.
-        topic: which partitions are asked for.
+        description: a group's description from the admin client.
+        topic: the topic.
 
     Raises:
-        kafka.errors.KafkaError: the broker's answer was an error; a group that does not exist is none.
+        kafka.errors.KafkaError: the broker answered with an error; a missing group is not one.
     """
     if description["error"] is not None:
-        code = re.match(r"\[Error (\d+)\]", description["error"])  # all that the client leaves of it
+        code = re.match(r"\[Error (\d+)\]", description["error"])  # the client keeps only the text
         kind = kafka_errors.for_code(int(code[1])) if code else kafka_errors.UnknownError
         if kind is kafka_errors.GroupIdNotFoundError:
             return {}
@@ -301,7 +301,7 @@ def owners_in(description: Mapping[str, Any], topic: str) -> dict[Partition, str
     for member in description["members"]:
         name = member["group_instance_id"] or member["member_id"]
         assigned = member["member_assignment"]
-        # Empty bytes while the group deals its partitions anew.
+        # Empty bytes during a rebalance.
         for entry in assigned["assigned_partitions"] if isinstance(assigned, Mapping) else ():
             if entry["topic"] == topic:
                 owners |= {Partition(topic, number): name for number in entry["partitions"]}

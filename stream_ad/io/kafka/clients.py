@@ -1,4 +1,4 @@
-"""kafka-python's clients with the settings that hold for all of them, closed where they fail to open."""
+"""Opens kafka-python's clients with shared settings, and cleans up after clients that fail to open."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from stream_ad.io.kafka.security import Security, fault, ssl_errors
 Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 Option = str | int | float | bool
 
-TURNED_AWAY = 3
-"""Connections in a row that end at the password: a broker that stops ends one or two there."""
+SASL_DISCONNECTS = 3
+"""Consecutive connections closed during SASL that count as a refusal; a broker that stops closes one or two."""
 PROBE_S = 2.0
 NOT_READY_S = 0.02
-"""The producer's thread asks again at once, thousands of times a second, whether a dead broker has come back."""
+"""The producer's thread would otherwise retry a dead broker thousands of times per second."""
 PATIENCE_S = 0.5
-"""Without an answer for so long the leader may be another one by now; doubles with each try."""
+"""Time without an answer after which the leader may have changed; doubles with each retry."""
 
-DECIDED_HERE = frozenset(
+FIXED_OPTIONS = frozenset(
     {
         "acks",
         "allow_auto_create_topics",
@@ -59,41 +59,41 @@ DECIDED_HERE = frozenset(
 """Client options that cannot be overridden: exactly-once delivery depends on them."""
 
 
-class _LastWords:
-    """Hands on what was received before an end of the connection: the client would drop a refusal with its reason."""
+class _KeepsLastData:
+    """Delivers data received before a connection closed: the client would drop a refusal with its reason."""
 
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
-        data, error = super()._sock_recv()  # type: ignore[misc]  # of the client's transport beside us
-        return data, None if data else error  # which the next read meets again
+        data, error = super()._sock_recv()  # type: ignore[misc]  # of the client's transport mixed in
+        return data, None if data else error  # the next read raises it
 
 
-class PlainTransport(_LastWords, KafkaTCPTransport):  # type: ignore[misc]  # kafka-python is untyped
-    """A connection as it is."""
+class PlainTransport(_KeepsLastData, KafkaTCPTransport):  # type: ignore[misc]  # kafka-python is untyped
+    """A plaintext connection."""
 
 
-class TlsTransport(_LastWords, KafkaSSLTransport):  # type: ignore[misc]  # kafka-python is untyped
-    """A connection with TLS."""
+class TlsTransport(_KeepsLastData, KafkaSSLTransport):  # type: ignore[misc]  # kafka-python is untyped
+    """A TLS connection."""
 
 
 class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is untyped
-    """Tells what no further try can mend, where the client would try until its time is over.
+    """Reports errors that retries cannot fix, for which the client would retry until its timeout.
 
-    That is a certificate that does not hold, or a broker that refuses ours or our password. Several hang-ups in a row
-    at the password count as an answer.
+    These are an invalid broker certificate, and a broker that refuses our certificate or password. Several consecutive
+    disconnects during SASL count as a refusal.
 
     Attributes:
-        refusal: the last of these.
-        was_cut_off: a connection ended during the TLS handshake.
-        was_hung_up: a connection that was ready ended before the first answer that the client needs.
+        refusal: the last such error.
+        was_cut_off: a connection closed during the TLS handshake.
+        was_hung_up: an established connection closed before the first answer that the client needs.
     """
 
     refusal: Refusal | None = None
     was_cut_off = False
     was_hung_up = False
-    _turned_away = 0
+    _sasl_disconnects = 0
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
-        """Connect as the client does, and close the socket of a handshake that fails, which the client leaves open."""
+        """Connect as the client does, but close the socket of a failed handshake, which the client leaks."""
         options, proxy = self.config["socket_options"], self.config["proxy_url"]
         sock = await create_connection(self._net, node.host, node.port, options, proxy_url=proxy, timeout_at=timeout_at)
         if not self.ssl_enabled:
@@ -111,23 +111,23 @@ class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is 
     async def _connect(self, node: Any, conn: Any, **options: Any) -> None:
         await super()._connect(node, conn, **options)
         if not conn.init_future.is_done or not conn.init_future.failed():
-            self._turned_away = 0
+            self._sasl_disconnects = 0
             conn.close_future.add_errback(self._note_hang_up)
             return
         error = conn.init_future.exception
         mechanism = self.config["sasl_mechanism"]
         if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
-            said = error.args[0] if error.args else "no reason given"
+            reason = error.args[0] if error.args else "no reason given"
             user = self.config["sasl_plain_username"]
-            self._refuse(node, f"the broker refused the user {user!r} and its password by {mechanism}: {said}")
+            self._refuse(node, f"the broker refused user {user!r} and its password by {mechanism}: {reason}")
         elif isinstance(error, kafka_errors.UnsupportedSaslMechanismError):
-            self._refuse(node, f"the broker takes no SASL mechanism {mechanism} at this port")
+            self._refuse(node, f"the broker does not support the SASL mechanism {mechanism} on this port")
         elif isinstance(error, kafka_errors.IllegalSaslStateError):
-            self._refuse(node, "the broker takes no user and password at this port")
+            self._refuse(node, "the broker does not accept user and password on this port")
         elif conn.broker_version_data is not None and conn.sasl_enabled and "disconnected" in str(error):
-            self._turned_away += 1
-            if self._turned_away >= TURNED_AWAY:
-                self._refuse(node, "the broker ended the connection when it saw the credentials")
+            self._sasl_disconnects += 1
+            if self._sasl_disconnects >= SASL_DISCONNECTS:
+                self._refuse(node, "the broker closed the connection on receiving the credentials")
         else:
             self._judge(node, error)
 
@@ -135,7 +135,7 @@ class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is 
         self.was_hung_up |= not self.bootstrapped
 
     def _judge(self, node: Any, error: Exception) -> None:
-        """Look for a TLS error behind one of the client's."""
+        """Look for a TLS error behind a client error."""
         for cause in ssl_errors(error):
             if text := fault(cause, node.host):
                 self._refuse(node, text)
@@ -144,22 +144,22 @@ class Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is 
 
     def _refuse(self, node: Any, text: str) -> None:
         self.refusal = Refusal(f"{node.host}:{node.port}: {text}")
-        # Once it has started, the client's threads would hang on it: it tries on, our deadlines end the role, and the
-        # next start tells the reason.
+        # After bootstrap, an error here would hang the client's threads. It keeps retrying, our deadlines end the
+        # role, and the next start reports the reason.
         if not self.bootstrapped:
             self._auth_failures[node.node_id] = self.refusal
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python is untyped
-    """Says that a broker is not ready instead of raising it.
+    """Reports a broker that is not ready instead of raising.
 
-    The producer's thread would take such an error for a lost search: it forgets the transactional request that it was
-    about to send, and whoever waits for its answer waits for ever. That is what happened to commits when the
-    coordinator's broker died.
+    The producer's thread would take such an error for a failed coordinator lookup and drop the transactional request
+    that it was about to send; the caller would then wait forever. Commits hung this way when the coordinator's broker
+    died.
     """
 
     def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
-        """Return whether the broker can be asked now; waits for a connection that is being made."""
+        """Return whether the broker is ready; waits for a connection that is being established."""
         try:
             return bool(super().await_ready(node_id, timeout_ms))
         except kafka_errors.KafkaConnectionError:
@@ -172,14 +172,14 @@ class KafkaClients:
 
     Args:
         servers: `host:port` of one or more brokers.
-        request_timeout_s: how long a broker may take to answer.
+        request_timeout_s: timeout of a broker's answer.
         max_record_bytes: largest record sent.
-        options: kafka-python's own.
-        security: TLS and who we are; None for neither.
+        options: kafka-python's own options.
+        security: TLS and SASL; None for neither.
 
     Raises:
         ConfigError: the `crc32c` package is missing, a client option is unknown or cannot be overridden, or a
-            certificate cannot be used.
+            certificate is unusable.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class KafkaClients:
         try:
             importlib.import_module("crc32c")
         except ImportError as error:
-            # kafka-python would fall back to checksums in Python, twenty times slower, without a word.
+            # kafka-python would silently fall back to checksums in Python, twenty times slower.
             raise ConfigError("the package `crc32c` is missing: install `kafka-python[crc32c]`") from error
         self.servers = tuple(servers)
         self.where = ",".join(servers)
@@ -204,7 +204,7 @@ class KafkaClients:
         self._security.options()
 
     def open_consumer(self, group: str | None, **own: Any) -> KafkaConsumer:
-        """Connect a consumer that reads committed records only and resets no offset by itself."""
+        """Connect a consumer that reads only committed records and never resets offsets."""
         return self._connect(
             KafkaConsumer,
             {
@@ -213,9 +213,9 @@ class KafkaClients:
                 "auto_offset_reset": "none",
                 "enable_auto_commit": False,
                 "allow_auto_create_topics": False,
-                # Bounds what waits unread in memory.
+                # Bounds the memory for unread records.
                 "fetch_max_bytes": 8 * 1024 * 1024,
-                # Half a thousand series a poll: with fewer each costs more, with more their arrays leave the caches.
+                # About 500 series per poll: fewer cost more each, more exceed the processor's caches.
                 "max_partition_fetch_bytes": 2 * 1024 * 1024,
                 "retry_backoff_ms": 20,
                 **own,
@@ -223,14 +223,14 @@ class KafkaClients:
         )
 
     def open_producer(self, delivery_timeout_s: float, **own: Any) -> KafkaProducer:
-        """Connect an idempotent producer; a batch whose sequence the broker does not know fails."""
+        """Connect an idempotent producer; a batch with a sequence number unknown to the broker fails."""
         producer = self._connect(
             KafkaProducer,
             {
                 "acks": "all",
                 "enable_idempotence": True,
                 "allow_auto_create_topics": False,
-                # The estimate counts key, headers and framing too.
+                # The client's estimate includes key, headers and framing.
                 "max_request_size": self._max_record_bytes,
                 "batch_size": 256 * 1024,
                 "linger_ms": 5,
@@ -239,8 +239,8 @@ class KafkaClients:
                 **own,
             },
         )
-        # The client would begin the partition's sequence anew: the broker then takes the next records for repeated
-        # ones and acknowledges them unwritten.
+        # The client would restart the partition's sequence. The broker would then treat new records as duplicates and
+        # acknowledge them without writing them.
         producer._sender._is_retention_based_unknown_producer_id = _never
         return producer
 
@@ -267,7 +267,7 @@ class KafkaClients:
             "metrics_enabled": False,
             "kafka_client": kafka_client,
             **own,
-            # Read anew: certificates are replaced while processes run.
+            # Reread on each connect: certificates are replaced while processes run.
             **self._security.options(),
             **self._options,
         }
@@ -275,7 +275,7 @@ class KafkaClients:
             try:
                 return kind(**{key: value for key, value in configs.items() if key in kind.DEFAULT_CONFIG})
             except BaseException as error:
-                # The client leaves its thread and sockets behind when its constructor fails.
+                # A client whose constructor fails leaks its thread and sockets.
                 for client in made:
                     client.close()
                 if made and isinstance(error, kafka_errors.KafkaTimeoutError):
@@ -283,33 +283,33 @@ class KafkaClients:
                 raise
 
     def _explain(self, manager: Manager, error: Exception) -> None:
-        """Raise for a reason that the client's time-out leaves unsaid; return where there is none to tell.
+        """Raise an error with the reason behind a client's timeout; return if the reason is unknown.
 
         Raises:
             AccessError, ConfigError, UnreachableError.
         """
         if manager.refusal is not None:
             raise translated(manager.refusal, self.where) from error
-        if manager._turned_away:
-            raise AccessError(f"{self.where}: the broker ended the connection when it saw the credentials") from error
+        if manager._sasl_disconnects:
+            raise AccessError(f"{self.where}: the broker closed the connection on receiving the credentials") from error
         if manager.was_cut_off:
             raise UnreachableError(
-                f"{self.where}: expected TLS, found connections that end during the handshake; is it the port without "
-                "(transport.tls = false), or is the broker starting?"
+                f"{self.where}: expected TLS, but connections close during the handshake: check whether this is the "
+                "plaintext port (then set transport.tls = false) and whether the broker is starting"
             ) from error
         if manager.was_hung_up:
             user = "with" if manager.config["security_protocol"].startswith("SASL") else "without"
             raise UnreachableError(
-                f"{self.where}: found connections that end at the first request, {user} transport.username: is it the "
-                "port for that, or is the broker starting?"
+                f"{self.where}: connections close at the first request, {user} transport.username: check whether the "
+                "port expects that, and whether the broker is starting"
             ) from error
         if not manager.ssl_enabled and (server := self._speaks_tls()):
             raise ConfigError(
-                f"{server}: expected a port without TLS, found one with it: set transport.tls = true"
+                f"{server}: expected a port without TLS, found one with TLS; set transport.tls = true"
             ) from error
 
     def _speaks_tls(self) -> str | None:
-        """Return a server that answers a TLS handshake, or None; no certificate is checked and nothing is sent."""
+        """Return a server that answers a TLS handshake, or None; verifies no certificate and sends nothing."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -326,7 +326,7 @@ class KafkaClients:
         return None
 
     def _reach(self) -> None:
-        """See that some server takes connections: kafka-python leaks a socket at each try at one that does not."""
+        """Wait until a server accepts connections: kafka-python leaks a socket per failed attempt."""
         if self._options.get("proxy_url"):
             return
         deadline = time.monotonic() + self._request_timeout_s
@@ -346,13 +346,13 @@ class KafkaClients:
 
 
 def ask_offsets(consumer: KafkaConsumer, tp: TopicPartition, timeout_s: float) -> tuple[int, int]:
-    """Return a partition's first offset and the one after its last record, as far as the consumer may see it.
+    """Return a partition's first offset and the offset after its last record, as visible to the consumer.
 
-    A broker that leads the partition no more says so; kafka-python then asks it again and again, without a pause and
-    without looking for the new leader, until its metadata are five minutes old.
+    When a broker answers that it no longer leads the partition, kafka-python retries it in a busy loop, without looking
+    for the new leader, until its metadata are five minutes old. Short timeouts with a metadata refresh avoid this.
 
     Raises:
-        kafka.errors.KafkaError: no answer within `timeout_s`, or one that another try does not change.
+        kafka.errors.KafkaError: no answer within `timeout_s`, or a permanent error.
     """
     deadline = time.monotonic() + timeout_s
     patience_s = PATIENCE_S
@@ -375,7 +375,7 @@ def _never(*_: object) -> bool:
 def _checked(options: Mapping[str, Option]) -> dict[str, Option]:
     known = {*KafkaConsumer.DEFAULT_CONFIG, *KafkaProducer.DEFAULT_CONFIG, *KafkaAdminClient.DEFAULT_CONFIG}
     for name in options:
-        if name in DECIDED_HERE:
+        if name in FIXED_OPTIONS:
             raise ConfigError(f"client_options: {name} cannot be overridden: exactly-once delivery depends on it")
         if name not in known:
             raise ConfigError(f"client_options: kafka-python has no option {name}")

@@ -1,13 +1,13 @@
-"""Committers on Kafka: one transaction a commit, each of its steps seen to succeed, under a deadline.
+"""Committers on Kafka: one transaction per commit, each step verified, under a deadline.
 
-What is relied on in kafka-python 3, and what is not:
+How kafka-python 3 is used, and what is not relied on:
 
-- `commit_transaction()` returns though batches were dropped, so it is called only after every record was seen
-  acknowledged, with an offset of its own; otherwise the transaction is aborted.
-- The transactional calls can hang for ever, so a thread of its own makes them. That they do when a coordinator dies is
-  stepped around in `clients.NetClient`.
-- The group's metadata is taken live at the commit: the broker refuses a stale generation, but takes one below 0
-  unchecked, so that is refused here.
+- `commit_transaction()` returns even if batches were dropped, so it is called only after every record was
+  acknowledged with its own offset; otherwise the transaction is aborted.
+- The transactional calls can hang forever, so they run on their own thread. `clients.NetClient` works around the
+  known hang when a coordinator dies.
+- The group metadata are read at commit time: the broker rejects a stale generation but does not check a negative one,
+  so that is rejected here.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from stream_ad.io.kafka.topic import TopicWatch
 from stream_ad.io.transport import Commit, CommitOutcome, Partition
 
 METADATA_BYTES = 4_096
-"""What a broker takes with an offset by default."""
+"""A broker's default limit for offset metadata."""
 
 
-class Helper:
-    """A thread that makes calls which may never return; whoever waits for them has a deadline."""
+class CallThread:
+    """A thread for calls that may never return; callers wait for them with a deadline."""
 
     def __init__(self, name: str) -> None:
         self.is_stuck = False
@@ -55,17 +55,17 @@ class Helper:
 
         Raises:
             DeadlineError: it did not return in time; it may still be running.
-            BaseException: what the job raised.
+            BaseException: raised by the job.
         """
         if self.is_stuck:
-            raise DeadlineError(f"{what}: an earlier call has not returned; leave the process")
+            raise DeadlineError(f"{what}: an earlier call has not returned; restart the process")
         done = threading.Event()
         raised: list[BaseException] = []
 
         def run() -> None:
             try:
                 job()
-            except BaseException as error:  # handed to the caller
+            except BaseException as error:  # reraised in the caller
                 raised.append(error)
             finally:
                 done.set()
@@ -73,12 +73,12 @@ class Helper:
         self._jobs.put(run)
         if not done.wait(deadline_s):
             self.is_stuck = True
-            raise DeadlineError(f"{what}: not done within {deadline_s:g} s; leave the process")
+            raise DeadlineError(f"{what}: not done within {deadline_s:g} s; restart the process")
         if raised:
             raise raised[0]
 
     def end(self) -> None:
-        """Let the thread end after its job."""
+        """End the thread after its current job."""
         self._jobs.put(None)
 
     def _run(self) -> None:
@@ -87,14 +87,14 @@ class Helper:
 
 
 class KafkaCommitter:
-    """One transaction a commit; implements `transport.Committer`.
+    """Commits with one transaction each; implements `transport.Committer`.
 
-    `transactional.id` is `<group>.<member>`: the same member's next process ends what this one left open.
+    `transactional.id` is `<group>.<member>`, so the member's next process ends a transaction left open by this one.
 
     Args:
-        admin: the log that made it.
-        source: whose positions are committed.
-        member: of the group.
+        admin: the log that created it.
+        source: the source whose positions are committed.
+        member: member of the group.
         on_close: called when it is closed or abandoned.
     """
 
@@ -107,7 +107,7 @@ class KafkaCommitter:
         self._where = f"committer {source.group}.{member} on {admin.clients.where}"
         self._member = member
         self._end: StreamAdError | None = None
-        self._helper = Helper(f"stream-ad-commit-{member}")
+        self._calls = CallThread(f"stream-ad-commit-{member}")
         self._producer: KafkaProducer = self._open()
         try:
             self._initialize()
@@ -118,27 +118,27 @@ class KafkaCommitter:
     def commit(self, commit: Commit) -> CommitOutcome:
         """Publish records and positions in one transaction; see `transport.Committer.commit`.
 
-        REJECTED: a partition is not (any more) owned, the group has moved on, or sending failed; the transaction was
-        aborted before its commit was asked for. Where the group refused it as no member's,
-        the next poll knows why.
-        UNKNOWN: asking for the commit failed, or even the abort did: this committer takes no more; a new one, best in
-        a new process, ends what is open, and `committed` then tells.
+        REJECTED: a partition is not or no longer owned, the group's generation has changed, or sending failed; the
+        transaction was aborted before commit was requested. If the group rejected the member, the next poll raises the
+        reason.
+        UNKNOWN: requesting the commit failed, or even the abort did. This committer is finished; a new one, best in a
+        new process, ends the open transaction, and `committed` then shows the outcome.
 
         Raises:
-            FencedError: a newer process or committer of this member exists. Nothing was published, unless the answer to
-                a commit of ours was lost before it was fenced: the committed position tells.
-            RecordTooLargeError: a record does not fit; nothing was published.
+            FencedError: a newer process or committer of this member exists. Nothing was published, unless the answer
+                to our commit was lost before we were fenced; the committed position shows it.
+            RecordTooLargeError: a record exceeds the limit; nothing was published.
             TopicError: an output topic or partition is missing; nothing was published.
-            PositionError: the source's topic was deleted and made anew; nothing was published.
-            ContractError: metadata above 4,096 bytes; nothing was published.
-            AccessError, UnreachableError: not allowed to, or nobody there to begin with; nothing was published.
-            DeadlineError: the outcome is unknown and the client hangs: leave the process.
+            PositionError: the source's topic was recreated; nothing was published.
+            ContractError: metadata exceed 4,096 bytes; nothing was published.
+            AccessError, UnreachableError: not allowed, or the broker did not answer at first; nothing was published.
+            DeadlineError: the outcome is unknown and the client hangs: restart the process.
         """
         if self._end is not None:
             raise self._end
         for partition, (_, text) in commit.positions.items():
             if (size := len(text.encode())) > METADATA_BYTES:
-                raise ContractError(f"{partition}: metadata of {size} bytes, at most {METADATA_BYTES} are kept")
+                raise ContractError(f"{partition}: expected metadata of at most {METADATA_BYTES} bytes, found {size}")
         if not self._source.is_member() or not self._source.assignment() >= commit.positions.keys():
             return CommitOutcome.REJECTED
         sent = {topic: records for topic, records in commit.records.items() if records}
@@ -149,7 +149,7 @@ class KafkaCommitter:
             self._producer, self._source, self._watch, sent, counts, commit.positions, self._newest
         )
         try:
-            self._helper.call(transaction.run, self._admin.commit_deadline_s, self._where)
+            self._calls.call(transaction.run, self._admin.commit_deadline_s, self._where)
         except DeadlineError as error:
             transaction.is_abandoned = True
             self._end = error
@@ -159,10 +159,10 @@ class KafkaCommitter:
         return CommitOutcome.LANDED
 
     def close(self) -> None:
-        """Let go of the client within about two seconds; an open transaction is left to the broker or our next."""
+        """Close the client within about two seconds; an open transaction is ended by the broker or our successor."""
         self._end = self._end or ContractError(f"{self._where}: closed")
         self._on_close(self)
-        self._helper.end()
+        self._calls.end()
         close_producer(self._producer, 1.0)
 
     abandon = close
@@ -171,41 +171,41 @@ class KafkaCommitter:
         admin = self._admin
         self._newest: dict[tuple[str, int], int] = {}
         producer = admin.clients.open_producer(
-            # Never before the commit's own deadline: batches that run out of time vanish from their transaction.
+            # Must exceed the commit's deadline: expired batches silently drop out of their transaction.
             2 * admin.commit_deadline_s + 60.0,
             transactional_id=f"{self._source.group}.{self._member}",
             client_id=f"stream-ad.{self._member}",
             transaction_timeout_ms=round(1_000 * admin.transaction_timeout_s),
-            # The client waits this long after each step of a transaction: at its default of 100 a commit takes 0.1 s.
+            # The client waits this long after each step of a transaction; its default of 100 makes a commit take 0.1 s.
             retry_backoff_ms=5,
             max_block_ms=round(1_000 * admin.commit_deadline_s),
         )
         source = self._source
-        # The producer's metadata: the consumer's question would wait behind a fetch that waits for records.
+        # Uses the producer's metadata: the consumer's request would queue behind a fetch that waits for records.
         self._watch = TopicWatch(
             producer._metadata, source.topic, source.topic_id, self._where, wait_s=admin.request_timeout_s
         )
         return producer
 
     def _initialize(self) -> None:
-        """End what an earlier producer of this name left open, and fence it."""
+        """End a transaction left open by an earlier producer of this name, and fence that producer."""
         with translating(self._where):
-            self._helper.call(self._producer.init_transactions, self._admin.commit_deadline_s, self._where)
+            self._calls.call(self._producer.init_transactions, self._admin.commit_deadline_s, self._where)
 
     def _judge(self, error: Exception, transaction: Transaction) -> CommitOutcome:
-        """Turn what went wrong into an outcome, or raise."""
+        """Translate an error into an outcome, or raise."""
         cause = self._cause(error)
         kind = type(cause) if isinstance(cause, StreamAdError) else meaning(cause)
         replaced = isinstance(cause, kafka_errors.ProducerFencedError | kafka_errors.InvalidProducerEpochError)
         if replaced or isinstance(cause, kafka_errors.FencedInstanceIdError):
-            self._end = FencedError(f"{self._where}: {type(cause).__name__}: a newer one exists")
+            self._end = FencedError(f"{self._where}: {type(cause).__name__}: a newer committer exists")
             if not replaced:
                 self._abort()
             close_producer(self._producer, 1.0)
             raise self._end from error
         if transaction.is_committing or not self._take_back(transaction):
             self._end = self._end or TransportError(
-                f"{self._where}: the outcome of an earlier commit is unknown; make a new committer"
+                f"{self._where}: the outcome of an earlier commit is unknown; create a new committer"
             )
             return CommitOutcome.UNKNOWN
         if issubclass(kind, RecordTooLargeError | TopicError | PositionError | AccessError):
@@ -213,11 +213,11 @@ class KafkaCommitter:
                 raise cause
             raise translated(cause, self._where) from error
         if isinstance(cause, kafka_errors.CommitFailedError):
-            self._source.await_verdict()
+            self._source.await_membership()
         return CommitOutcome.REJECTED
 
     def _cause(self, error: Exception) -> Exception:
-        """Look through the bare KafkaError in which the client wraps what put it into its error state."""
+        """Unwrap the bare KafkaError that the client raises once it is in its error state."""
         if type(error) is kafka_errors.KafkaError:
             nested = [argument for argument in error.args if isinstance(argument, Exception)]
             last = self._producer._transaction_manager.last_error
@@ -225,11 +225,11 @@ class KafkaCommitter:
         return error
 
     def _take_back(self, transaction: Transaction) -> bool:
-        """Abort; says whether that is certain and the next commit can begin."""
+        """Abort; return whether that is certain and the next commit can start."""
         is_aborted = self._abort()
         if is_aborted and transaction.is_sent:
             return True
-        # A batch that failed leaves the client out of sequence with the broker: the next commit would fail as well.
+        # A failed batch leaves the client out of sequence with the broker: the next commit would fail as well.
         if self._end is not None or not self._source.is_member():
             return is_aborted
         close_producer(self._producer, 1.0)
@@ -242,14 +242,14 @@ class KafkaCommitter:
         return True
 
     def _abort(self) -> bool:
-        """Abort; says whether the broker has confirmed it."""
+        """Abort; return whether the broker confirmed it."""
         try:
-            self._helper.call(self._producer.abort_transaction, self._admin.commit_deadline_s, self._where)
+            self._calls.call(self._producer.abort_transaction, self._admin.commit_deadline_s, self._where)
         except DeadlineError as error:
             self._end = error
             return False
         except kafka_errors.ProducerFencedError as error:
-            self._end = FencedError(f"{self._where}: a newer one exists")
+            self._end = FencedError(f"{self._where}: a newer committer exists")
             raise self._end from error
         except kafka_errors.KafkaError:
             return False
@@ -257,12 +257,12 @@ class KafkaCommitter:
 
 
 class Transaction:
-    """One commit's calls, made on the helper's thread.
+    """The calls of one commit, made on the call thread.
 
     Attributes:
         is_sent: the broker has acknowledged every record.
-        is_committing: the broker has been asked to commit: from here on an error leaves the outcome open.
-        is_abandoned: the caller has given up; set from its thread.
+        is_committing: commit was requested; an error from here on leaves the outcome unknown.
+        is_abandoned: the caller gave up; set from the caller's thread.
     """
 
     def __init__(
@@ -290,7 +290,7 @@ class Transaction:
         }
 
     def run(self) -> None:
-        """Begin, send, see all acknowledged and the topic to be the same, add the positions, and only then commit."""
+        """Begin, send, verify acknowledgements and the topic's identity, add positions, and only then commit."""
         producer = self._producer
         self._watch.ask()
         producer.begin_transaction()
@@ -300,10 +300,10 @@ class Transaction:
             self._watch.confirm()
             metadata = self._source.consumer.group_metadata()
             if metadata.generation_id < 0:
-                # The broker takes such positions unchecked.
+                # The broker would accept such positions unchecked.
                 raise kafka_errors.CommitFailedError("the member has lost its generation")
             producer.send_offsets_to_transaction(self._positions, metadata)
         if self.is_abandoned:
-            raise DeadlineError("the caller has given up")
+            raise DeadlineError("the caller gave up")
         self.is_committing = True
         producer.commit_transaction()

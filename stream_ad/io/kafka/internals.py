@@ -1,7 +1,7 @@
-"""What this package uses of kafka-python's inside: private attributes may change with any release.
+"""Private parts of kafka-python that this package uses; they may change with any release.
 
-The version is pinned, so this is for environments that were assembled otherwise. `_USED` is complete: a test compares
-it with the code.
+The version is pinned, so this matters only in environments installed in another way. `_USED` is complete: a test
+compares it with the code.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _USED = {
 
 
 def expect_known_version(installed: str = kafka.__version__) -> None:
-    """Check what this package needs of another version of kafka-python than the tested one.
+    """Check a kafka-python version other than the tested one for everything this package uses.
 
     Raises:
-        ConfigError: something is missing there.
+        ConfigError: something is missing.
     """
     if installed == TESTED:
         return
@@ -62,7 +62,7 @@ def expect_known_version(installed: str = kafka.__version__) -> None:
 
 
 def _has(owner: str, name: str) -> bool:
-    """Return whether a module has an attribute, or a class has it or assigns it to its instances."""
+    """Return whether a module has an attribute, or a class has it or assigns it in its instances."""
     try:
         try:
             return hasattr(importlib.import_module(owner), name)

@@ -1,6 +1,6 @@
 """The log on Apache Kafka, through kafka-python 3; implements `transport.Transport`.
 
-The modules of this package are all that sees kafka-python. Imported only where Kafka is chosen.
+Only the modules of this package import kafka-python. Imported only if Kafka is configured.
 """
 
 from __future__ import annotations
@@ -26,31 +26,30 @@ T = TypeVar("T")
 READ_RECORDS = 2_000
 CHUNK_RECORDS = 5_000
 CHUNK_BYTES = 16_000_000
-"""kafka-python buffers without a bound, so `append` waits for its records after this many."""
+"""kafka-python's buffer is unbounded, so `append` waits for acknowledgements after this many."""
 
 
 class KafkaLog(KafkaAdmin):
     """A log on Apache Kafka (2.5 or later); implements `transport.Transport`.
 
-    Topics are made with `message.timestamp.type=LogAppendTime`, so append times are the broker's, in milliseconds.
-    Nothing is connected before it is needed.
+    Topics are created with `message.timestamp.type=LogAppendTime`, so append times are the broker's, in milliseconds.
+    Connects lazily.
 
     Args:
         servers: `host:port` of one or more brokers.
-        session_timeout_s: a member silent for longer loses its partitions.
-        transaction_timeout_s: a killed committer's open transaction holds readers back at most this long, plus
-            the broker's own interval of looking for such (10 s by default).
-        request_timeout_s: how long a broker may take to answer; calls without an answer raise after about
-            twice this time.
-        commit_deadline_s: how long a commit may take.
+        session_timeout_s: a member that is silent for longer loses its partitions.
+        transaction_timeout_s: maximum time that a killed committer's open transaction blocks readers, plus the
+            broker's own check interval (10 s by default).
+        request_timeout_s: timeout of a broker's answer; unanswered calls raise after about twice this time.
+        commit_deadline_s: maximum duration of a commit.
         max_record_bytes: largest record sent; at most the topic's `max.message.bytes`.
-        security: TLS and who we are; None for neither.
+        security: TLS and SASL; None for neither.
         client_options: passed to kafka-python unchanged; those that exactly-once delivery depends on
-            (`clients.DECIDED_HERE`) are refused.
+            (`clients.FIXED_OPTIONS`) are refused.
 
     Raises:
         ConfigError: the `crc32c` package is missing, a client option is unknown or cannot be overridden, or a
-            certificate cannot be used.
+            certificate is unusable.
     """
 
     def __init__(
@@ -80,9 +79,9 @@ class KafkaLog(KafkaAdmin):
     # Records
 
     def append(self, topic: str, records: Iterable[Record]) -> None:
-        """Append records, acknowledged by all replicas in sync, outside any transaction.
+        """Append records outside any transaction, acknowledged by all in-sync replicas.
 
-        An error leaves records before the failed one in the log, perhaps also some behind it.
+        After an error, the records before the failed one are in the log, and possibly some after it.
 
         Raises:
             TopicError, RecordTooLargeError, AccessError, UnreachableError.
@@ -97,14 +96,14 @@ class KafkaLog(KafkaAdmin):
                     for chunk in _chunks(records):
                         send_all(self._producer, {topic: chunk}, {topic: count})
             except Exception:
-                # An idempotent producer that failed a batch may be out of sequence with the broker for good.
+                # After a failed batch, an idempotent producer may be permanently out of sequence with the broker.
                 producer, self._producer = self._producer, None
                 if producer is not None:
                     close_producer(producer, 1.0)
                 raise
 
     def read(self, partition: Partition, start: int, stop: int) -> Iterator[RawBatch]:
-        """Read committed records with start <= offset < stop, or to the end of the log if that comes first.
+        """Read committed records with start <= offset < stop, or up to the end of the log.
 
         Raises:
             PositionError: `start` is no longer retained, or beyond the end.
@@ -120,7 +119,7 @@ class KafkaLog(KafkaAdmin):
             return
         tp = TopicPartition(partition.topic, partition.number)
         with self._lock:
-            # A new consumer takes 0.1 s to learn a topic's leaders; an idle one knows them.
+            # A new consumer needs 0.1 s to learn a topic's leaders; an idle one knows them.
             consumer = self._readers.pop() if self._readers else self.clients.open_consumer(None)
         try:
             with translating(f"{partition} on {self.clients.where}"):
@@ -140,7 +139,7 @@ class KafkaLog(KafkaAdmin):
         moved_at = time.monotonic()
         while start < stop:
             with translating(f"{partition} on {self.clients.where}"):
-                # Short, because a fetch of nothing but control records moves the position without an answer.
+                # Short: a fetch with only control records moves the position without returning.
                 records = consumer.poll(timeout_ms=20, max_records=READ_RECORDS).get(tp, [])
                 position = consumer.position(tp, timeout_ms=1_000 * self.request_timeout_s)
             if position is not None and position > start:
@@ -151,11 +150,11 @@ class KafkaLog(KafkaAdmin):
                     moved_at = time.monotonic()
             elif time.monotonic() - moved_at > self.request_timeout_s:
                 raise UnreachableError(
-                    f"{partition} on {self.clients.where}: nothing came for {self.request_timeout_s:g} s"
+                    f"{partition} on {self.clients.where}: no records for {self.request_timeout_s:g} s"
                 )
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
-        """Return the earliest retained offset and the one after the last committed record.
+        """Return the earliest retained offset and the offset after the last committed record.
 
         Raises:
             TopicError, AccessError, UnreachableError.
@@ -165,10 +164,10 @@ class KafkaLog(KafkaAdmin):
             return ask_offsets(self._query(None), tp, self.request_timeout_s)
 
     def committed(self, group: str, partition: Partition) -> Position | None:
-        """Return what a group committed for a partition, or None.
+        """Return a group's committed position for a partition, or None.
 
-        Waits for a transaction that is being ended: the answer is final. Kafka forgets the positions of a topic that is
-        deleted, so `topic_id` is that of today's topic.
+        Waits for a transaction that is being ended, so the answer is final. Kafka deletes the positions of a deleted
+        topic, so `topic_id` is the current topic's.
 
         Raises:
             TopicError, AccessError, UnreachableError.
@@ -185,7 +184,7 @@ class KafkaLog(KafkaAdmin):
     def join(self, topic: str, group: str, owner: Owner, member: str) -> Source:
         """Join a consumer group as a static member; an older process of this name is fenced.
 
-        The group learns of the member at the first poll.
+        The member joins with the first poll.
         """
         self._count(topic)
         source = KafkaSource(self, topic, group, owner, member, on_close=self._open.discard)
@@ -193,23 +192,23 @@ class KafkaLog(KafkaAdmin):
         return source
 
     def committer(self, source: Source, member: str) -> KafkaCommitter:
-        """Return the committer bound to a source; a later one of this name in its group fences it.
+        """Return the committer bound to a source; it fences earlier ones of this name in the group.
 
-        Returns when an earlier one's open transaction has been ended, so what `committed` says afterwards is final:
-        make the committer before the first poll.
+        Returns once an earlier one's open transaction has ended, so that `committed` is then final. Create the
+        committer before the first poll.
 
         Raises:
-            DeadlineError: not within the commit's deadline.
+            DeadlineError: not within the commit deadline.
             AccessError, UnreachableError.
         """
         if not isinstance(source, KafkaSource):
-            raise ContractError(f"source: expected one of this log, found {type(source).__name__}")
+            raise ContractError(f"source: expected a source of this log, found {type(source).__name__}")
         committer = KafkaCommitter(self, source, member, on_close=self._open.discard)
         self._open.add(committer)
         return committer
 
     def close(self) -> None:
-        """Let go of all sockets; sources still open do not leave their groups."""
+        """Close all sockets; open sources do not leave their groups."""
         for part in list(self._open):
             part.abandon()
         with self._lock:

@@ -1,4 +1,4 @@
-"""Records between kafka-python's types and the transport's."""
+"""Conversion of records between kafka-python's types and the transport's."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from stream_ad.io.transport import Headers, Partition, RawBatch, Record
 
 NO_HEADERS: Headers = ()
 METADATA_S = 10.0
-"""For a producer to hear of a partition that was added."""
+"""Timeout for a producer to learn of an added partition."""
 
 
 def raw_batch(partition: Partition, records: Sequence[Any], next_offset: int) -> RawBatch:
-    """Turn consumer records of one partition into columns, with no object more a record.
+    """Turn one partition's consumer records into columns, without extra objects per record.
 
     Args:
-        partition: where they came from.
+        partition: their partition.
         records: kafka-python's consumer records, in offset order.
-        next_offset: the offset to read on from.
+        next_offset: the offset to read next.
     """
     count = len(records)
     offset = np.fromiter((record.offset for record in records), np.int64, count)
@@ -51,33 +51,33 @@ def send_all(
 ) -> None:
     """Send records and wait until the broker has acknowledged each of them.
 
-    kafka-python drops a batch whose retries run out without failing the transaction around it, so every future is
-    looked at. A broker that takes new records for repeated ones acknowledges them unwritten, with the offsets of the
-    old or with none: `newest` finds that out.
+    kafka-python drops a batch that runs out of retries without failing the surrounding transaction, so every future is
+    checked. A broker that takes new records for duplicates acknowledges them unwritten, with the old offsets or none;
+    `newest` reveals that.
 
     Args:
         producer: an idempotent producer, inside a transaction or not.
-        records: per topic.
-        partitions: how many each of these topics has.
-        timeout_s: how long to wait for one acknowledgement; None for the producer's delivery time-out.
-        newest: the highest offset that this producer had acknowledged, by topic and partition; brought up to date.
+        records: records by topic.
+        partitions: number of partitions by topic.
+        timeout_s: timeout per acknowledgement; None for the producer's delivery timeout.
+        newest: highest acknowledged offset of this producer by topic and partition; updated.
 
     Raises:
-        TopicError: a record names a partition that its topic lacks; records before it may have been sent.
-        kafka.errors.KafkaError: of the first record that failed, or that has the offset of an earlier one.
+        TopicError: a record's partition does not exist; earlier records may have been sent.
+        kafka.errors.KafkaError: of the first record that failed or got an earlier record's offset.
     """
     futures = []
     for topic, chunk in records.items():
         count = partitions[topic]
         for record in chunk:
             if record.partition is not None and not 0 <= record.partition < count:
-                raise TopicError(f"{topic}: has {count} partitions, no number {record.partition}")
+                raise TopicError(f"{topic}: expected a partition below {count}, found {record.partition}")
             if record.partition is not None:
                 _await_partition(producer, topic, record.partition)
             headers = list(record.headers)
             futures.append(producer.send(topic, record.value, record.key, headers, record.partition))
     with contextlib.suppress(kafka_errors.UnknownError):
-        # It says so of batches that were found too large and split; their records' futures go on.
+        # Raised for batches that were too large and are split; the futures of their records stay valid.
         producer.flush(timeout_s)
     for future in futures:
         sent = future.get(timeout_s)
@@ -86,34 +86,34 @@ def send_all(
             if sent.offset <= (before := newest.get(where, -1)):
                 raise kafka_errors.OutOfOrderSequenceNumberError(
                     f"{sent.topic}[{sent.partition}]: expected an offset above {before} for a new record, "
-                    f"found {sent.offset}: the broker took it for an earlier one"
+                    f"found {sent.offset}: the broker took it for a duplicate"
                 )
             newest[where] = sent.offset
 
 
 def _await_partition(producer: KafkaProducer, topic: str, number: int) -> None:
-    """Wait until a producer has heard of a partition that was added to a topic it knows: it would refuse the record.
+    """Wait until a producer knows an added partition; before that it would refuse the record.
 
     Raises:
-        TopicError: it has not in time.
+        TopicError: the timeout expired.
     """
     cluster = producer._metadata
     deadline = time.monotonic() + METADATA_S
     while (known := cluster.partitions_for_topic(topic)) and number not in known:
         if time.monotonic() > deadline:
-            raise TopicError(f"{topic}: partition {number} was not heard of within {METADATA_S:g} s")
+            raise TopicError(f"{topic}: partition {number} not known after {METADATA_S:g} s")
         done = threading.Event()
         cluster.request_update().add_both(lambda _, done=done: done.set())
         done.wait(METADATA_S)
 
 
 def close_producer(producer: KafkaProducer, timeout_s: float) -> None:
-    """Close a producer whatever its state; returns within twice the time-out, and its threads end by themselves."""
+    """Close a producer in any state within twice the timeout; its threads end on their own."""
 
     def close() -> None:
         with contextlib.suppress(kafka_errors.KafkaError):
             producer.close(timeout=timeout_s)
-        # A flush that fails leaves the sender thread running, spinning if its coordinator is gone.
+        # A failed flush leaves the sender thread running, in a busy loop if its coordinator is gone.
         producer._sender.force_close()
 
     closing = threading.Thread(target=close, name="stream-ad-close", daemon=True)

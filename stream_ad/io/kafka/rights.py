@@ -1,4 +1,4 @@
-"""Rights on Kafka as data: `stream_ad.role_table` says which a role needs, `lacking` which of them are missing."""
+"""Rights on Kafka as data: `stream_ad.role_table` lists the rights that roles need, `lacking` the missing ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"
-"""Operations by Kafka's names. Whoever may read or write may also describe."""
+"""Operations by Kafka's names. READ and WRITE include DESCRIBE."""
 
 
 class Resource(Enum):
@@ -20,12 +20,12 @@ class Resource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """What is needed on one resource.
+    """Operations needed on one resource.
 
     Attributes:
         resource: its kind.
-        name: its name; of a transactional id, how it begins.
-        operations: what must be allowed.
+        name: its name; the prefix of a transactional id.
+        operations: the operations.
     """
 
     resource: Resource
@@ -34,26 +34,26 @@ class Right:
 
 
 def topic_right(name: str, *operations: str) -> Right:
-    """Return a right on a topic; whoever uses a topic also reads its settings."""
+    """Return a right on a topic, including to read its settings, which every use needs."""
     return Right(Resource.TOPIC, name, frozenset({*operations, DESCRIBE_CONFIGS}))
 
 
 def group_right(name: str) -> Right:
-    """Return the right to be a member of a consumer group and to commit its offsets."""
+    """Return the right to join a consumer group and commit its offsets."""
     return Right(Resource.GROUP, name, frozenset({READ}))
 
 
 def transaction_right(prefix: str) -> Right:
-    """Return the right to publish in transactions whose ids begin with `prefix`."""
+    """Return the right to publish in transactions whose ids start with `prefix`."""
     return Right(Resource.TRANSACTIONAL_ID, prefix, frozenset({WRITE}))
 
 
 def lacking(needed: Iterable[Right], allowed: Callable[[str, str], frozenset[str] | None]) -> Iterator[str]:
-    """Yield one line per resource on which a right is missing.
+    """Yield one line per resource with missing rights.
 
     Args:
-        needed: the rights; of a transactional id with the whole id.
-        allowed: returns the operations that a resource, by kind and name, allows us, or None where that cannot be told
+        needed: the rights; transactional ids in full.
+        allowed: returns the operations allowed on a resource, by kind and name, or None if that cannot be known
             before it is used.
     """
     by_resource: dict[tuple[Resource, str], set[str]] = {}

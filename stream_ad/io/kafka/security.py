@@ -1,6 +1,6 @@
-"""Who we are and whom we trust on Kafka: TLS and SASL, with secrets from files that are read when a client is opened.
+"""TLS and SASL on Kafka, with secrets from files that are read when a client is opened.
 
-What goes wrong with a certificate is said in one line: what was expected of the broker, and what was found.
+A certificate problem becomes a one-line message: what was expected of the broker, and what was found.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ UNKNOWN_SIGNER = frozenset({2, 18, 19, 20, 21})
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"})
 ALERT = re.compile(r"ALERT_(?P<what>[A-Z_]+)$")
 PASSING = frozenset({"INTERNAL_ERROR", "USER_CANCELLED", "CLOSE_NOTIFY", "DECODE_ERROR"})
-"""What a broker that is being stopped may send as well."""
+"""Alerts that a broker may also send while it stops."""
 OF_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """How to speak with the brokers. Nothing in it that is secret shows in its `repr`.
+    """Settings of the connection to the brokers. Secrets are not shown in `repr`.
 
     Attributes:
-        tls: encrypt, and check each broker's certificate and host name.
-        ca_file: PEM certificates of who may sign the brokers'; None for those that the system trusts.
-        certificate_file: PEM certificate that we show, with its chain.
-        key_file: its PEM key; None where it stands in `certificate_file`.
-        key_password: opens the key.
-        mechanism: of SASL.
+        tls: encrypt, and verify each broker's certificate and host name.
+        ca_file: PEM file of the authorities trusted to sign broker certificates; None for the system's.
+        certificate_file: PEM client certificate, with its chain.
+        key_file: its PEM key; None if it is in `certificate_file`.
+        key_password: passphrase of the key.
+        mechanism: SASL mechanism.
         username: None for no SASL.
-        password: of the user.
+        password: the user's password.
     """
 
     tls: bool = False
@@ -56,10 +56,10 @@ class Security:
     password: str | None = field(default=None, repr=False)
 
     def options(self) -> dict[str, Any]:
-        """Return kafka-python's options; reads the certificates anew.
+        """Return kafka-python's options; rereads the certificates.
 
         Raises:
-            ConfigError: a file cannot be used.
+            ConfigError: a file is unusable.
         """
         options: dict[str, Any] = {}
         if self.tls:
@@ -74,7 +74,7 @@ class Security:
         return options
 
     def _context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and host name
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.ca_file is None:
             context.load_default_certs()
@@ -89,7 +89,7 @@ class Security:
 
     def _show_certificate(self, context: ssl.SSLContext, certificate: Path) -> None:
         key = certificate if self.key_file is None else self.key_file
-        # Never "no password": OpenSSL would ask for one at the terminal.
+        # Never None: OpenSSL would prompt at the terminal.
         password = self.key_password or ""
         try:
             context.load_cert_chain(certificate, key, password)
@@ -99,7 +99,7 @@ class Security:
                 raise ConfigError(f"transport.key_file: {key}: expected the key of {certificate}, found another") from (
                     error
                 )
-            fits = "is it the right password?" if self.key_password else "a key with a password needs key_password_file"
+            fits = "check the password" if self.key_password else "a key with a password needs key_password_file"
             raise ConfigError(
                 f"transport.certificate_file, key_file: {certificate}, {key}: expected a PEM certificate and its key, "
                 f"found: {_why(error)}; {fits}"
@@ -107,14 +107,14 @@ class Security:
 
 
 def read_secret(path: Path, setting: str) -> str:
-    """Return the one line of a file that holds a secret, without its end.
+    """Return the single line of a secret file, without its line end.
 
     Args:
         path: the file.
-        setting: which names it, for errors. No error tells of the content.
+        setting: the setting that names it, for errors. Errors never contain the content.
 
     Raises:
-        ConfigError: it cannot be read, others may write it, or it is not one line of text.
+        ConfigError: the file is unreadable, writable by others, or not one line of text.
     """
     try:
         # O_NONBLOCK: opening a pipe must not wait for a writer.
@@ -125,8 +125,8 @@ def read_secret(path: Path, setting: str) -> str:
                 raise ConfigError(f"{setting}: {path}: expected a regular file")
             if mode & WRITE_BY_OTHERS:
                 raise ConfigError(
-                    f"{setting}: {path}: expected a file that its owner alone may write, found mode "
-                    f"{stat.S_IMODE(mode):04o}: chmod 600 it"
+                    f"{setting}: {path}: expected a file writable only by its owner, found mode "
+                    f"{stat.S_IMODE(mode):04o}; chmod 600 it"
                 )
             content = file.read(MAX_SECRET_BYTES + 1)
     except OSError as error:
@@ -138,12 +138,12 @@ def read_secret(path: Path, setting: str) -> str:
         raise ConfigError(f"{setting}: {path}: expected UTF-8 text") from None
     lines = text.splitlines()
     if len(content) > MAX_SECRET_BYTES or len(lines) != 1 or not lines[0]:
-        raise ConfigError(f"{setting}: {path}: expected one line that is not empty")
+        raise ConfigError(f"{setting}: {path}: expected exactly one non-empty line")
     return lines[0]
 
 
 def readable_by_others(path: Path) -> bool:
-    """Return whether every user of the machine may read a file; False where it cannot be told."""
+    """Return whether all users of the machine can read a file; False if unknown."""
     try:
         return bool(path.stat().st_mode & READ_BY_OTHERS)
     except OSError:
@@ -151,47 +151,47 @@ def readable_by_others(path: Path) -> bool:
 
 
 def fault(error: ssl.SSLError, host: str) -> str | None:
-    """Return what is wrong between us and a broker, or None for what another try may mend.
+    """Return what is wrong with a TLS connection to a broker, or None if a retry may succeed.
 
     Args:
-        error: of the handshake, or of the first read behind it.
-        host: whose certificate was expected.
+        error: of the handshake or of the first read after it.
+        host: the expected host name.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return _fault_of_certificate(error, host)
     reason = error.reason or ""
     if reason in NO_TLS:
-        return "expected TLS, found a port that speaks something else; is it the one without (transport.tls = false)?"
+        return "expected TLS, found a port without it: check whether this is the plaintext port (transport.tls = false)"
     alert = ALERT.search(reason)
     if alert is None or alert["what"] in PASSING:
         return None
     what = alert["what"].lower().replace("_", " ")
     if any(part in alert["what"] for part in OF_CERTIFICATE):
         return (
-            f"the broker refused our certificate, or that we show none: {what}; expected one that it trusts, named by "
-            "transport.certificate_file and key_file"
+            f"the broker refused our client certificate, or that there is none: {what}; set transport.certificate_file "
+            "and key_file to one that it trusts"
         )
     return f"the broker refused the TLS handshake: {what}"
 
 
 def _fault_of_certificate(error: ssl.SSLCertVerificationError, host: str) -> str:
-    code, said = error.verify_code, error.verify_message
+    code, reason = error.verify_code, error.verify_message
     if code == EXPIRED:
-        return f"expected a certificate of the broker that is valid, found an expired one ({said})"
+        return f"expected a valid broker certificate, found an expired one ({reason})"
     if code == NOT_YET:
-        return f"expected a certificate of the broker that is valid, found one for later; is our clock right? ({said})"
+        return f"expected a valid broker certificate, found one not yet valid; check the system clock ({reason})"
     if code in (HOST, ADDRESS):
-        return f"expected a certificate of the broker for the host {host!r}, found one for other names ({said})"
+        return f"expected a broker certificate for host {host!r}, found one for other names ({reason})"
     if code in UNKNOWN_SIGNER:
         return (
-            "expected a certificate of the broker signed by one that transport.ca_file or the system trusts, found "
-            f"an unknown signer ({said})"
+            "expected a broker certificate signed by an authority in transport.ca_file or trusted by the system, found "
+            f"an unknown signer ({reason})"
         )
-    return f"expected a certificate of the broker that can be trusted, found: {said}"
+    return f"expected a trusted broker certificate, found: {reason}"
 
 
 def ssl_errors(error: BaseException | None) -> Iterator[ssl.SSLError]:
-    """Yield the TLS errors behind one of the client's, which keeps them as context or as argument."""
+    """Yield the TLS errors behind a client error, which holds them as context or as arguments."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -205,7 +205,7 @@ def ssl_errors(error: BaseException | None) -> Iterator[ssl.SSLError]:
 
 
 def _why(error: OSError | ValueError) -> str:
-    """Return what OpenSSL or the system says, without the place in their sources."""
+    """Return the reason given by OpenSSL or the system, without its source location."""
     if isinstance(error, ssl.SSLError):
         return (error.reason or "one that cannot be opened").lower().replace("_", " ")
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)

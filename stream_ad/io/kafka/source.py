@@ -1,17 +1,17 @@
 """Sources on Kafka: static members of a consumer group.
 
-What is relied on in kafka-python 3, and what is not:
+How kafka-python 3 is used, and what is not relied on:
 
 - Joining and rebalancing happen only inside `consumer.poll`, on the client's own thread while the caller waits;
-  heartbeats go on by themselves. The listener here pauses new partitions, writes the event down and raises: `poll`
-  then ends before the next JoinGroup, and the owner is called on the caller's thread.
-- A cooperative rebalance first revokes, in a generation in which nobody else holds the partition, and gives it away
-  in the next one, which cannot begin before this member polls again. So `Owner.leaving` after a planned hand-over
-  runs while the generation is valid and the partition still nobody else's: its last commit lands.
-- From a JoinGroup to the poll that takes its answer no heartbeats are sent: poll more often than the session time-out.
-- Fetches name a topic by its name: see `kafka.topic`.
-- A member that lost its generation may not rejoin in the same process (stale claims would give a partition to two
-  members): `Owner.lost`, FencedError, and the process ends.
+  heartbeats are sent independently. The listener here pauses new partitions, records the event and raises: `poll` then
+  ends before the next JoinGroup, and the owner is called on the caller's thread.
+- A cooperative rebalance first revokes a partition, in a generation in which nobody else has it, and reassigns it in
+  the next one, which cannot begin before this member polls again. So `Owner.leaving` in a planned hand-over runs while
+  the generation is valid and the partition is not reassigned: its last commit lands.
+- From a JoinGroup to the poll that receives its answer no heartbeats are sent: poll often enough.
+- Fetches identify a topic only by name: see `kafka.topic`.
+- A member that lost its generation must not rejoin in the same process (stale claims would assign a partition to two
+  members): `Owner.lost` is called, FencedError raised, and the process ends.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from stream_ad.io.kafka.records import raw_batch
 from stream_ad.io.kafka.topic import TopicWatch
 from stream_ad.io.transport import HOLD, HOLD_S, Owner, Partition, Position, RawBatch
 
-VERDICT_BEATS = 3.0
-"""Heartbeats' time in which the group's opinion of us is known: the wait for one, and a search for the coordinator."""
+MEMBERSHIP_BEATS = 3.0
+"""Heartbeat intervals after which membership is known: one until a heartbeat, the rest for a coordinator lookup."""
 
-DEALT_S = 2.0
-"""After a deal, or a look at who has what, until the next look at it."""
+ASSIGNMENT_CHECK_S = 2.0
+"""Minimum time from a rebalance or an assignment check to the next check."""
 TOPIC_EVERY_S = 1.0
-"""How often the identity of the topic is asked for, at least."""
+"""Maximum interval between checks of the topic's identity."""
 
 
 class RebalancedError(Exception):
@@ -50,12 +50,12 @@ class RebalancedError(Exception):
 
 
 def _without_rebalances(record: logging.LogRecord) -> bool:
-    """Keep kafka-python from logging our way out of its poll as a listener that failed."""
+    """Keep kafka-python from logging RebalancedError as a failed listener."""
     return record.exc_info is None or not isinstance(record.exc_info[1], RebalancedError)
 
 
 class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
-    """Writes down what the group decides; called on the client's thread."""
+    """Records the group's decisions; called on the client's thread."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, list[TopicPartition]]] = []
@@ -63,21 +63,21 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
         self.is_closing = False
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Hold new partitions until their owner says where to start."""
+        """Pause new partitions until their owner decides where to start."""
         consumer = self.consumer
         for tp in assigned:
             if consumer is not None:
                 consumer.pause(tp)
-                # Any position will do: without one, poll would look for a committed one and fail where there is none.
+                # Any position works; without one, poll would look for a committed position and fail if there is none.
                 consumer.seek(tp, 0)
         self._note("gained", assigned)
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Planned: the group waits for us."""
+        """Record a planned revocation: the group waits for us."""
         self._note("leaving", revoked)
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        """Unplanned: others may own them already. Raising keeps the client from joining again."""
+        """Record an eviction: others may already own the partitions. Raising keeps the client from rejoining."""
         self._note("lost", lost)
 
     def _note(self, kind: str, partitions: Iterable[TopicPartition]) -> None:
@@ -90,10 +90,10 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
 
 
 class FinishedJoin:
-    """A join that ended between two polls, shown to the client as one that can still be waited for.
+    """A join that finished between two polls, presented to the client as unfinished.
 
-    The client throws the result of such a join away and sends another JoinGroup: members whose polls are short then
-    rebalance for as long as chance wants.
+    The client would otherwise discard the result and send another JoinGroup; members with short polls would then
+    rebalance indefinitely.
     """
 
     is_done = False
@@ -102,25 +102,25 @@ class FinishedJoin:
         self._task = task
 
     def add_callback(self, function: Any) -> None:
-        """Call with the result, at once."""
+        """Call back with the result, at once."""
         self._task.add_callback(function)
 
     def add_errback(self, function: Any) -> None:
-        """Call with the error, at once."""
+        """Call back with the error, at once."""
         self._task.add_errback(function)
 
 
 class KafkaSource:
     """A static member of a consumer group; implements `transport.Source`.
 
-    `close` takes the member out of its group, so that scaling down does not wait for the session time-out; a process
-    that dies is waited for.
+    `close` removes the member from its group, so that scaling down does not wait for the session timeout; only a dead
+    process is waited for.
 
     Args:
-        admin: the log that made it.
-        topic: what is read.
+        admin: the log that created it.
+        topic: the topic to read.
         group: the consumer group.
-        owner: told of partitions that come and go.
+        owner: called when partitions are gained and lost.
         member: `group.instance.id`.
         on_close: called when it is closed or abandoned.
     """
@@ -145,9 +145,9 @@ class KafkaSource:
         self._where = f"{group}/{member} on {admin.clients.where}"
         self._positions: dict[TopicPartition, int] = {}
         self._held: dict[TopicPartition, float] = {}
-        self._dealt = 0
-        self._dealt_at = time.monotonic()
-        self._is_undealt = False
+        self._assigned_count = 0
+        self._checked_at = time.monotonic()
+        self._was_incomplete = False
         self._is_closed = False
         self._has_joined = False
         self._answered_at = time.monotonic()
@@ -172,7 +172,7 @@ class KafkaSource:
             self.consumer._cluster, topic, self.topic_id, self._where, wait_s=admin.request_timeout_s
         )
         try:
-            # A leader that joins before it knows the topic's partitions gives none to anybody, sometimes for good.
+            # A leader that joins before it knows the topic's partitions assigns none, sometimes permanently.
             self._probe()
         except BaseException:
             self.abandon()
@@ -182,9 +182,9 @@ class KafkaSource:
         """Return committed records of the owned partitions; see `transport.Source.poll`.
 
         Raises:
-            FencedError: another process joined as this member, or the partitions were lost: end the process.
-            UnreachableError: no broker answered for about the request time-out.
-            PositionError: the offset to read is no longer retained, or the topic was deleted and made anew.
+            FencedError: another process joined as this member, or the member was evicted: end the process.
+            UnreachableError: no broker answered for about the request timeout.
+            PositionError: the offset to read is no longer retained, or the topic was recreated.
         """
         if self._is_closed:
             raise ContractError(f"{self._where}: the source is closed")
@@ -204,7 +204,7 @@ class KafkaSource:
                         self._drop(list(self._positions))
                     raise translated(error, self._where) from error
             self._follow_group()
-            self._expect_dealt()
+            self._check_assigned()
             batches = self._batches(records)
             if batches:
                 self._answered_at = time.monotonic()
@@ -213,28 +213,28 @@ class KafkaSource:
             if time.monotonic() >= deadline:
                 if time.monotonic() - self._answered_at > self._admin.request_timeout_s / 2:
                     self._probe()
-                    self._expect_owners()
+                    self._check_all_read()
                 return batches
 
     def assignment(self) -> frozenset[Partition]:
-        """Return the partitions now owned."""
+        """Return the partitions currently owned."""
         return frozenset(Partition(*tp) for tp in self._positions)
 
     def partitions(self) -> int:
-        """Return how many partitions the topic has, as the client was last told."""
+        """Return the topic's number of partitions, according to the client's metadata."""
         return len(self.consumer._cluster.partitions_for_topic(self.topic) or ())
 
     def end_offsets(self) -> Mapping[Partition, int]:
-        """Return the offset after the last record of each owned partition, as the last fetch told it.
+        """Return the offset after the last record of each owned partition, according to the last fetch.
 
-        Asking the broker would wait behind the fetch that waits for records, half a second on an idle
-        topic. Records of a transaction still open are counted; before the first fetch the own position is told.
+        A request to the broker would queue behind the fetch that waits for records, half a second on an idle topic.
+        Records of an open transaction are included. Before the first fetch it is the own position.
         """
         ends = {tp: self.consumer.highwater(tp) for tp in self._positions}
         return {Partition(*tp): self._positions[tp] if end is None else end for tp, end in ends.items()}
 
     def close(self) -> None:
-        """Hand over all partitions (`Owner.leaving`, or `lost` where the group is lost) and leave."""
+        """Hand over all partitions (`Owner.leaving`, or `lost` after an eviction) and leave the group."""
         if self._is_closed:
             return
         is_member = self.is_member()
@@ -249,13 +249,13 @@ class KafkaSource:
             metadata = self.consumer.group_metadata()
             self.abandon()
             if is_member and metadata.generation_id >= 0:
-                # With the member id the broker spares a newer process of this name.
+                # With the member id, the broker does not remove a newer process of this name.
                 leaver = MemberToRemove(member_id=metadata.member_id, group_instance_id=self.member)
                 with contextlib.suppress(UnreachableError):
                     self._admin.remove_member(self.group, leaver)
 
     def abandon(self) -> None:
-        """Let go of the sockets without a word to owner or group."""
+        """Close the sockets without calling the owner or leaving the group."""
         self._is_closed = True
         self._listener.is_closing = True
         self._positions.clear()
@@ -265,19 +265,19 @@ class KafkaSource:
         closing.join(2.0)
 
     def is_member(self) -> bool:
-        """Say whether a commit for this member may be tried: joined, not evicted, not replaced."""
+        """Return whether a commit may be tried: joined, not evicted, not replaced."""
         if self._is_closed or self._is_replaced():
             return False
         return not self._has_joined or self.consumer.group_metadata().generation_id >= 0
 
-    def await_verdict(self) -> None:
-        """Wait until a heartbeat has told whether the group still knows us; call it when the group refused a commit.
+    def await_membership(self) -> None:
+        """Wait until a heartbeat shows whether we are still a member; call it after the group rejected a commit.
 
-        A process that slept beyond its session goes on with a generation that is no more, and its first heartbeat
-        comes a second later: until then every commit is refused as if another try could help.
+        A process that was suspended beyond its session continues with an outdated generation, and its first heartbeat
+        follows a second later. Until then every commit is rejected as if a retry could help.
         """
         coordinator, begun = self.consumer._coordinator, time.monotonic()
-        deadline = begun + VERDICT_BEATS * self._heartbeat_s
+        deadline = begun + MEMBERSHIP_BEATS * self._heartbeat_s
         while self.is_member() and coordinator.stable() and time.monotonic() < deadline:
             if coordinator.heartbeat.last_receive > begun:
                 return
@@ -288,7 +288,7 @@ class KafkaSource:
             self.consumer.close(autocommit=False, timeout_ms=1_000)
 
     def _ask_for_more(self) -> None:
-        """Let the broker work while we do: after a wait the client itself would ask only at the next poll."""
+        """Start the next fetch while we work; after an idle wait the client would start it only in the next poll."""
         fetcher = self.consumer._fetcher
         if not fetcher._nodes_with_pending_fetch_requests and not fetcher._completed_fetches:
             fetcher.send_fetches()
@@ -298,27 +298,27 @@ class KafkaSource:
         task = coordinator._join_task
         if task is None:
             return
-        # A leader that joins because the topic has grown takes note of the new partitions while it deals them; the
-        # client then sees no reason to wait for its own join, sends no heartbeats either, and is evicted.
+        # A leader that rejoins because the topic grew learns of the new partitions while assigning them. The client
+        # then sees no reason to wait for its own join, sends no heartbeats, and is evicted.
         coordinator.rejoin_needed = True
         if task.is_done:
             coordinator._join_task = FinishedJoin(task)
 
     def _is_replaced(self) -> bool:
-        """Say whether a newer process joined as this member: the client then only falls silent."""
+        """Return whether a newer process joined as this member: the client then only stops heartbeats."""
         coordinator = self.consumer._coordinator
         return bool(coordinator.stable() and not coordinator._heartbeat_enabled and not coordinator.rejoining)
 
     def _follow_group(self) -> None:
-        """Do what the listener wrote down, in order; an event stays until its owner has taken it."""
+        """Handle the listener's events in order; an event is removed once its owner has handled it."""
         events = self._listener.events
-        self._ask_again()
+        self._offer_held()
         while events:
             kind, partitions = events[0]
             self._has_joined = True
             if kind == "lost":
                 self._drop(partitions)
-                raise FencedError(f"{self._where}: the group gave the partitions away")
+                raise FencedError(f"{self._where}: evicted from the group; its partitions were reassigned")
             while partitions:
                 tp = partitions[0]
                 if kind == "gained":
@@ -330,13 +330,13 @@ class KafkaSource:
                     self._held.pop(tp, None)
                 partitions.pop(0)
             events.pop(0)
-            self._answered_at = self._dealt_at = time.monotonic()
+            self._answered_at = self._checked_at = time.monotonic()
         if self._is_replaced():
             self._drop(list(self._positions))
             raise FencedError(f"{self._where}: a newer process joined as this member")
         if self._positions and not self.is_member():
             self._drop(list(self._positions))
-            raise FencedError(f"{self._where}: the group gave the partitions away")
+            raise FencedError(f"{self._where}: evicted from the group; its partitions were reassigned")
 
     def _drop(self, partitions: Iterable[TopicPartition]) -> None:
         self._listener.events.clear()
@@ -347,7 +347,7 @@ class KafkaSource:
 
     def _take_over(self, tp: TopicPartition) -> None:
         if tp not in self.consumer.assignment():
-            return  # given and taken between two polls
+            return  # assigned and revoked between two polls
         partition = Partition(*tp)
         timeout_ms = 1_000 * self._admin.settle_s
         with translating(f"{partition} for {self._where}"):
@@ -358,7 +358,7 @@ class KafkaSource:
             position = Position(partition, topic_id, found.offset, found.metadata or "")
         start = self._owner.gained(position, partition)
         if start == HOLD:
-            self._held[tp] = time.monotonic() + HOLD_S  # it stays paused
+            self._held[tp] = time.monotonic() + HOLD_S  # stays paused
             return
         self._held.pop(tp, None)
         if start is None and position is not None:
@@ -370,8 +370,8 @@ class KafkaSource:
             self.consumer.seek(tp, start)
             self.consumer.resume(tp)
 
-    def _ask_again(self) -> None:
-        """Offer partitions that are held to their owner once more."""
+    def _offer_held(self) -> None:
+        """Offer held partitions to their owner again."""
         for tp, due in list(self._held.items()):
             if time.monotonic() >= due and not self._listener.events:
                 del self._held[tp]
@@ -393,39 +393,39 @@ class KafkaSource:
         return batches
 
     def _probe(self) -> None:
-        """Ask the topic's first broker something: poll itself is silent about brokers that are gone."""
+        """Query the topic's first broker: poll itself does not report unreachable brokers."""
         with translating(f"{self._where}: no answer"):
             ask_offsets(self.consumer, TopicPartition(self.topic, 0), 0.5 * self._admin.request_timeout_s)
         self._answered_at = time.monotonic()
 
-    def _expect_dealt(self) -> None:
-        """Have the group deal its partitions anew where some were added and nobody got them.
+    def _check_assigned(self) -> None:
+        """Trigger a rebalance if added partitions were not assigned.
 
-        A static member that comes back gets what it had, and kafka-python then does not see that the topic has grown;
-        nor does it where the topic grows while the leader deals. Seen twice, so that a deal under way is none.
+        A static member that returns gets its previous assignment, and kafka-python then misses that the topic has
+        grown; it also misses growth during an assignment. Two checks in a row exclude a rebalance in progress.
         """
         count = self.partitions()
-        if count <= self._dealt or not self._has_joined or not self.consumer._coordinator.stable():
+        if count <= self._assigned_count or not self._has_joined or not self.consumer._coordinator.stable():
             return
-        if time.monotonic() - self._dealt_at < DEALT_S:
+        if time.monotonic() - self._checked_at < ASSIGNMENT_CHECK_S:
             return
-        self._dealt_at = time.monotonic()
+        self._checked_at = time.monotonic()
         with contextlib.suppress(UnreachableError):
             if len(self._admin.owners(self.group, self.topic)) >= count:
-                self._dealt, self._is_undealt = count, False
-            elif self._is_undealt:
-                self._is_undealt = False
+                self._assigned_count, self._was_incomplete = count, False
+            elif self._was_incomplete:
+                self._was_incomplete = False
                 logging.getLogger(__name__).warning("%s: partitions of %s have no owner", self._where, self.topic)
                 self.consumer._coordinator.request_rejoin()
             else:
-                self._is_undealt = True
+                self._was_incomplete = True
 
-    def _expect_owners(self) -> None:
-        """Have the group assign its partitions again where nobody reads one of them.
+    def _check_all_read(self) -> None:
+        """Trigger a rebalance if a partition has no reader.
 
-        So it is after an assignment while the topic was missing: the broker gives a static member that comes back what
-        it had, and where that is the leader, kafka-python has none that watches the topic. The broker may also count
-        a partition as ours that the client never told us of.
+        This happens after an assignment while the topic was missing: the broker gives a returning static member its
+        previous assignment, and if that member is the leader, kafka-python has nobody who watches the topic. The
+        broker may also count a partition as ours without the client having reported it.
         """
         if self._positions or self._held or not self.consumer._coordinator.stable():
             return
@@ -433,8 +433,8 @@ class KafkaSource:
             owners = self._admin.owners(self.group, self.topic)
             if len(owners) < self._admin.partitions([self.topic])[self.topic] or self.member in owners.values():
                 logging.getLogger(__name__).warning("%s: partitions of %s are not read", self._where, self.topic)
-                if untold := sorted(self.consumer.assignment()):
-                    self.consumer.pause(*untold)
-                    self._listener.events.append(("gained", untold))
+                if unreported := sorted(self.consumer.assignment()):
+                    self.consumer.pause(*unreported)
+                    self._listener.events.append(("gained", unreported))
                 else:
                     self.consumer._coordinator.request_rejoin()

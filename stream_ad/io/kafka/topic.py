@@ -1,8 +1,8 @@
-"""Which topic it is that has a name: one that was deleted and made anew is another.
+"""Verifies a topic's identity: a topic that was deleted and recreated is another one.
 
-Fetches of kafka-python 3 and committed positions name a topic by its name alone: where the new topic has as many
-records as the old one, they go on with it. So positions are committed only after a broker has said, later than the
-records were read, that the topic is still the one that was joined.
+Fetches of kafka-python 3 and committed positions identify a topic only by name: if the new topic has as many records
+as the old one, reading silently continues in it. So positions are committed only after a broker has confirmed, later
+than the records were read, that the topic is still the one that was joined.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from stream_ad.errors import PositionError
 
 
 class TopicWatch:
-    """Asks a client's metadata for a topic's identity, in the background.
+    """Queries a client's metadata for a topic's id, in the background.
 
     Args:
-        cluster: metadata of the client; the topic is added to what it asks for.
+        cluster: the client's metadata; the topic is added to them.
         topic: its name.
-        topic_id: of the topic that is meant.
-        where: who reads it, for messages.
-        wait_s: for an answer that is needed.
+        topic_id: the expected id.
+        where: the reader, for messages.
+        wait_s: timeout of `confirm`.
     """
 
     def __init__(self, cluster: ClusterMetadata, topic: str, topic_id: str, where: str, *, wait_s: float) -> None:
@@ -38,34 +38,34 @@ class TopicWatch:
         self.ask()
 
     def ask(self) -> None:
-        """Have the identity asked for; do not wait."""
+        """Request the id without waiting."""
         self.asked_at = time.monotonic()
-        # An answer under way may be from before.
+        # A request in progress may have been answered before this call.
         self._is_late = not self._cluster.metadata_refresh_in_progress
         self._answer = self._cluster.request_update()
 
     def is_known(self) -> bool:
-        """Say whether a topic of this name was there, as far as the last answer tells.
+        """Return whether the topic exists according to the last answer.
 
         Raises:
-            PositionError: one is there, and it is another than the one that is meant.
+            PositionError: it exists with another id.
         """
         found = self._cluster.topic_id(self._topic)
         if found is None or found.int == 0:
             return False
         if str(found) != self._topic_id:
             raise PositionError(
-                f"{self._topic} for {self._where}: the topic was made anew meanwhile, and its offsets with it"
+                f"{self._topic} for {self._where}: the topic was recreated, and its offsets start again"
             )
         return True
 
     def confirm(self) -> None:
-        """Wait until what was last asked is answered: the topic is still the one that is meant.
+        """Wait until the last request is answered and confirms the expected id.
 
-        A broker that knows of no such topic may only be behind, and is asked again.
+        A broker that does not know the topic may only lag behind, and is asked again.
 
         Raises:
-            PositionError: it is another.
+            PositionError: the id differs.
             kafka.errors.KafkaTimeoutError: no answer, or no such topic.
         """
         deadline = time.monotonic() + self._wait_s
@@ -75,7 +75,7 @@ class TopicWatch:
                 return
             if time.monotonic() >= deadline:
                 raise kafka_errors.KafkaTimeoutError(
-                    f"{self._topic} for {self._where}: not found within {self._wait_s:g} s"
+                    f"{self._topic} for {self._where}: topic not found within {self._wait_s:g} s"
                 )
             self.ask()
 
