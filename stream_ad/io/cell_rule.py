@@ -1,17 +1,17 @@
-"""What a cell of a reading is, wherever it comes from: recordings, JSON, Arrow, the complete ways and the short ones.
+"""The cell rule: what a cell of a reading is in every format (recordings, JSON, Arrow) and on every code path.
 
 A cell is a number, missing or bad.
 
-- A finite number is itself, up to `LARGEST`. `true` and `false` are 1 and 0.
-- `null` is missing, and so is a cell that is not there.
-- Text is what it spells, with blanks around it allowed: a decimal number (`60.3`, `-1e3`, `+.5`), `true`, `false` or
-  `null` in any case. Empty and blank text is missing.
+- A finite number up to `LARGEST` is itself. `true` and `false` are 1 and 0.
+- `null` and an absent cell are missing.
+- Text is parsed, surrounding blanks allowed: a decimal number (`60.3`, `-1e3`, `+.5`), or `true`, `false` or `null` in
+  any case. Empty and blank text is missing.
 - Everything else is bad: other text (`Bad Input`, `#N/A`, `nan`, `0x1F`, `1_000`), NaN and infinities, numbers beyond
   `LARGEST`, arrays, objects, times.
 
-A bad cell counts as missing and flags its window with BAD_VALUE; the other cells of the reading are used. In arrays
-of float64 a missing cell is NaN and a bad one is infinite, until the reading leaves the decoder or the recording.
-`number_of` is the rule; `numbers_of` and `io.cells` apply it to many cells at once.
+A bad cell counts as missing and flags its window with BAD_VALUE; the other cells of the reading are used. In float64
+arrays a missing cell is NaN and a bad one infinite, until the reading leaves the decoder or the recording.
+`number_of` defines the rule; `numbers_of` and `io.cells` apply it to many cells at once.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ import numpy as np
 from stream_ad.core.batches import Float64Array
 
 LARGEST = math.nextafter(2.0**128 - 2.0**103, 0.0)
-"""Whatever is larger is infinite in single precision: no measurement but a bad value."""
+"""Larger numbers are infinite in single precision, and bad."""
 MISSING = math.nan
 BAD = math.inf
 BLANKS = " \t\r\n\f\v\u00a0"
-"""What may stand around a number in text; the last is the no-break space."""
+"""Allowed around a number in text; the last one is the no-break space."""
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-"""A decimal number as a regular expression that Python and RE2 read alike."""
+"""Regular expression of a decimal number, valid in Python and RE2."""
 WORDS = {"true": 1.0, "false": 0.0, "null": MISSING, "": MISSING}
-"""What text in lower case means that is no number."""
+"""Meaning of lower-case text that is not a number."""
 PLAIN = frozenset({int, float, bool, type(None)})
-"""Types of cells that numpy turns into float64 as the rule wants it."""
+"""Cell types that numpy converts to float64 according to the rule."""
 
 _NUMBER = re.compile(NUMBER)
 _SURE = LARGEST * LARGEST / 4
 
 
 def number_of(cell: object) -> float:
-    """Return what a cell is: a finite number, MISSING or BAD."""
+    """Return a cell's value: a finite number, MISSING or BAD."""
     if cell is None:
         return MISSING
     if isinstance(cell, str):
@@ -60,20 +60,20 @@ def number_of(cell: object) -> float:
 
 
 def numbers_of(cells: Sequence[object]) -> Float64Array:
-    """Return float64[n] of cells as a JSON parser gives them: NaN missing, bad beyond LARGEST.
+    """Return float64[n] of cells from a JSON parser: NaN if missing, beyond LARGEST if bad.
 
-    A parser of JSON gives no NaN, so that a NaN can only come from null.
+    JSON parsers return no NaN, so a NaN can only come from null.
     """
     if {*map(type, cells)} <= PLAIN:
-        return np.fromiter(cells, np.float64, len(cells))  # None as NaN
+        return np.fromiter(cells, np.float64, len(cells))  # converts None to NaN
     return np.fromiter(map(number_of, cells), np.float64, len(cells))
 
 
 def are_numbers(values: Float64Array) -> bool:
-    """Return whether all cells are surely numbers, none missing or bad; one pass, without a copy.
+    """Return whether all cells are certainly numbers, none missing or bad; one pass, no copy.
 
     Args:
-        values: float64[...], C-contiguous. The sum of squares tells: small if all are small, NaN with a NaN.
+        values: float64[...], C-contiguous. The sum of squares decides: small if all are small, NaN if any is NaN.
     """
     flat = values.reshape(-1)
     return bool(np.vdot(flat, flat) <= _SURE)

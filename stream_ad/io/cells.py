@@ -1,4 +1,4 @@
-"""Columns of Arrow -> numbers, by the rule for cells (`io.cell_rule`): of recordings and of Arrow records."""
+"""Arrow columns of recordings and records -> numbers, by the cell rule (`io.cell_rule`)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from stream_ad.io.cell_rule import BAD, BLANKS, LARGEST, NUMBER, WORDS, are_numb
 
 _FLOATS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
 _PLAIN = frozenset(kind.id for kind in (pa.float64(), pa.float32(), pa.int64(), pa.int32(), pa.int16(), pa.int8()))
-"""Types that numpy reads without Arrow's casts."""
+"""Types that numpy reads without an Arrow cast."""
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
 def to_float(column: pa.Array) -> Float64Array:
-    """Read a column of any type.
+    """Convert a column of any type.
 
     Args:
         column: n cells.
 
     Returns:
-        float64[n], writable: finite numbers, NaN where a cell is missing, infinite where it is bad.
+        float64[n], writable: finite numbers, NaN for missing cells, infinite for bad ones.
     """
     if column.type.id in _PLAIN:
         return _of_numbers(column)
@@ -41,7 +41,7 @@ def to_float(column: pa.Array) -> Float64Array:
 
 
 def is_plain(column: pa.Array) -> bool:
-    """Return whether a column's numbers need no reading: no null among them, and a type that is numpy's as well."""
+    """Return whether numpy can read a column directly: no nulls, and a type that numpy has."""
     return bool(column.type.id in _PLAIN and column.null_count == 0)
 
 
@@ -64,7 +64,7 @@ def _of_text(column: pa.Array) -> Float64Array:
         values = _of_numbers(text.cast(pa.float64()))
         if not np.isinf(values).any():
             return values
-    except pa.ArrowInvalid:  # some cell is no number
+    except pa.ArrowInvalid:  # some cell is not a number
         pass
     is_number = pc.fill_null(pc.match_substring_regex(text, f"^(?:{NUMBER})$"), False)
     values = _of_numbers(pc.if_else(is_number, text, None).cast(pa.float64()))

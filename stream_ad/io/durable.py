@@ -1,4 +1,4 @@
-"""Files that survive a power cut: folders and names synced, and errors told in one line."""
+"""Files that survive a power cut: folders and names are synced, errors have one-line messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 @contextmanager
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
-    """Translate every OSError inside into a StorageError that names the path."""
+    """Translate OSError inside the block into StorageError with the path."""
     try:
         yield
     except OSError as error:
@@ -33,7 +33,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each name durable; nothing happens where it exists."""
+    """Create a folder and its parents, each name durable; a no-op if it exists."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -42,11 +42,11 @@ def make_folder(folder: Path) -> None:
 
 
 def exchange(left: Path, right: Path) -> None:
-    """Let two names on one file system change places in one step, durably (Linux `renameat2`).
+    """Exchange two names on one file system atomically and durably (Linux `renameat2`).
 
     Raises:
-        StorageError: this system or this file system cannot.
-        OSError: one of the names is not there, or may not be changed.
+        StorageError: the system or the file system does not support it.
+        OSError: a name does not exist or cannot be changed.
     """
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:
@@ -55,7 +55,7 @@ def exchange(left: Path, right: Path) -> None:
         code = ctypes.get_errno()
         if code in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):
             raise StorageError(
-                f"{left}: cannot be exchanged with {right}: expected one file system that can (ext4, xfs, btrfs, "
+                f"{left}: cannot be exchanged with {right}: expected a file system that supports it (ext4, xfs, btrfs, "
                 f"tmpfs), found: {os.strerror(code)}"
             )
         raise OSError(code, os.strerror(code), str(left))

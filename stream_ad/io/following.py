@@ -1,4 +1,4 @@
-"""Records of a topic, read without a consumer group: all that are there, or on and on as more come."""
+"""Reads a topic's records without a consumer group: those present, or continuously."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stream_ad.io.transport import Headers, Partition, Transport
 
 POLL_S = 0.2
 PATIENCE_S = 60.0
-"""How long following outlives a log that does not answer."""
+"""How long `follow` retries a log that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A record and where it is in the log."""
+    """A record and its place in the log."""
 
     partition: Partition
     offset: int
@@ -32,16 +32,16 @@ def stored(
     position: dict[int, int] | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Iterator[Stored]:
-    """Yield the records of a topic, one partition after the other, each in the order of its offsets.
+    """Yield a topic's records, partition by partition, each in offset order.
 
     Args:
         transport: the log.
         topic: its name.
-        position: by partition, where to begin, the earliest retained record by default; moved behind what was read.
+        position: start offset by partition, default the earliest retained record; updated to the next offset.
         beat: called after each batch.
 
     Raises:
-        TransportError: the log or the topic is not there.
+        TransportError: the log or the topic is unavailable.
     """
     position = {} if position is None else position
     for number in range(transport.topic(topic).partitions):
@@ -57,15 +57,15 @@ def stored(
 
 
 def follow(transport: Transport, topic: str, is_endless: bool) -> Iterator[Stored]:
-    """Yield the records of a topic, by log time within each look at the log.
+    """Yield a topic's records, by log time within each poll.
 
     Args:
         transport: the log.
         topic: its name.
-        is_endless: wait for more instead of ending.
+        is_endless: wait for new records instead of ending.
 
     Raises:
-        TransportError: the log does not answer (if endless: for `PATIENCE_S`), or the topic is not there.
+        TransportError: the log does not answer (if endless: for `PATIENCE_S`), or the topic is missing.
     """
     position: dict[int, int] = {}
     answered = time.monotonic()

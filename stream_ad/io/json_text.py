@@ -1,8 +1,8 @@
-"""JSON as devices write it: what is almost JSON is read where one value only is at fault.
+"""Lenient JSON: accepts documents in which only a value is not valid JSON.
 
-Many producers print numbers with C's `printf` or a language's own words: `nan`, `-nan(ind)`, `Infinity`, `1.#QNAN`,
-`None`, `True`, `+5`, `.5`, `007`, `1e999`. Such a token outside of text is read as if it stood in quotes, so that the
-rule for cells judges it; one value must not cost the record.
+Many producers print numbers with C's `printf` or their language's own words: `nan`, `-nan(ind)`, `Infinity`,
+`1.#QNAN`, `None`, `True`, `+5`, `.5`, `007`, `1e999`. Such a token outside of text is read as if it were quoted, and
+the cell rule decides; one value must not cost the whole record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 
 MAX_LENIENT_BRACKETS = 500
 
-# Text first, also such as never ends: whatever is in it stays as it is, and no byte is looked at twice.
+# Text first, including unterminated text: its content is unchanged, and every byte is scanned once.
 _TOKEN = re.compile(
     rb'"(?:[^"\\]|\\.)*+\\?(?:"|\Z)'
     rb"|(?<![\w.#+-])(?:"
@@ -32,10 +32,10 @@ _WORDS = (b"true", b"false", b"null")
 
 
 def parse(raw: bytes) -> Any:
-    """Return a document; numbers in it are finite.
+    """Return a document; its numbers are finite.
 
     Raises:
-        ValueError: not UTF-8, or not JSON in any of the ways above.
+        ValueError: not UTF-8, or not JSON even with the leniency above.
     """
     try:
         return orjson.loads(raw)
@@ -46,7 +46,7 @@ def parse(raw: bytes) -> Any:
         return orjson.loads(text)
     except ValueError:
         pass
-    # The brackets bound the depth, so that the parser's recursion limit never decides about a record.
+    # Counting brackets bounds the depth, so that the parser's recursion limit never decides.
     if text.count(b"[") + text.count(b"{") <= MAX_LENIENT_BRACKETS:
         try:
             return json.loads(text.decode(), parse_int=_integer)
@@ -56,7 +56,7 @@ def parse(raw: bytes) -> Any:
 
 
 def mended(raw: bytes) -> bytes:
-    """Return the text with quotes around each token that is no JSON and can be a value."""
+    """Return the text with quotes around each token that is not JSON but may be a value."""
     return _TOKEN.sub(_mend, raw)
 
 

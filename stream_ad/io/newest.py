@@ -1,4 +1,4 @@
-"""The last record of a partition, found from its end."""
+"""Finds the last record of a partition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from stream_ad.io.transport import Headers, Partition, Transport
 
 
 def newest_record(transport: Transport, partition: Partition, start: int, end: int) -> tuple[int, Headers] | None:
-    """Return log time and headers of the last record at or after `start`, looking back from the end."""
+    """Return log time and headers of the last record at or after `start`, searching back from the end."""
     span = 4
     while end > start:
         found = None

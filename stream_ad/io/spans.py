@@ -1,8 +1,8 @@
-"""What results come from, as numbers: places in input and journal, and the spans between them, which chain.
+"""Places in input and journal, and the spans between them, which chain.
 
-What a partition's results depend on is its input and its journal (a start, another bundle, a close by the wall
-clock). So a place in both is a pair, and what lies between two places is a pair of spans. Score messages and parts
-name theirs: each begins at the place where the one before it ended, so that a reader sees a hole.
+A partition's results depend on its input and its journal (a start, a bundle swap, a wall-clock close). So a place is a
+pair, and the range between two places is a pair of spans. Score messages and parts carry theirs: each starts where the
+previous one ended, so that a reader detects a gap.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from stream_ad.errors import ContractError
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Offsets (or numbers of journal entries) start <= offset < end; none where both are equal.
+    """Offsets (or numbers of journal entries) start <= offset < end; empty if both are equal.
 
     Raises:
-        ContractError: it ends before it starts, or begins below 0.
+        ContractError: it ends before it starts, or starts below 0.
     """
 
     start: int
@@ -30,19 +30,19 @@ class Span:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it holds none."""
+        """Whether it is empty."""
         return self.start == self.end
 
     def __str__(self) -> str:
-        """Return it as headers and messages name it."""
+        """Return its text in headers and messages."""
         return f"{self.start}-{self.end}"
 
     @classmethod
     def read(cls, text: str) -> Span:
-        """Read what `str` returned.
+        """Parse the output of `str`.
 
         Raises:
-            ValueError, ContractError: it is something else.
+            ValueError, ContractError: invalid text.
         """
         start, _, end = text.partition("-")
         return cls(int(start), int(end))
@@ -50,18 +50,18 @@ class Span:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A place in what a partition's results depend on; later places are greater.
+    """A place in a partition's input and journal; later places are greater.
 
     Attributes:
         offset: the next input offset.
-        entries: how many entries of the journal were applied; the next one has this number.
+        entries: number of journal entries applied, which is the number of the next one.
     """
 
     offset: int
     entries: int
 
     def __str__(self) -> str:
-        """Return it as messages name it."""
+        """Return its text in messages."""
         return f"({self.offset}, {self.entries})"
 
 
@@ -70,8 +70,8 @@ class Spans:
     """The input and the journal between two places.
 
     Attributes:
-        input: offsets; empty where journal entries alone lie between.
-        journal: numbers of entries.
+        input: offsets; empty if there are only journal entries.
+        journal: numbers of journal entries.
     """
 
     input: Span
@@ -79,7 +79,7 @@ class Spans:
 
     @classmethod
     def between(cls, begin: Place, end: Place) -> Spans:
-        """Return what lies between two places.
+        """Return the spans between two places.
 
         Raises:
             ContractError: `end` is before `begin` in input or journal.
@@ -88,33 +88,33 @@ class Spans:
 
     @property
     def begin(self) -> Place:
-        """The place where they begin."""
+        """The place where they start."""
         return Place(self.input.start, self.journal.start)
 
     @property
     def end(self) -> Place:
-        """The place where they end: the next ones begin here."""
+        """The place where they end and the next ones start."""
         return Place(self.input.end, self.journal.end)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing lies between: no record and no entry."""
+        """Whether there is neither a record nor an entry between."""
         return self.input.is_empty and self.journal.is_empty
 
     def follow(self, before: Spans) -> bool:
-        """Return whether they begin where others end."""
+        """Return whether they start where others end."""
         return self.begin == before.end
 
 
 def spans_text(spans: Sequence[Span]) -> str:
-    """Return spans as headers and footers name them."""
+    """Return spans as text for headers and footers."""
     return ",".join(map(str, spans))
 
 
 def read_spans(text: str) -> tuple[Span, ...]:
-    """Read what `spans_text` returned.
+    """Parse the output of `spans_text`.
 
     Raises:
-        ValueError, ContractError: it is something else.
+        ValueError, ContractError: invalid text.
     """
     return tuple(Span.read(one) for one in text.split(",") if one)

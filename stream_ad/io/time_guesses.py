@@ -1,4 +1,4 @@
-"""What a time that was refused might be, for a person: another unit or epoch, or the digits of a date."""
+"""Guesses what a refused time might be: another unit or epoch, or the digits of a date."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST, LAST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2050, 1, 1, tzinfo=UTC)
-"""A guess is made only where it gives a time between these."""
+"""Only guesses between these times are made."""
 SHOWN = 2
 
 _S_1904 = 2_082_844_800
-_UNITS: tuple[tuple[str, float, float], ...] = (  # name, its count at 1970, units per second
+_UNITS: tuple[tuple[str, float, float], ...] = (  # name, value at 1970, units per second
     ("epoch seconds", 0, 1),
     ("epoch microseconds", 0, 1e6),
     ("epoch nanoseconds", 0, 1e9),
@@ -28,7 +28,7 @@ _NAIVE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(
 
 
 def guess(value: object) -> str:
-    """Return "; might be ..." for a time that was refused, or "" where nothing fits."""
+    """Return "; might be ..." for a refused time, or "" if nothing fits."""
     if isinstance(value, str):
         text = value.strip()
         if _NAIVE.fullmatch(text):

@@ -1,7 +1,7 @@
-"""The seam to the log: what a transport offers, kept by `local_log` and `kafka_log` alike.
+"""The interface to the log, implemented by `local_log` and `kafka_log`.
 
-The contract is held by tests/contracts, which both pass. All errors are of `errors.TransportError`
-or `errors.DeadlineError`; foreign ones are translated in the transport's own file.
+The contract suite in tests/contracts runs against both. All errors are `errors.TransportError` or
+`errors.DeadlineError`; foreign errors are translated in the transport's own module.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record to be appended.
+    """A record to append.
 
     Attributes:
         value: the payload.
-        key: the Kafka key, or None. Records of one key go to one partition (murmur2, as Kafka).
+        key: the Kafka key, or None. Records with one key go to one partition (murmur2, as in Kafka).
         headers: name and value pairs.
-        partition: partition number; None lets the key decide.
+        partition: partition number; None to use the key.
     """
 
     value: bytes
@@ -48,12 +48,12 @@ class RawBatch:
     """Records of one partition in offset order; offsets may skip.
 
     Attributes:
-        partition: where they came from.
+        partition: their partition.
         offset: int64[n].
         log_ns: int64[n], append time, UTC nanoseconds.
         keys, values, headers: n entries each. A deleted value is b"".
-        next_offset: the offset to read on from: at least the last offset + 1, past the
-            transport's own records where it knows of them.
+        next_offset: the offset to read next: at least the last offset + 1, and after the transport's own control
+            records if it knows of them.
     """
 
     partition: Partition
@@ -70,11 +70,11 @@ class RawBatch:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a group stands in a partition.
+    """A group's position in a partition.
 
     Attributes:
-        partition: which one.
-        topic_id: identity of the topic; another one under the same name is another topic.
+        partition: the partition.
+        topic_id: id of the topic; a recreated topic has another one.
         offset: the next input offset.
         metadata: text committed with the offset (at most 4,096 bytes), "" if none.
     """
@@ -87,12 +87,12 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Outputs and positions that become public together or not at all.
+    """Outputs and positions that are published atomically.
 
     Attributes:
-        records: per topic, the records to append.
-        positions: per input partition, the next offset and its metadata. Every partition must be
-            owned by the committer's source.
+        records: records to append, by topic.
+        positions: next offset and metadata by input partition. Every partition must be owned by the committer's
+            source.
     """
 
     records: Mapping[str, Sequence[Record]] = field(default_factory=dict)
@@ -100,10 +100,10 @@ class Commit:
 
 
 class CommitOutcome(Enum):
-    """What is known of a commit.
+    """Outcome of a commit.
 
-    LANDED: all of it is public. REJECTED: nothing of it is and will ever be. UNKNOWN: either;
-    read the committed position after `recover` before going on.
+    LANDED: all of it is public. REJECTED: nothing of it is or ever will be. UNKNOWN: either; read the committed
+    position after `recover` before continuing.
     """
 
     LANDED = "landed"
@@ -113,14 +113,14 @@ class CommitOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """What the log says of a topic.
+    """Description of a topic.
 
     Attributes:
         name: the topic.
-        topic_id: changes when the topic is made anew.
+        topic_id: changes when the topic is recreated.
         partitions: number of partitions.
         append_time: record times are the log's own (`message.timestamp.type=LogAppendTime`).
-        max_record_bytes: largest record the topic takes, or None if unknown.
+        max_record_bytes: size limit of a record, or None if unknown.
     """
 
     name: str
@@ -131,38 +131,37 @@ class TopicInfo:
 
 
 HOLD = -1
-"""What an owner answers that cannot take a partition over yet."""
+"""Returned by an owner that cannot take a partition over yet."""
 HOLD_S = 2.0
-"""When it is asked again."""
+"""Time until it is asked again."""
 
 
 class Owner(Protocol):
-    """Told of partitions that come and go.
+    """Called when partitions are gained and lost.
 
-    Always called inside `Source.poll` or `Source.close`, on the caller's thread, before `poll`
-    hands out records.
+    Always called inside `Source.poll` or `Source.close`, on the caller's thread, before `poll` returns records.
     """
 
     def gained(self, position: Position | None, partition: Partition) -> int | None:
         """Take over a partition.
 
         Args:
-            position: what the group committed for it, or None if nothing yet.
+            position: the group's committed position, or None if there is none.
             partition: the partition.
 
         Returns:
-            the offset to read on from; None means the committed one, or the earliest retained
-            record where nothing is committed. `HOLD`: not yet; nothing is read of the partition, the owner is not
-            told when it leaves, and it is asked again after about `HOLD_S`.
+            the offset to resume from; None for the committed one, or for the earliest retained record if nothing is
+            committed. `HOLD`: not yet; the partition is not read, `leaving` and `lost` are not called for it, and it
+            is offered again after about `HOLD_S`.
         """
         ...
 
     def leaving(self, partition: Partition) -> None:
-        """Hand over: the partition is still ours, a last commit can land."""
+        """Hand over: the partition is still ours, so a last commit can land."""
         ...
 
     def lost(self, partition: Partition) -> None:
-        """Drop the state; nothing may be published for it any more."""
+        """Drop the state; nothing more may be published for the partition."""
         ...
 
 
@@ -170,54 +169,54 @@ class Source(Protocol):
     """A member of a consumer group that reads one topic."""
 
     def poll(self, max_records: int, wait_s: float) -> Sequence[RawBatch]:
-        """Return at most `max_records` records in all, one batch a partition, waiting up to `wait_s`.
+        """Return at most `max_records` records in total, one batch per partition, waiting up to `wait_s`.
 
-        Only committed records are seen. An empty answer is normal. A partition whose next offset
-        moved without records (the transport's own records only) may appear as an empty batch.
+        Only committed records are returned. An empty result is normal. A partition whose next offset moved without
+        records (only control records) may appear as an empty batch.
 
         Raises:
-            FencedError: another member took our identity, or all partitions were lost.
-            UnreachableError: no broker for longer than the transport's own time-out.
-            PositionError: the offset to read is no longer retained, or the topic was made anew under the same name.
+            FencedError: another process took over the member's identity, or the member was evicted.
+            UnreachableError: no broker for longer than the transport's own timeout.
+            PositionError: the offset to read is no longer retained, or the topic was recreated.
         """
         ...
 
     def assignment(self) -> frozenset[Partition]:
-        """Return the partitions now owned."""
+        """Return the partitions currently owned."""
         ...
 
     def partitions(self) -> int:
-        """Return how many partitions the topic has, as was last heard; never blocks. Partitions can be added."""
+        """Return the topic's number of partitions as last known, which may grow; never blocks."""
         ...
 
     def end_offsets(self) -> Mapping[Partition, int]:
         """Return the offset after the last record of each owned partition, for lag.
 
-        Never blocks: it is what was last heard, at the latest when records were polled.
+        Never blocks: returns what is known since the last poll.
         """
         ...
 
     def close(self) -> None:
-        """Hand over all partitions (`Owner.leaving`) and leave."""
+        """Hand over all partitions (`Owner.leaving`) and leave the group."""
         ...
 
 
 class Committer(Protocol):
-    """The only way a role makes anything public."""
+    """The only way for a role to publish."""
 
     def commit(self, commit: Commit) -> CommitOutcome:
-        """Make records and positions public together.
+        """Publish records and positions atomically.
 
         Raises:
-            FencedError: a newer owner exists: nothing was published, and never will be by us.
-            RecordTooLargeError: a record does not fit; nothing was published.
-            PositionError: the source's topic was made anew under the same name; nothing was published.
-            DeadlineError: the outcome is unknown and the client hangs: leave the process.
+            FencedError: a newer owner exists; nothing was published, and nothing more may be.
+            RecordTooLargeError: a record exceeds the limit; nothing was published.
+            PositionError: the source's topic was recreated; nothing was published.
+            DeadlineError: the outcome is unknown and the client hangs: restart the process.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the client within a second or two, whatever its state."""
+        """Close the client within a second or two, in any state."""
         ...
 
 
@@ -225,7 +224,7 @@ class Transport(Protocol):
     """A durable, partitioned log with groups and atomic commits."""
 
     def ensure_topic(self, name: str, partitions: int, settings: Mapping[str, str] | None = None) -> TopicInfo:
-        """Make the topic with append times if it is missing; return what it is.
+        """Create the topic with append times if it is missing; return its description.
 
         Raises:
             TopicError: it exists with another number of partitions.
@@ -233,13 +232,13 @@ class Transport(Protocol):
         ...
 
     def extend_topic(self, name: str, partitions: int) -> TopicInfo:
-        """Add partitions to a topic until it has so many; return what it is. One that has more stays as it is.
+        """Add partitions up to a number; return the topic's description. A topic with more is not changed.
 
-        Records that are there stay where they are; new ones of a key may go to another partition from now on.
+        Existing records stay in their partition; new ones with the same key may go to another.
 
         Raises:
-            TopicError: there is no such topic.
-            AccessError: we may not.
+            TopicError: the topic does not exist.
+            AccessError: not allowed.
             UnreachableError: no answer within the deadline.
         """
         ...
@@ -248,17 +247,17 @@ class Transport(Protocol):
         """Describe a topic.
 
         Raises:
-            TopicError: there is no such topic.
+            TopicError: the topic does not exist.
             UnreachableError: no answer within the deadline.
         """
         ...
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records and committed positions; a no-op without one."""
+        """Delete a topic with its records and committed positions; a no-op if it is missing."""
         ...
 
     def append(self, topic: str, records: Iterable[Record]) -> None:
-        """Append records durably, outside any transaction: simulators, send, control.
+        """Append records durably, outside any transaction; used by simulators, `send` and `swap`.
 
         Raises:
             TopicError, RecordTooLargeError, UnreachableError.
@@ -266,7 +265,7 @@ class Transport(Protocol):
         ...
 
     def read(self, partition: Partition, start: int, stop: int) -> Iterator[RawBatch]:
-        """Read committed records with start <= offset < stop, without a group: recovery, audit, verify.
+        """Read committed records with start <= offset < stop, without a group; used by recovery, audit and verify.
 
         Raises:
             PositionError: `start` is no longer retained.
@@ -274,48 +273,48 @@ class Transport(Protocol):
         ...
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
-        """Return the earliest retained offset and the one after the last committed record."""
+        """Return the earliest retained offset and the offset after the last committed record."""
         ...
 
     def committed(self, group: str, partition: Partition) -> Position | None:
-        """Return what a group committed for a partition, or None."""
+        """Return a group's committed position for a partition, or None."""
         ...
 
     def set_positions(self, group: str, topic: str, positions: Mapping[Partition, tuple[int, str] | None]) -> None:
-        """Write a group's positions from outside; None takes one away.
+        """Write a group's positions as a non-member; None deletes one.
 
         Args:
-            group: a group without members: those would go on from where they are and write over it.
-            topic: which all partitions belong to.
+            group: a group without members, which would continue from their own positions and overwrite these.
+            topic: topic of all partitions.
             positions: next input offset and metadata.
 
         Raises:
             PositionError: the group has members; nothing was written.
-            TopicError: no such topic or partition.
+            TopicError: the topic or partition does not exist.
             AccessError, UnreachableError.
         """
         ...
 
     def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
-        """Return which member of a group has which partition, for people to look at.
+        """Return the owner of each partition in a group; for status output.
 
-        A partition that nobody has is not in the answer; a member that died is, until its session time-out. While
-        the group deals its partitions anew the answer may lack some.
+        Partitions without an owner are absent. A dead member is included until its session timeout. During a
+        rebalance the result may be incomplete.
 
         Raises:
-            TopicError: there is no such topic.
+            TopicError: the topic does not exist.
             AccessError, UnreachableError.
         """
         ...
 
     def join(self, topic: str, group: str, owner: Owner, member: str) -> Source:
-        """Join a consumer group as the static member `member` (unique in the group, kept over restarts)."""
+        """Join a consumer group as the static member `member` (unique in the group, stable across restarts)."""
         ...
 
     def committer(self, source: Source, member: str) -> Committer:
-        """Return the committer bound to a source; a later one of the same `member` fences this one."""
+        """Return the committer bound to a source; it fences earlier ones of the same `member`."""
         ...
 
     def close(self) -> None:
-        """Let go of files and sockets."""
+        """Close files and sockets."""
         ...

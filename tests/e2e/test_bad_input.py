@@ -295,7 +295,7 @@ def test_a_readings_topic_made_anew_is_refused(make_stream: Callable[..., Stream
     role._transport.close()
     stream.log.delete_topic(topic)
     stream.log.ensure_topic(topic, 4)
-    with pytest.raises(TopicError, match="has 1 partitions, expected 4"):
+    with pytest.raises(TopicError, match="expected 4 partitions, found 1"):
         open_scorer(stream)
 
 

@@ -1,8 +1,7 @@
-"""The SQLite file of the embedded log: its tables, its transactions, its errors.
+"""The SQLite file of the embedded log: its tables, transactions and errors.
 
-The only module that imports `sqlite3`. Nothing else in the process may open and close the file by
-itself: POSIX drops a process's locks with the first descriptor it closes. A connection does not
-survive `fork`.
+The only module that imports `sqlite3`. Nothing else in the process may open and close the file: when a process closes
+any descriptor of a file, POSIX drops all its locks on it. A connection does not survive `fork`.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from stream_ad.errors import ContractError, RecordTooLargeError, TransportError,
 
 Cursor: TypeAlias = sqlite3.Cursor
 
-APPLICATION_ID = 0x53414C31  # "SAL1", so that another program's database is refused
+APPLICATION_ID = 0x53414C31  # "SAL1": detects another program's database
 SCHEMA_VERSION = 1
-PAGE_BYTES = 8_192  # two 3.4 kB series a page; larger pages make small commits dearer
-OFFSET_BITS = 44  # rowid of a record = pid << 44 | offset: a partition is one stretch of the table
+PAGE_BYTES = 8_192  # two 3.4 kB series per page; larger pages make small commits more expensive
+OFFSET_BITS = 44  # rowid of a record = pid << 44 | offset: a partition is one contiguous range of the table
 
 SCHEMA = """
 CREATE TABLE topics (
@@ -62,9 +61,9 @@ CLASSES: dict[type[sqlite3.Error], type[TransportError]] = {
 TEXTS = {
     sqlite3.SQLITE_BUSY: "another process has held the log's lock for too long",
     sqlite3.SQLITE_LOCKED: "another connection has held the log's lock for too long",
-    sqlite3.SQLITE_READONLY: "the file or its folder cannot be written to",
+    sqlite3.SQLITE_READONLY: "the file or its folder is not writable",
     sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened or made",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened or created",
     sqlite3.SQLITE_NOTADB: "not a SQLite file",
     sqlite3.SQLITE_CORRUPT: "the file is damaged",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write",
@@ -73,7 +72,7 @@ TEXTS = {
 }
 
 UNDONE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
-"""Results of a failed COMMIT after which no commit frame can be in the WAL."""
+"""Errors of COMMIT after which the WAL cannot contain the commit."""
 
 
 class LogBusyError(UnreachableError):
@@ -81,17 +80,17 @@ class LogBusyError(UnreachableError):
 
 
 class CommitInDoubtError(UnreachableError):
-    """COMMIT itself failed: what was written may come to light when the file is next opened."""
+    """COMMIT failed: the transaction may take effect when the file is next opened."""
 
 
 def primary_code(error: sqlite3.Error) -> int | None:
-    """Return SQLite's primary result code of an error, None where Python's module raised it itself."""
+    """Return SQLite's primary result code of an error, None if Python's module raised it."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
 def translate(error: sqlite3.Error, path: Path) -> TransportError:
-    """Return the error of ours that says what went wrong with the file, in one line."""
+    """Return the package's error for an SQLite error, with a one-line message."""
     code = primary_code(error)
     text = str(error) if code is None else TEXTS.get(code, str(error))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -104,13 +103,13 @@ class LogFile:
     """One connection to the file, usable from any thread, one transaction at a time.
 
     Args:
-        path: the file; made with its folder where missing.
+        path: the file; created with its folder if missing.
         timeout_s: how long to wait for another process's write lock.
-        durable: whether a finished transaction survives a power cut (`synchronous=FULL`: one
-            sync a transaction). Without it the last ones may be undone together, never in part.
+        durable: whether a finished transaction survives a power cut (`synchronous=FULL`, one sync per transaction).
+            Otherwise the last ones may be undone together, but never in part.
 
     Raises:
-        UnreachableError: it cannot be opened or made, or is no log of ours.
+        UnreachableError: it cannot be opened or created, or is not a log of this package.
     """
 
     def __init__(self, path: Path, timeout_s: float, durable: bool) -> None:
@@ -120,7 +119,7 @@ class LogFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UnreachableError(f"{path}: its folder cannot be made: {error.strerror}") from error
+            raise UnreachableError(f"{path}: its folder cannot be created: {error.strerror}") from error
         connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
@@ -128,7 +127,7 @@ class LogFile:
             self._claim(timeout_s)
             for pragma in (
                 f"synchronous = {'FULL' if durable else 'NORMAL'}",
-                "secure_delete = OFF",  # some builds zero what retention deletes: twice the writing
+                "secure_delete = OFF",  # some builds zero deleted data, which doubles the writes
                 "cache_size = -8000",
                 "journal_size_limit = 67108864",
             ):
@@ -141,21 +140,21 @@ class LogFile:
             raise
 
     def _claim(self, timeout_s: float) -> None:
-        """Check that the file is a log of ours; make it one if it is empty."""
+        """Check that the file is a log of this package; initialise an empty file."""
         if self._pragma("application_id") != APPLICATION_ID:
             self._make(time.monotonic() + timeout_s)
         version = self._pragma("user_version")
         if version != SCHEMA_VERSION:
-            raise UnreachableError(f"{self.path}: log of format {version}, expected {SCHEMA_VERSION}")
+            raise UnreachableError(f"{self.path}: expected log format {SCHEMA_VERSION}, found {version}")
 
     def _make(self, deadline: float) -> None:
         self._refuse_foreign()
         connection = self._connection
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         while True:
-            try:  # this pragma answers "busy" at once, without the timeout
+            try:  # this pragma ignores the timeout and fails at once if busy
                 if (mode := self._pragma("journal_mode = WAL")) != "wal":
-                    raise UnreachableError(f"{self.path}: the file system takes no write-ahead log (mode {mode})")
+                    raise UnreachableError(f"{self.path}: the file system supports no write-ahead log (mode {mode})")
                 break
             except sqlite3.OperationalError as error:
                 if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
@@ -177,14 +176,14 @@ class LogFile:
     def _refuse_foreign(self) -> None:
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and self._pragma("application_id") != APPLICATION_ID:
-            raise UnreachableError(f"{self.path}: a SQLite file of another program, not a log")
+            raise UnreachableError(f"{self.path}: expected a log, found another program's SQLite file")
 
     def _pragma(self, text: str) -> object:
         row = self._connection.execute(f"PRAGMA {text}").fetchone()
         return row[0] if row else None
 
     def data_version(self) -> int:
-        """Return a number that changes when another connection has written."""
+        """Return a number that changes when another connection writes."""
         with self._lock:
             try:
                 return int(str(self._pragma("data_version")))
@@ -193,18 +192,18 @@ class LogFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
-        """Open a short read transaction: one consistent view."""
+        """Open a short read transaction with a consistent view."""
         with self._transaction("BEGIN") as cursor:
             yield cursor
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Cursor]:
-        """Open a write transaction; keep it short, a process stopped inside one holds back all others.
+        """Open a write transaction. Keep it short: a process suspended inside one blocks all others.
 
         Raises:
-            LogBusyError: the lock was not to be had; nothing was written.
+            LogBusyError: the lock was not available; nothing was written.
             CommitInDoubtError: COMMIT failed.
-            UnreachableError: the file cannot be written; nothing was written.
+            UnreachableError: the file is not writable; nothing was written.
         """
         with self._transaction("BEGIN IMMEDIATE") as cursor:
             yield cursor
@@ -213,7 +212,7 @@ class LogFile:
     def _transaction(self, begin: str) -> Iterator[sqlite3.Cursor]:
         with self._lock:
             if self._open:
-                raise ContractError(f"{self.path}: a transaction inside a transaction")
+                raise ContractError(f"{self.path}: transactions cannot be nested")
             self._open = True
             try:
                 cursor = self._connection.cursor()

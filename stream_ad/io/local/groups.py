@@ -1,11 +1,11 @@
-"""Who owns which partition in the embedded log: members, leases, hand-over, fencing.
+"""Partition ownership in the embedded log: members, leases, hand-over, fencing.
 
-A partition has a target (the member it should go to, by name) and a holder (the incarnation that
-has it now). Joining, leaving and expiring change targets; a holder lets go in its own poll, or when
-its member is removed; only then does the target take over. Whoever holds is asked inside every commit.
+A partition has a target (the member it is assigned to, by name) and a holder (the incarnation that owns it now).
+Joining, leaving and expiring change targets. A holder releases the partition in its own poll or when its member is
+removed; only then does the target take over. Every commit checks that its member is the holder.
 
-All functions run inside a transaction of the caller. Leases count `time.monotonic_ns()`, which
-all processes of a machine share; after a reboot a lease runs out within twice its length.
+All functions run inside the caller's transaction. Leases use `time.monotonic_ns()`, which all processes of a machine
+share; after a reboot a lease expires within twice its length.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Member:
 
     Attributes:
         group: the consumer group.
-        topic: what it reads.
-        name: kept over restarts.
-        incarnation: a fresh id for each join.
+        topic: the topic it reads.
+        name: stable across restarts.
+        incarnation: a new id for each join.
         lease_ns: how long it may be silent.
     """
 
@@ -45,7 +45,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Who should have a partition, and who has it."""
+    """The target and the holder of a partition."""
 
     number: int
     target: str | None
@@ -53,10 +53,10 @@ class Holding:
 
 
 def spread(targets: Mapping[int, str | None], members: Sequence[str]) -> dict[int, str | None]:
-    """Deal partitions to members evenly, moving as few as possible; deterministic.
+    """Assign partitions to members evenly, moving as few as possible; deterministic.
 
     Args:
-        targets: partition number -> member it is meant for now, or None.
+        targets: partition number -> its current target, or None.
         members: names of all members.
 
     Returns:
@@ -89,7 +89,7 @@ def holdings(cursor: Cursor, member: Member) -> list[Holding]:
 
 
 def owners(cursor: Cursor, group: str, topic: LocalTopic) -> dict[int, str]:
-    """Return the member that has each partition, by number; one whose lease has run out has none."""
+    """Return each partition's owner by number, except owners whose lease has expired."""
     cursor.execute(
         "SELECT holdings.number, members.name, members.renewed_ns, members.lease_ns FROM holdings JOIN members "
         "ON members.team = holdings.team AND members.topic = holdings.topic AND members.incarnation = holdings.holder "
@@ -122,9 +122,9 @@ def _assign(cursor: Cursor, member: Member) -> None:
 
 
 def enter(cursor: Cursor, member: Member) -> None:
-    """Join; an older incarnation of the same name is fenced and its partitions are this one's to take."""
+    """Join; an older incarnation of the same name is fenced, and this one takes over its partitions."""
     _hold(cursor, member)
-    _let_go(cursor, member, member.name)
+    _release_all(cursor, member, member.name)
     cursor.execute(
         "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?)",
         (*member.team, member.name, member.incarnation, time.monotonic_ns(), member.lease_ns),
@@ -134,7 +134,7 @@ def enter(cursor: Cursor, member: Member) -> None:
 
 
 def extend(cursor: Cursor, topic: LocalTopic) -> None:
-    """Deal partitions that were added to a topic to the members of all groups that read it."""
+    """Assign partitions added to a topic to the members of all groups that read it."""
     cursor.execute("SELECT team, name, incarnation, lease_ns FROM members WHERE topic = ?", (topic.key,))
     one_each = {
         team: Member(team, topic, name, incarnation, lease) for team, name, incarnation, lease in cursor.fetchall()
@@ -146,7 +146,7 @@ def extend(cursor: Cursor, topic: LocalTopic) -> None:
 
 
 def _hold(cursor: Cursor, member: Member) -> None:
-    """Make the rows of the topic's partitions where they are missing."""
+    """Create missing rows for the topic's partitions."""
     for number, pid in enumerate(member.topic.pids):
         cursor.execute(
             "INSERT OR IGNORE INTO holdings VALUES (?, ?, ?, ?, NULL, NULL)",
@@ -154,7 +154,7 @@ def _hold(cursor: Cursor, member: Member) -> None:
         )
 
 
-def _let_go(cursor: Cursor, member: Member, name: str) -> None:
+def _release_all(cursor: Cursor, member: Member, name: str) -> None:
     cursor.execute(
         "UPDATE holdings SET holder = NULL WHERE team = ? AND topic = ? AND holder = "
         "(SELECT incarnation FROM members WHERE team = ? AND topic = ? AND name = ?)",
@@ -163,16 +163,16 @@ def _let_go(cursor: Cursor, member: Member, name: str) -> None:
 
 
 def leave(cursor: Cursor, member: Member, names: Sequence[str]) -> None:
-    """Remove members (oneself, or silent ones) and deal their partitions anew."""
+    """Remove members (this one, or silent ones) and reassign their partitions."""
     for name in names:
-        _let_go(cursor, member, name)
+        _release_all(cursor, member, name)
         cursor.execute("DELETE FROM members WHERE team = ? AND topic = ? AND name = ?", (*member.team, name))
     _assign(cursor, member)
     _bump(cursor, member)
 
 
 def is_current(cursor: Cursor, member: Member) -> bool | None:
-    """Tell whether this incarnation is the member: False if a newer one is, None if the member was removed."""
+    """Return whether this incarnation is the member: False if a newer one is, None if the member was removed."""
     cursor.execute(
         "SELECT incarnation FROM members WHERE team = ? AND topic = ? AND name = ?", (*member.team, member.name)
     )
@@ -181,15 +181,15 @@ def is_current(cursor: Cursor, member: Member) -> bool | None:
 
 
 def silent(cursor: Cursor, member: Member) -> list[str]:
-    """Return the names of other members whose lease has run out."""
+    """Return the names of other members whose lease has expired."""
     cursor.execute("SELECT name, renewed_ns, lease_ns FROM members WHERE team = ? AND topic = ?", member.team)
     rows = cursor.fetchall()
-    now_ns = time.monotonic_ns()  # after the rows: none of them can have been renewed later
+    now_ns = time.monotonic_ns()  # after reading the rows, so that none can have been renewed later
     return [name for name, renewed_ns, lease_ns in rows if name != member.name and abs(now_ns - renewed_ns) > lease_ns]
 
 
 def renew(cursor: Cursor, member: Member) -> None:
-    """Begin the lease anew, if this incarnation is still the member."""
+    """Renew the lease if this incarnation is still the member."""
     cursor.execute(
         "UPDATE members SET renewed_ns = ? WHERE team = ? AND topic = ? AND name = ? AND incarnation = ?",
         (time.monotonic_ns(), *member.team, member.name, member.incarnation),
@@ -197,7 +197,7 @@ def renew(cursor: Cursor, member: Member) -> None:
 
 
 def take(cursor: Cursor, member: Member, number: int) -> bool:
-    """Take over a partition that is meant for this member and that nobody else holds."""
+    """Take over a partition whose target is this member and that has no other holder."""
     cursor.execute(
         "UPDATE holdings SET holder = ? WHERE team = ? AND topic = ? AND number = ? AND target = ? "
         "AND (holder IS NULL OR holder = ?)",
@@ -207,7 +207,7 @@ def take(cursor: Cursor, member: Member, number: int) -> bool:
 
 
 def release(cursor: Cursor, member: Member, number: int) -> None:
-    """Let go of a partition, so that the one it is meant for can take it."""
+    """Release a partition, so that its target can take it over."""
     cursor.execute(
         "UPDATE holdings SET holder = NULL WHERE team = ? AND topic = ? AND number = ? AND holder = ?",
         (*member.team, number, member.incarnation),
@@ -216,14 +216,14 @@ def release(cursor: Cursor, member: Member, number: int) -> None:
 
 
 def holds(cursor: Cursor, member: Member, number: int) -> bool:
-    """Tell whether this incarnation holds a partition."""
+    """Return whether this incarnation holds a partition."""
     cursor.execute("SELECT holder FROM holdings WHERE team = ? AND topic = ? AND number = ?", (*member.team, number))
     row = cursor.fetchone()
     return row is not None and row[0] == member.incarnation
 
 
 def position(cursor: Cursor, group: str, topic: LocalTopic, number: int) -> Position | None:
-    """Return what a group committed for a partition."""
+    """Return a group's committed position for a partition."""
     from_topic = topic.partition(number)
     cursor.execute("SELECT next, metadata FROM positions WHERE team = ? AND pid = ?", (group, topic.pid(from_topic)))
     row = cursor.fetchone()
@@ -239,14 +239,14 @@ def set_position(cursor: Cursor, member: Member, number: int, offset: int, metad
 
 
 def put_position(cursor: Cursor, group: str, pid: int, position: tuple[int, str] | None) -> None:
-    """Store or take away a group's position of a partition, by its row key."""
+    """Store or delete a group's position of a partition, by its row key."""
     cursor.execute("DELETE FROM positions WHERE team = ? AND pid = ?", (group, pid))
     if position is not None:
         cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", (group, pid, *position))
 
 
 def living(cursor: Cursor, group: str, topic: LocalTopic) -> list[str]:
-    """Return the names of a group's members whose leases have not run out."""
+    """Return the names of a group's members whose leases have not expired."""
     cursor.execute("SELECT name, renewed_ns, lease_ns FROM members WHERE team = ? AND topic = ?", (group, topic.key))
     rows = cursor.fetchall()
     now_ns = time.monotonic_ns()
@@ -254,7 +254,7 @@ def living(cursor: Cursor, group: str, topic: LocalTopic) -> list[str]:
 
 
 def open_epoch(cursor: Cursor, group: str, name: str) -> int:
-    """Return a new epoch for a committer; those with older ones are fenced."""
+    """Return a new epoch for a committer; committers with older epochs are fenced."""
     cursor.execute("INSERT INTO committers VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET epoch = epoch + 1", (group, name))
     return epoch(cursor, group, name)
 

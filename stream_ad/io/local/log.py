@@ -1,13 +1,12 @@
 """The embedded log: topics, groups and atomic commits in one SQLite file on one machine.
 
-Several processes share the file; each opens its own `LocalLog`, never one carried over `fork`.
-Appends and commits are synced to disk before they return (`synchronous=FULL`): an offset that a
-reader has seen must never come again with another record after a power cut, and a sync a
-transaction is cheap beside one a record. Leases and releases are not synced: no process that
-they speak of survives a power cut. A process killed at any instant leaves whole transactions only.
+Several processes share the file; each opens its own `LocalLog`, never one inherited over `fork`. Appends and commits
+are synced to disk before they return (`synchronous=FULL`): after a power cut, an offset that a reader has seen must not
+reappear with another record. Leases and releases are not synced: the processes they concern do not survive a power cut.
+A process killed at any moment leaves only complete transactions.
 
-Write transactions are short (at most about 1,000 records or 4 MB an append); a process stopped
-(SIGSTOP) just inside one holds back the others, who then raise UnreachableError.
+Write transactions are short (at most about 1,000 records or 4 MB per append). A process suspended (SIGSTOP) inside one
+blocks the others, which then raise UnreachableError.
 """
 
 from __future__ import annotations
@@ -40,19 +39,18 @@ TIMESTAMPS = {"LogAppendTime": True, "CreateTime": False}
 class LocalLog:
     """A durable, partitioned log in one SQLite file; implements `transport.Transport`.
 
-    Settings of a topic that mean something here: `message.timestamp.type` (`LogAppendTime` by
-    default: append times never decrease within a partition; `CreateTime`: the writer's clock as it
-    is), `max.message.bytes` (1,000,000 by default), `retention.ms` (older records go as new ones
-    come; -1, the default: never). Others are kept and ignored.
+    Supported topic settings: `message.timestamp.type` (default `LogAppendTime`: append times never decrease within a
+    partition; `CreateTime`: the writer's clock, unchanged), `max.message.bytes` (default 1,000,000), `retention.ms`
+    (older records are deleted as new ones arrive; default -1: never). Others are stored and ignored.
 
     Args:
-        path: the file; made with its folder where missing.
-        session_timeout_s: a member that does not touch the log for longer loses its partitions.
+        path: the file; created with its folder if missing.
+        session_timeout_s: a member that does not use the log for longer loses its partitions.
         timeout_s: how long a call waits for another process's write.
-        clock: append time, UTC nanoseconds; demos and tests may drive it.
+        clock: append time, UTC nanoseconds; demos and tests may control it.
 
     Raises:
-        UnreachableError: the file cannot be opened or made, or is no log.
+        UnreachableError: the file cannot be opened or created, or is not a log.
     """
 
     def __init__(
@@ -73,11 +71,10 @@ class LocalLog:
         self._file = LogFile(path, timeout_s, durable=True)
 
     def ensure_topic(self, name: str, partitions: int, settings: Mapping[str, str] | None = None) -> TopicInfo:
-        """Make the topic if it is missing; return what it is; see `transport.Transport.ensure_topic`.
+        """Create the topic if it is missing; return its description; see `transport.Transport.ensure_topic`.
 
         Raises:
-            TopicError: it exists with another number of partitions, or name, number or a setting is
-                not valid.
+            TopicError: it exists with another number of partitions, or the name, number or a setting is invalid.
         """
         settings = dict(settings or {})
         append_time, max_bytes, retention_ns = _checked(name, partitions, settings)
@@ -95,11 +92,11 @@ class LocalLog:
                 )
                 topic = records.get_topic(cursor, name)
         if topic.info.partitions != partitions:
-            raise TopicError(f"{name}: has {topic.info.partitions} partitions, expected {partitions}")
+            raise TopicError(f"{name}: expected {partitions} partitions, found {topic.info.partitions}")
         return topic.info
 
     def extend_topic(self, name: str, partitions: int) -> TopicInfo:
-        """Add partitions to a topic until it has so many; see `transport.Transport.extend_topic`."""
+        """Add partitions up to a number; see `transport.Transport.extend_topic`."""
         with self._file.writing() as cursor:
             topic = records.get_topic(cursor, name)
             if topic.info.partitions >= partitions:
@@ -116,15 +113,15 @@ class LocalLog:
         """Describe a topic.
 
         Raises:
-            TopicError: there is no such topic.
+            TopicError: the topic does not exist.
         """
         with self._file.reading() as cursor:
             return records.get_topic(cursor, name).info
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records, groups and committed positions; a no-op without one.
+        """Delete a topic with its records, groups and committed positions; a no-op if it is missing.
 
-        Killed half-way, it leaves a topic that has lost its older records.
+        If killed half-way, it leaves a topic without its older records.
         """
         with self._file.reading() as cursor:
             topic = records.find_topic(cursor, name)
@@ -135,7 +132,7 @@ class LocalLog:
             self.trim(partition, self.bounds(partition)[1])
         with self._file.writing() as cursor:
             for pid in topic.pids:
-                base = pid << OFFSET_BITS  # what was appended since the trim
+                base = pid << OFFSET_BITS  # appended since the trim
                 cursor.execute("DELETE FROM records WHERE at >= ? AND at < ?", (base, base + (1 << OFFSET_BITS)))
                 cursor.execute("DELETE FROM positions WHERE pid = ?", (pid,))
             for table in ("partitions", "holdings", "members", "generations"):
@@ -143,9 +140,9 @@ class LocalLog:
             cursor.execute("DELETE FROM topics WHERE key = ?", (topic.key,))
 
     def trim(self, partition: Partition, before_offset: int) -> None:
-        """Drop records below an offset; reading there raises PositionError from now on.
+        """Delete records below an offset; reading them then raises PositionError.
 
-        Done in short transactions, so that a long trim does not hold back writers.
+        Uses short transactions, so that a long trim does not block writers.
         """
         while True:
             with self._file.writing() as cursor:
@@ -157,20 +154,20 @@ class LocalLog:
                 records.drop(cursor, pid, earliest, stop)
 
     def append(self, topic: str, records_: Iterable[Record]) -> None:
-        """Append records durably, a transaction a chunk; see `transport.Transport.append`.
+        """Append records durably, one transaction per chunk; see `transport.Transport.append`.
 
-        An error leaves the chunks before it in the log.
+        After an error, earlier chunks are in the log.
         """
         with self._file.reading() as cursor:
             found = records.get_topic(cursor, topic)
         for chunk in _chunks(records_):
-            rows = records.sort_out(found, chunk, self._turns)
+            rows = records.pack_by_partition(found, chunk, self._turns)
             with self._file.writing() as cursor:
-                records.insert(cursor, found, rows, self._clock, spent=0)
+                records.insert(cursor, found, rows, self._clock, extra_offsets=0)
             self._renew()
 
     def read(self, partition: Partition, start: int, stop: int) -> Iterator[RawBatch]:
-        """Read records with start <= offset < stop, or to the end of the log if that comes first.
+        """Read records with start <= offset < stop, or up to the end of the log.
 
         Raises:
             PositionError: `start` is no longer retained, or beyond the end.
@@ -188,20 +185,20 @@ class LocalLog:
             start = batch.next_offset
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
-        """Return the earliest retained offset and the one after the last record."""
+        """Return the earliest retained offset and the offset after the last record."""
         with self._file.reading() as cursor:
             pid = records.get_topic(cursor, partition.topic).pid(partition)
             return records.bounds(cursor, partition, pid)
 
     def committed(self, group: str, partition: Partition) -> Position | None:
-        """Return what a group committed for a partition, or None."""
+        """Return a group's committed position for a partition, or None."""
         with self._file.reading() as cursor:
             topic = records.get_topic(cursor, partition.topic)
             topic.pid(partition)
             return groups.position(cursor, group, topic, partition.number)
 
     def set_positions(self, group: str, topic: str, positions: Mapping[Partition, tuple[int, str] | None]) -> None:
-        """Write a group's positions from outside; see `transport.Transport.set_positions`."""
+        """Write a group's positions as a non-member; see `transport.Transport.set_positions`."""
         with self._file.writing() as cursor:
             found = records.get_topic(cursor, topic)
             pids = {partition: found.pid(partition) for partition in positions}
@@ -211,7 +208,7 @@ class LocalLog:
                 groups.put_position(cursor, group, pids[partition], position)
 
     def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
-        """Return which member of a group has which partition; see `transport.Transport.owners`."""
+        """Return the owner of each partition in a group; see `transport.Transport.owners`."""
         with self._file.reading() as cursor:
             found = records.get_topic(cursor, topic)
             return {found.partition(number): name for number, name in groups.owners(cursor, group, found).items()}
@@ -230,9 +227,9 @@ class LocalLog:
         return source
 
     def committer(self, source: Source, member: str) -> LocalCommitter:
-        """Return the committer bound to a source; a later one of this name in its group fences it."""
+        """Return the committer bound to a source; it fences earlier ones of this name in the group."""
         if not isinstance(source, LocalSource):
-            raise ContractError(f"source: expected one of this log, found {type(source).__name__}")
+            raise ContractError(f"source: expected a source of this log, found {type(source).__name__}")
         file = LogFile(self.path, self._timeout_s, durable=True)
         try:
             committer = LocalCommitter(file, source.member, member, self._clock, self._turns)
@@ -243,7 +240,7 @@ class LocalLog:
         return committer
 
     def close(self) -> None:
-        """Let go of the file; sources still open do not leave their groups."""
+        """Close the file; open sources do not leave their groups."""
         for source in list(self._sources):
             source.abandon()
         for committer in list(self._committers):
@@ -251,7 +248,7 @@ class LocalLog:
         self._file.close()
 
     def _renew(self) -> None:
-        """Keep the leases of this process's members: a recovery that reads for long is not silent."""
+        """Renew the leases of this process's members, so that a long recovery does not count as silence."""
         for source in list(self._sources):
             source.renew()
 
@@ -270,12 +267,12 @@ def _checked(name: str, partitions: int, settings: Mapping[str, str]) -> tuple[b
         raise TopicError(f"{name}: max.message.bytes: expected a number, found {size!r}")
     kept_ms = settings.get("retention.ms", "-1")
     if kept_ms != "-1" and not kept_ms.isdecimal():
-        raise TopicError(f"{name}: retention.ms: expected a number, or -1 for ever, found {kept_ms!r}")
+        raise TopicError(f"{name}: retention.ms: expected a number, or -1 for unlimited, found {kept_ms!r}")
     return TIMESTAMPS[stamp], int(size), None if kept_ms == "-1" else int(kept_ms) * 1_000_000
 
 
 def _chunks(records_: Iterable[Record]) -> Iterator[list[Record]]:
-    """Cut a stream; one that comes slowly is not held back until a chunk is full."""
+    """Split a stream into chunks; a slow stream is not delayed until a chunk is full."""
     chunk: list[Record] = []
     size = 0
     until = time.monotonic() + CHUNK_S

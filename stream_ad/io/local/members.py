@@ -1,4 +1,4 @@
-"""Source and committer of the embedded log: one member's reading and publishing."""
+"""Source and committer of the embedded log."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from stream_ad.io.local.groups import Member
 from stream_ad.io.transport import HOLD, HOLD_S, Commit, CommitOutcome, Owner, Partition, RawBatch
 
 METADATA_BYTES = 4_096
-"""What a Kafka broker takes with an offset by default."""
+"""A Kafka broker's default limit for offset metadata."""
 NAP_S = (0.001, 0.01)
-"""Shortest and longest sleep between two looks at the file while nothing comes."""
+"""Shortest and longest sleep between two checks of the file while idle."""
 CHECK_S = 0.25
-"""Leases run out without a write, so they are looked at this often while waiting."""
+"""Interval between lease checks while idle, since leases expire without a write."""
 
 
 def shares(waiting: Sequence[int], total: int, first: int) -> list[int]:
-    """Split a poll over partitions: small backlogs whole, the rest evenly, first come in turn.
+    """Split a poll over partitions: small backlogs completely, the rest evenly, starting at `first`.
 
     Args:
         waiting: backlog of each partition.
-        total: how many records to hand out.
-        first: the partition that is served first where not all can be.
+        total: number of records to distribute.
+        first: index of the partition served first if not all can be.
 
     Returns:
-        how many each may hand out; at most its backlog, `total` together.
+        number of records per partition: at most its backlog, and `total` together.
     """
     count = len(waiting)
     even = -(-total // max(count, 1))
@@ -46,9 +46,9 @@ class LocalSource:
     """A member of a group; implements `transport.Source`.
 
     Args:
-        file: a connection of its own; closed with the source.
-        member: an incarnation that has not entered yet.
-        owner: told of partitions that come and go.
+        file: its own connection; closed with the source.
+        member: an incarnation that has not joined yet.
+        owner: called when partitions are gained and lost.
     """
 
     def __init__(self, file: LogFile, member: Member, owner: Owner) -> None:
@@ -71,7 +71,7 @@ class LocalSource:
             raise ContractError(f"max_records: expected at least 1, found {max_records}")
         deadline = time.monotonic() + wait_s
         while True:
-            version = self._file.data_version()  # before reading, or a write in between is slept over
+            version = self._file.data_version()  # before reading, otherwise a write in between is missed
             self._follow_group()
             batches = self._read(max_records)
             if batches or time.monotonic() >= deadline:
@@ -79,7 +79,7 @@ class LocalSource:
             self._wait(version, deadline)
 
     def _wait(self, version: int, deadline: float) -> None:
-        """Sleep until another connection has written, leases are due for a look, or the deadline."""
+        """Sleep until another connection writes, a lease check is due, or the deadline."""
         until = min(deadline, time.monotonic() + CHECK_S)
         nap = NAP_S[0]
         while (left := until - time.monotonic()) > 0 and self._file.data_version() == version:
@@ -87,7 +87,7 @@ class LocalSource:
             nap = min(2 * nap, NAP_S[1])
 
     def _follow_group(self) -> None:
-        """Renew the lease, remove the silent, hand over and take over."""
+        """Renew the lease, remove silent members, hand over and take over partitions."""
         with self._file.reading() as cursor:
             current = groups.is_current(cursor, self.member)
             silent = groups.silent(cursor, self.member)
@@ -96,7 +96,7 @@ class LocalSource:
             self._lose()
         if silent:
             with self._file.writing() as cursor:
-                # Asked again under the write lock: they may have woken, or removed us.
+                # Checked again under the write lock: they may be back, or have removed us.
                 if groups.is_current(cursor, self.member) and (silent := groups.silent(cursor, self.member)):
                     groups.leave(cursor, self.member, silent)
         self.renew()
@@ -104,10 +104,10 @@ class LocalSource:
             self._rebalance()
 
     def renew(self) -> None:
-        """Renew the lease if a quarter of it is over; any use of the log by this process does."""
+        """Renew the lease if a quarter of it has passed; called on any use of the log by this process."""
         if self._is_closed or time.monotonic_ns() - self._renewed_ns < self.member.lease_ns // 4:
             return
-        # While the lock is held, nobody can take our partitions either: reading goes on.
+        # While another process holds the lock, nobody can take our partitions: reading may continue.
         with suppress(LogBusyError), self._file.writing() as cursor:
             groups.renew(cursor, self.member)
         self._renewed_ns = time.monotonic_ns()
@@ -118,9 +118,9 @@ class LocalSource:
             rows = groups.holdings(cursor, self.member)
             topic = records.find_topic(cursor, self.member.topic.info.name)
         if topic is not None and topic.key == self.member.topic.key:
-            self.member = replace(self.member, topic=topic)  # partitions may have been added
+            self.member = replace(self.member, topic=topic)  # with partitions added since
         for row in rows:
-            # A release that failed after the owner had let go is tried again: nobody else may end our claim.
+            # A release that failed after the owner had left is retried: nobody else may end our claim.
             is_ours = row.number in self._next or row.number in self._held or row.holder == self.member.incarnation
             if is_ours and row.target != self.member.name:
                 self._hand_over(row.number)
@@ -143,7 +143,7 @@ class LocalSource:
         partition = topic.partition(number)
         with self._file.writing() as cursor:
             if not groups.take(cursor, self.member, number):
-                return  # its holder has not let go yet; that will change the generation
+                return  # not released yet; the release will change the generation
             position = groups.position(cursor, self.member.group, topic, number)
             earliest, _ = records.bounds(cursor, partition, topic.pids[number])
         start = self._owner.gained(position, partition)
@@ -156,7 +156,7 @@ class LocalSource:
         self._next[number] = start
 
     def _lose(self) -> None:
-        """Drop everything and say why."""
+        """Drop all partitions and raise the reason."""
         lost = sorted(self._next)
         self._next.clear()
         self._held.clear()
@@ -170,7 +170,9 @@ class LocalSource:
             raise TopicError(f"{self.member.topic.info.name}: the topic was deleted")
         if replaced:
             raise FencedError(f"{name}: a newer process joined as this member")
-        raise FencedError(f"{name}: silent for more than {self.member.lease_ns / 1e9:g} s, the partitions were lost")
+        raise FencedError(
+            f"{name}: evicted after more than {self.member.lease_ns / 1e9:g} s of silence; its partitions were lost"
+        )
 
     def _read(self, max_records: int) -> list[RawBatch]:
         numbers = sorted(self._next)
@@ -198,11 +200,11 @@ class LocalSource:
         return batches
 
     def assignment(self) -> frozenset[Partition]:
-        """Return the partitions now owned."""
+        """Return the partitions currently owned."""
         return frozenset(self.member.topic.partition(number) for number in self._next)
 
     def partitions(self) -> int:
-        """Return how many partitions the topic has."""
+        """Return the topic's number of partitions."""
         return self.member.topic.info.partitions
 
     def end_offsets(self) -> Mapping[Partition, int]:
@@ -235,7 +237,7 @@ class LocalSource:
             self.abandon()
 
     def abandon(self) -> None:
-        """Let go of the file without leaving the group, as a killed process does."""
+        """Close the file without leaving the group, as a killed process would."""
         self._is_closed = True
         self._next.clear()
         self._file.close()
@@ -249,11 +251,11 @@ class LocalCommitter:
     """Publishes for one source; implements `transport.Committer`.
 
     Args:
-        file: a durable connection of its own; closed with the committer.
-        member: who reads the source.
+        file: its own durable connection; closed with the committer.
+        member: the source's member.
         name: of the committer; a later one of this name in the group fences this one.
         clock: append times, UTC nanoseconds.
-        turns: partitions are taken in turn for records without key and partition.
+        turns: numbers for round-robin partitioning of records without key and partition.
     """
 
     def __init__(
@@ -270,32 +272,32 @@ class LocalCommitter:
     def commit(self, commit: Commit) -> CommitOutcome:
         """Publish records and positions in one SQLite transaction; see `transport.Committer.commit`.
 
-        REJECTED: a partition is not (any more) held by the source, or the lock was not to be had
-        within the time-out. UNKNOWN: the disk failed inside COMMIT.
+        REJECTED: a partition is not or no longer held by the source, or the lock was not available within the timeout.
+        UNKNOWN: the disk failed inside COMMIT.
 
         Raises:
-            FencedError: a newer process joined as this member, or a newer committer was made.
-            RecordTooLargeError: a record does not fit; nothing was published.
+            FencedError: a newer process joined as this member, or a newer committer was created.
+            RecordTooLargeError: a record exceeds the limit; nothing was published.
             TopicError: an output topic is missing; nothing was published.
-            ContractError: metadata above 4,096 bytes; nothing was published.
-            UnreachableError: the file cannot be written (disk full, read-only); nothing was published.
+            ContractError: metadata exceed 4,096 bytes; nothing was published.
+            UnreachableError: the file is not writable (disk full, read-only); nothing was published.
         """
         for partition, (_, metadata) in commit.positions.items():
             if (size := len(metadata.encode())) > METADATA_BYTES:
-                raise ContractError(f"{partition}: metadata of {size} bytes, at most {METADATA_BYTES} are kept")
+                raise ContractError(f"{partition}: expected metadata of at most {METADATA_BYTES} bytes, found {size}")
         outputs = []
         with self._file.reading() as cursor:
             topics = [(records.get_topic(cursor, name), sent) for name, sent in commit.records.items()]
         for topic, sent in topics:
-            outputs.append((topic, records.sort_out(topic, sent, self._turns)))
+            outputs.append((topic, records.pack_by_partition(topic, sent, self._turns)))
         try:
             with self._file.writing() as cursor:
                 self._note_growth(cursor)
                 if not self._may_publish(cursor, commit.positions):
                     return CommitOutcome.REJECTED
                 for topic, rows in outputs:
-                    # One offset a partition is burnt, as Kafka's commit marker does: readers must cope.
-                    records.insert(cursor, topic, rows, self._clock, spent=1)
+                    # Each commit consumes one extra offset per partition, as Kafka's commit marker does.
+                    records.insert(cursor, topic, rows, self._clock, extra_offsets=1)
                 for partition, (offset, metadata) in commit.positions.items():
                     groups.set_position(cursor, self._member, partition.number, offset, metadata)
                 groups.renew(cursor, self._member)
@@ -306,7 +308,7 @@ class LocalCommitter:
         return CommitOutcome.LANDED
 
     def _note_growth(self, cursor: Cursor) -> None:
-        """Learn of partitions that were added to the topic."""
+        """Refresh the topic if partitions were added to it."""
         known = self._member.topic
         topic = records.find_topic(cursor, known.info.name)
         if topic is not None and topic.key == known.key and topic.info.partitions > known.info.partitions:
@@ -315,7 +317,7 @@ class LocalCommitter:
     def _may_publish(self, cursor: Cursor, positions: Mapping[Partition, tuple[int, str]]) -> bool:
         member = self._member
         if groups.epoch(cursor, member.group, self._name) != self._epoch:
-            raise FencedError(f"{member.group}/{self._name}: a newer committer was made")
+            raise FencedError(f"{member.group}/{self._name}: a newer committer exists")
         current = groups.is_current(cursor, member)
         if current is False:
             raise FencedError(f"{member.group}/{member.name}: a newer process joined as this member")
@@ -325,5 +327,5 @@ class LocalCommitter:
         )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()

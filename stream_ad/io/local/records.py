@@ -15,9 +15,9 @@ from stream_ad.io.local.file import OFFSET_BITS, Cursor
 from stream_ad.io.transport import Headers, Partition, RawBatch, Record, TopicInfo
 
 OVERHEAD_BYTES = 72
-"""What Kafka counts on top of key, value and headers for a batch of one record."""
+"""Kafka's overhead for a batch of one record, besides key, value and headers."""
 READ_BYTES = 32_000_000
-"""Values handed out at once, so that a poll of large records fits into memory."""
+"""Values returned at once, so that a poll of large records fits into memory."""
 
 Packed: TypeAlias = tuple[bytes | None, bytes, bytes | None]
 """Key, value and packed headers of a record."""
@@ -28,10 +28,10 @@ class LocalTopic:
     """A topic and the row keys of its partitions.
 
     Attributes:
-        key: row key, never used again for another topic.
-        info: what the transport says of it.
+        key: row key, never reused for another topic.
+        info: its description.
         pids: row key of each partition, by number.
-        retention_ns: age at which records go, or None for never.
+        retention_ns: age at which records are deleted, or None for never.
     """
 
     key: int
@@ -40,22 +40,23 @@ class LocalTopic:
     retention_ns: int | None
 
     def partition(self, number: int) -> Partition:
-        """Name a partition of this topic."""
+        """Return a partition of this topic by number."""
         return Partition(self.info.name, number)
 
     def pid(self, partition: Partition) -> int:
         """Return the row key of a partition.
 
         Raises:
-            TopicError: no such partition.
+            TopicError: the partition does not exist.
         """
         if not 0 <= partition.number < len(self.pids):
-            raise TopicError(f"{partition.topic}: no partition {partition.number}, it has {len(self.pids)}")
+            count = len(self.pids)
+            raise TopicError(f"{partition.topic}: expected a partition below {count}, found {partition.number}")
         return self.pids[partition.number]
 
 
 def find_topic(cursor: Cursor, name: str) -> LocalTopic | None:
-    """Look a topic up by name."""
+    """Return a topic by name, None if it does not exist."""
     cursor.execute("SELECT key, id, append_time, max_bytes, retention_ns FROM topics WHERE name = ?", (name,))
     row = cursor.fetchone()
     if row is None:
@@ -67,14 +68,14 @@ def find_topic(cursor: Cursor, name: str) -> LocalTopic | None:
 
 
 def get_topic(cursor: Cursor, name: str) -> LocalTopic:
-    """Look a topic up by name.
+    """Return a topic by name.
 
     Raises:
-        TopicError: there is no such topic.
+        TopicError: it does not exist.
     """
     topic = find_topic(cursor, name)
     if topic is None:
-        raise TopicError(f"{name}: no such topic")
+        raise TopicError(f"{name}: the topic does not exist")
     return topic
 
 
@@ -101,7 +102,7 @@ def partition_of(key: bytes, count: int) -> int:
 
 
 def pack_headers(headers: Headers) -> bytes | None:
-    """Write headers as length-prefixed names and values; None for none."""
+    """Encode headers as length-prefixed names and values; None for none."""
     if not headers:
         return None
     parts = []
@@ -112,7 +113,7 @@ def pack_headers(headers: Headers) -> bytes | None:
 
 
 def unpack_headers(data: bytes | None) -> Headers:
-    """Read what `pack_headers` wrote."""
+    """Decode the output of `pack_headers`."""
     headers = []
     at = 0
     while data is not None and at < len(data):
@@ -123,20 +124,20 @@ def unpack_headers(data: bytes | None) -> Headers:
     return tuple(headers)
 
 
-def sort_out(topic: LocalTopic, records: Iterable[Record], turns: Iterator[int]) -> dict[int, list[Packed]]:
+def pack_by_partition(topic: LocalTopic, records: Iterable[Record], turns: Iterator[int]) -> dict[int, list[Packed]]:
     """Pack records by partition, in order.
 
     Args:
-        topic: where they go.
-        records: what to append.
-        turns: partitions are taken in turn, by these numbers, for records without key and partition.
+        topic: the topic to append to.
+        records: the records.
+        turns: numbers for round-robin partitioning of records without key and partition.
 
     Returns:
         row key of the partition -> packed records.
 
     Raises:
-        RecordTooLargeError: a record exceeds what the topic takes.
-        TopicError: a record names a partition that is not there.
+        RecordTooLargeError: a record exceeds the topic's limit.
+        TopicError: a record's partition does not exist.
     """
     rows: dict[int, list[Packed]] = {}
     count = len(topic.pids)
@@ -145,7 +146,7 @@ def sort_out(topic: LocalTopic, records: Iterable[Record], turns: Iterator[int])
         key, value, headers = record.key, record.value, pack_headers(record.headers)
         size = OVERHEAD_BYTES + len(value) + len(key or b"") + len(headers or b"")
         if limit is not None and size > limit:
-            raise RecordTooLargeError(f"{topic.info.name}: a record of {size} bytes, the topic takes {limit}")
+            raise RecordTooLargeError(f"{topic.info.name}: expected a record of at most {limit} bytes, found {size}")
         if record.partition is not None:
             pid = topic.pid(topic.partition(record.partition))
         elif key is not None:
@@ -157,16 +158,16 @@ def sort_out(topic: LocalTopic, records: Iterable[Record], turns: Iterator[int])
 
 
 def insert(
-    cursor: Cursor, topic: LocalTopic, rows: dict[int, list[Packed]], clock: Callable[[], int], spent: int
+    cursor: Cursor, topic: LocalTopic, rows: dict[int, list[Packed]], clock: Callable[[], int], extra_offsets: int
 ) -> None:
     """Append packed records inside a write transaction.
 
     Args:
         cursor: of the open transaction.
-        topic: where they go.
-        rows: from `sort_out`.
+        topic: the topic to append to.
+        rows: from `pack_by_partition`.
         clock: UTC nanoseconds; read once, raised to the partition's last append time.
-        spent: offsets burnt after them in each partition.
+        extra_offsets: extra offsets consumed after the records in each partition.
 
     Raises:
         TopicError: the topic was deleted since it was looked up.
@@ -183,23 +184,23 @@ def insert(
             "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
             ((base + i, log_ns, *row) for i, row in enumerate(packed)),
         )
-        end = start + len(packed) + spent
+        end = start + len(packed) + extra_offsets
         cursor.execute("UPDATE partitions SET next = ?, last_ns = ? WHERE pid = ?", (end, log_ns, pid))
         if topic.retention_ns is not None:
             drop_old(cursor, pid, earliest, log_ns - topic.retention_ns, 2 * len(packed))
 
 
 def drop_old(cursor: Cursor, pid: int, earliest: int, before_ns: int, count: int) -> None:
-    """Drop the oldest `count` records of a partition if the one after them is old too.
+    """Delete the oldest `count` records of a partition if the record after them has expired too.
 
-    Twice as many as were appended: a write stays short, and retention still keeps up.
+    Twice as many as were appended: writes stay short, and retention still keeps up.
 
     Args:
         cursor: of an open write transaction.
         pid: row key of the partition.
         earliest: its earliest retained offset.
-        before_ns: what was appended before this is old.
-        count: how many at once.
+        before_ns: records appended before this time have expired.
+        count: number of records.
     """
     base = pid << OFFSET_BITS
     cursor.execute(
@@ -212,14 +213,14 @@ def drop_old(cursor: Cursor, pid: int, earliest: int, before_ns: int, count: int
 
 
 def drop(cursor: Cursor, pid: int, earliest: int, stop: int) -> None:
-    """Drop records with earliest <= offset < stop and make `stop` the earliest retained offset."""
+    """Delete records with earliest <= offset < stop and make `stop` the earliest retained offset."""
     base = pid << OFFSET_BITS
     cursor.execute("DELETE FROM records WHERE at >= ? AND at < ?", (base + earliest, base + stop))
     cursor.execute("UPDATE partitions SET earliest = ? WHERE pid = ?", (stop, pid))
 
 
 def bounds(cursor: Cursor, partition: Partition, pid: int) -> tuple[int, int]:
-    """Return the earliest retained offset and the one after the last record (or burnt offset).
+    """Return the earliest retained offset and the offset after the last record or consumed offset.
 
     Raises:
         TopicError: the topic was deleted since it was looked up.
@@ -231,14 +232,14 @@ def bounds(cursor: Cursor, partition: Partition, pid: int) -> tuple[int, int]:
 
 
 def check_offset(partition: Partition, offset: int, earliest: int, end: int) -> None:
-    """Refuse an offset that is not in the log.
+    """Check that an offset is in the log.
 
     Raises:
-        PositionError: it is no longer retained, or not there yet.
+        PositionError: it is no longer retained, or beyond the end.
     """
     if not earliest <= offset <= end:
         raise PositionError(
-            f"{partition.topic}[{partition.number}]: offset {offset} cannot be read, it holds {earliest} to {end}"
+            f"{partition.topic}[{partition.number}]: expected an offset from {earliest} to {end}, found {offset}"
         )
 
 
@@ -249,15 +250,15 @@ def fetch(
 
     Args:
         cursor: of an open transaction.
-        partition: named in the batch.
+        partition: the batch's partition.
         pid: its row key.
         start: first offset.
-        stop: at most the end of the log as seen in this transaction.
-        limit: at most so many records.
-        max_bytes: stop soon after so many bytes of values.
+        stop: at most the end of the log in this transaction.
+        limit: maximum number of records.
+        max_bytes: stop soon after this many bytes of values.
 
     Returns:
-        the batch; its `next_offset` is `stop` where nothing is left before it.
+        the batch; its `next_offset` is `stop` if no records remain before it.
     """
     base = pid << OFFSET_BITS
     cursor.execute(

@@ -319,7 +319,7 @@ def test_a_silent_member_is_removed_and_told_so(log: LocalLog) -> None:
         assert time.monotonic() < until
     assert committer.commit(Commit({"out": [Record(b"never")]}, {IN: (1, "never")})) is CommitOutcome.REJECTED
     for _ in range(2):
-        with pytest.raises(FencedError, match=r"silent for more than 0\.5 s"):
+        with pytest.raises(FencedError, match=r"evicted after more than 0\.5 s of silence"):
             source.poll(1, 0)
     assert keeper.events == [("gained", 0), ("gained", 1), ("lost", 0), ("lost", 1)]
     source.close()
@@ -459,7 +459,7 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(UnreachableError, match="cannot be opened or made"):
+    with pytest.raises(UnreachableError, match="cannot be opened or created"):
         LocalLog(tmp_path / "log.sqlite")
 
 
