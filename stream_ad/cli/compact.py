@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"ok    {report.hour}: {report.before:,} files into {report.after:,}, {report.rows:,} rows")
 
     closed_before_ns = time.time_ns() - round(args.older_than_hours * 3_600 * NS)
-    done = compact(store.scores, closed_before_ns, store.part_max_rows, args.dry_run, tell=print_hour)
+    done = compact(store.scores, closed_before_ns, store.part_max_rows, args.dry_run, on_hour=print_hour)
     merged = [report for report in done if not report.skipped]
     before, after = sum(report.before for report in merged), sum(report.after for report in merged)
     verb = "would merge" if args.dry_run else "merged"

@@ -38,7 +38,7 @@ import numpy as np
 
 from stream_ad.errors import PartMovedError, ScoreLogError, StorageError
 from stream_ad.io.score_log import log as score_log
-from stream_ad.io.score_log.parts import Held, PartInfo, follows, footer_of, is_part_path, joined, opened
+from stream_ad.io.score_log.parts import PartInfo, PartRange, follows, footer_of, is_part_path, joined, opened
 from stream_ad.io.spans import Span
 from stream_ad.proof.chains import COLUMNS, DeviceChains, Rows
 
@@ -102,7 +102,7 @@ class Chain:
         return self.first is not None and self.first.is_first and _is_start(self.first)
 
     @property
-    def whole(self) -> Held | None:
+    def whole(self) -> PartRange | None:
         """What all parts hold together, None before the first."""
         return None if self.first is None or self.last is None else joined(self.first, self.last, self.rows)
 
@@ -113,7 +113,7 @@ class Chain:
             self.first = self.first or part
             self.last = part
             self.parts += 1
-            self.linked += len(part.held())
+            self.linked += len(part.ranges())
             self.rows += part.rows
             self.lost += part.lost
         return gap
@@ -147,9 +147,9 @@ class Chain:
 
     def _holds(self, part: PartInfo) -> Gap | None:
         """Check the chain of the parts that were merged into one."""
-        held = part.held()
+        held = part.ranges()
         whole = joined(held[0], held[-1], sum(one.rows for one in held))
-        if whole != Held(part.span, part.spans, part.rows):
+        if whole != PartRange(part.span, part.spans, part.rows):
             return self.gap(part, "the parts merged into it", "those of its whole span and rows", whole)
         for before, one in pairwise(held):
             if not follows(one, before):

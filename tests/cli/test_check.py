@@ -53,7 +53,7 @@ def test_a_bundle_that_is_not_for_these_devices_is_a_finding(config: Path, capsy
     config.write_text(config.read_text().replace("[transport]", f"channels = {{ {stated} }}\n[transport]"))
     found = checked(config, capsys)[1]["bundle"]
     assert not found["ok"]
-    assert f"does not fit the stream: channel {CHANNELS[0]!r} is missing" in found["text"]
+    assert f"does not match the stream: channel {CHANNELS[0]!r} is missing" in found["text"]
 
 
 def test_a_line_each_for_people(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

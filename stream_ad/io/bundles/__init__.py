@@ -1,1 +1,1 @@
-"""Models as folders."""
+"""Models stored as folders."""

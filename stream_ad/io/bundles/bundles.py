@@ -1,17 +1,16 @@
-"""Bundles: a model with all that scoring needs, as a folder whose loading runs no code.
+"""Bundles: a model with everything that scoring needs, as a folder that loads without executing code.
 
 Format version 1, five files::
 
-    manifest.json         what the model is, and the digests of the other files
+    manifest.json         description of the model, and the digests of the other files
     weights.safetensors   the detector's arrays
     calibration.npz       center float64[c], scale float64[c] (float32 before 0.2.0), score float64[m]; with devices in
                           the manifest also device_center and device_scale, float64[k, c]
     probe.npz             values float64[k, t, c] (float32 before 0.2.0), raw windows, with score float64[k], expected
     card.json             the training card
 
-Loading reads each file once, holds it against its digest, and scores the probe: a bundle that does
-not reproduce its own scores is refused. A model's id is the digest of the manifest's content, and
-with it of all files.
+Loading reads each file once, verifies its digest, and scores the probe: a bundle that does not reproduce its own scores
+is refused. A model's id is the digest of the manifest's content, and so of all files.
 """
 
 from __future__ import annotations
@@ -55,34 +54,34 @@ from stream_ad.io.bundles.manifest import (
     WEIGHTS,
     Manifest,
     OverrangePart,
+    described,
     pack_json,
     read_checked,
     read_json,
     read_manifest,
     refuse_repeats,
-    say,
 )
 
 PROBE_RTOL = 1e-4
-"""Other processors and libraries differ in the last bits of a float32 sum; a wrong model in the first."""
+"""Other processors and libraries differ in the last bits of a float32 sum, a wrong model in the first."""
 PROBE_ATOL = 1e-6
-"""Share of the probe's largest score: a score near 0 is a difference of large numbers."""
+"""Share of the probe's largest score; a score near 0 is a difference of large numbers."""
 MAX_PROBE_ROWS = 256
 MAX_WEIGHTS_HEADER = 1 << 20
-"""Bytes that name and place the arrays, thousands of them: a file of empty arrays would take minutes to read."""
+"""Limit of the header that lists the arrays (thousands of them); a file of empty arrays would take minutes to read."""
 CODE_FLAW = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, AttributeError)
-"""What a detector's code may raise on arrays it does not expect."""
+"""What a detector's code may raise on unexpected arrays."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """How a loaded model's scores compare with the stored ones.
+    """Comparison of a loaded model's scores with the stored ones.
 
     Attributes:
         rows: windows in the probe.
-        exact: every score is the same to the last bit.
+        exact: all scores are equal to the last bit.
         worst: largest relative difference.
-        agrees: every score lies within the tolerance.
+        agrees: all scores are within the tolerance.
     """
 
     rows: int
@@ -95,20 +94,20 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
     """Write a bundle; it is loaded and probed before it gets its name.
 
     Args:
-        model: what to store; its `model_id` is not looked at.
-        folder: the bundle's folder, made with its parents.
-        probe_rows: float64[k, t, c], raw windows, k >= 1, NaN where a value is missing, not infinite. If
-            none has a gap, a copy of the first one with a gap is added.
-        replace: take the place of a bundle that is there.
+        model: the model; its `model_id` is ignored.
+        folder: the bundle's folder, created with its parents.
+        probe_rows: float64[k, t, c], raw windows, k >= 1, NaN if missing, not infinite. If none has a gap, a copy of
+            the first one with a gap is added.
+        replace: replace an existing bundle.
 
     Returns:
         the model's id.
 
     Raises:
-        ContractError: the probe has another shape, the detector's arrays have a dtype that safetensors
-            cannot hold, or settings or card are no plain JSON.
-        BundleError: the target is taken, or the bundle does not reproduce the model's scores.
-        StorageError: the disk refuses.
+        ContractError: the probe's shape is wrong, the detector's arrays have a dtype that safetensors does not
+            support, or settings or card are not plain JSON.
+        BundleError: the target cannot be replaced, or the bundle does not reproduce the model's scores.
+        StorageError: writing failed.
     """
     overrange = model.overrange or _overrange(None, model.calibration, len(model.channels))
     model = replaced(model, overrange=overrange)
@@ -155,7 +154,7 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
     try:
         manifest = Manifest.model_validate_json(pack_json(content, "manifest"))
     except ValidationError as error:
-        raise ContractError(f"model: does not fit a manifest: {say(error)}") from error
+        raise ContractError(f"model: does not fit a manifest: {described(error)}") from error
     content["model_id"] = manifest.content_id()
     files[MANIFEST] = pack_json(content, "manifest")
     place_folder(folder, files, replace, load)
@@ -163,14 +162,14 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
 
 
 def load(folder: Path) -> Model:
-    """Read a bundle and score its probe; runs no code from it.
+    """Read a bundle and score its probe; executes no code from it.
 
     Args:
         folder: the bundle.
 
     Raises:
-        BundleFormatError: a file is missing, oversized or malformed, something else lies in the folder,
-            or format version or detector are unknown here.
+        BundleFormatError: a file is missing, too large or malformed, the folder contains other files, or the format
+            version or detector is unknown.
         BundleDigestError: a file or the manifest differs from its digest.
         BundleProbeError: the model does not reproduce its stored scores.
     """
@@ -180,7 +179,7 @@ def load(folder: Path) -> Model:
 
 
 def verify(folder: Path) -> list[str]:
-    """Check a bundle as `load` does, and say in one line each what was found.
+    """Check a bundle as `load` does; return one line per check.
 
     Raises:
         BundleError: as `load`.
@@ -192,18 +191,18 @@ def verify(folder: Path) -> list[str]:
         f"detector: {model.kind}, {len(model.channels)} channels, window of {model.window.samples} samples",
     ]
     for name, limit in LIMITS.items():
-        lines.append(f"{name}: digest as in the manifest, {len(read_file(folder, name, limit)):,} bytes")
+        lines.append(f"{name}: digest matches the manifest, {len(read_file(folder, name, limit)):,} bytes")
     how = "bit for bit" if probe.exact else f"within {PROBE_RTOL:g} (largest relative difference {probe.worst:.2g})"
     lines.append(f"probe: {probe.rows} windows, scores reproduced {how}")
     return lines
 
 
 def check_fits(model: Model, channels: Mapping[str, str]) -> None:
-    """Hold a model against what a stream's devices send.
+    """Check a model against the channels that a stream's devices send.
 
     Args:
         model: the loaded bundle.
-        channels: channels of the stream with their units, "" where unknown. Further ones do no harm.
+        channels: the stream's channels with their units, "" if unknown. Additional channels are allowed.
 
     Raises:
         BundleMismatchError: a channel is missing, or both sides state a unit and they differ.
@@ -217,12 +216,12 @@ def check_fits(model: Model, channels: Mapping[str, str]) -> None:
             problems.append(f"channel {channel.name!r} is in {unit!r}, expected {channel.unit!r}")
     if problems:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        raise BundleMismatchError(f"bundle {model.name!r} does not fit the stream: {shown}")
+        raise BundleMismatchError(f"bundle {model.name!r} does not match the stream: {shown}")
 
 
 def _load(folder: Path) -> tuple[Model, ProbeResult, bool]:
     manifest = read_manifest(folder)
-    # Hidden names are spared: volumes and file managers leave some.
+    # Hidden files are allowed: volumes and file managers create some.
     extra = sorted(name.name for name in folder.iterdir() if not name.name.startswith("."))
     extra = [name for name in extra if name not in LIMITS and name != MANIFEST]
     if extra:
@@ -269,7 +268,7 @@ def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict
 
 
 def _overrange(part: OverrangePart | None, calibration: Calibration, channels: int) -> Overrange:
-    """Return what is stored; of a bundle that has none, what its calibration and no extreme of training give."""
+    """Return the stored overrange; for a bundle without one, derive it from the calibration alone."""
     if part is None:
         return Overrange.of(calibration.score, np.full(channels, LEAST_REACH, np.float32))
     return Overrange(part.score, np.array(part.reach, np.float32))
@@ -316,8 +315,8 @@ def _expect_agreement(model: Model, probe: ProbeResult, folder: Path, is_dated: 
         return
     if is_dated:
         raise BundleProbeError(
-            f"{folder}: made before 0.2.0, which scores values far outside of the training range differently; make it "
-            f"again from its recording: stream-ad train RECORDING --detector {model.kind} --out {folder} --replace"
+            f"{folder}: created before 0.2.0, which scores values far outside the training range differently; recreate "
+            f"it from its recording: stream-ad train RECORDING --detector {model.kind} --out {folder} --replace"
         )
     raise BundleProbeError(
         f"{folder}: the model does not reproduce its {probe.rows} probe scores: "
@@ -339,7 +338,7 @@ def _probe_with_gap(model: Model, rows: Float64Array) -> Float64Array:
 
 def _pack_weights(arrays: Arrays) -> bytes:
     try:
-        # Not ascontiguousarray: it would turn a scalar into a vector.
+        # Not ascontiguousarray, which would turn a scalar into a vector.
         return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     except (SafetensorError, KeyError, ValueError) as error:
         raise ContractError(f"detector: its arrays cannot be stored as safetensors: {error}") from error
@@ -349,10 +348,11 @@ def _unpack_weights(data: bytes, path: Path) -> Arrays:
     header = int.from_bytes(data[:8], "little")
     if header > MAX_WEIGHTS_HEADER:
         raise BundleFormatError(
-            f"{path}: not a readable safetensors file: a header of {header} bytes, at most {MAX_WEIGHTS_HEADER}"
+            f"{path}: not a readable safetensors file: expected a header of at most {MAX_WEIGHTS_HEADER} bytes, found "
+            f"{header}"
         )
     try:
-        # A copy, since loaded arrays may be read-only views of the file's bytes.
+        # Copied, since loaded arrays may be read-only views of the file's bytes.
         arrays = {name: array.copy() for name, array in safetensors.numpy.load(data).items()}
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise BundleFormatError(f"{path}: not a readable safetensors file: {error}") from error

@@ -1,7 +1,7 @@
-"""The files of a bundle as bytes: bounded reads, plain arrays, a folder that appears whole or not at all.
+"""A bundle's files as bytes: bounded reads, plain arrays, a folder that appears completely or not at all.
 
-Nothing read here is trusted: no symlink leads out of the folder, no size is believed before it is
-measured, and no parser that could run code or allocate by a header's word is used.
+Nothing read here is trusted: symlinks must not lead out of the folder, sizes are measured, and no parser is used that
+could execute code or allocate memory according to a header.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MIB = 1 << 20
 NPY_MAGIC = b"\x93NUMPY\x01\x00"
 NPY_HEADER = re.compile(rb"\{'descr': '(<f4|<f8)', 'fortran_order': False, 'shape': \(([0-9, ]{1,80})\), \} *\n")
 FLOATS = "<f"
-"""An array of float32 or float64."""
+"""Dtype of an array that may be float32 or float64."""
 ZIP_FLAW = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError)
-"""What `zipfile` raises on malformed input."""
+"""Raised by `zipfile` on malformed input."""
 
 
 def digest(data: bytes) -> str:
@@ -43,14 +43,14 @@ def read_file(folder: Path, name: str, limit: int) -> bytes:
     Args:
         folder: the bundle.
         name: a plain file name.
-        limit: the largest size taken, bytes.
+        limit: maximum size, bytes.
 
     Raises:
-        BundleFormatError: the file is missing, is no regular file, leads out of the folder or is too large.
+        BundleFormatError: the file is missing, not a regular file, outside the folder or too large.
     """
     path = folder / name
     try:
-        # A symlink inside the folder is how Kubernetes mounts files; one that leads out is refused.
+        # Kubernetes mounts files as symlinks inside the folder; one that leads out is refused.
         real = path.resolve(strict=True)
         if not real.is_relative_to(folder.resolve(strict=True)):
             raise BundleFormatError(f"{path}: leads out of the bundle's folder")
@@ -67,13 +67,13 @@ def read_file(folder: Path, name: str, limit: int) -> bytes:
         data = b""
         if status.st_size <= limit:
             with os.fdopen(handle, "rb", closefd=False) as file:
-                data = file.read(limit + 1)  # a file may grow
+                data = file.read(limit + 1)  # the file may grow
     except OSError as error:
         raise BundleFormatError(f"{path}: cannot be read: {error.strerror}") from error
     finally:
         os.close(handle)
     if max(status.st_size, len(data)) > limit:
-        raise BundleFormatError(f"{path}: larger than the {limit // MIB} MiB that are taken")
+        raise BundleFormatError(f"{path}: larger than the limit of {limit // MIB} MiB")
     return data
 
 
@@ -81,7 +81,7 @@ def pack_npz(arrays: Arrays) -> bytes:
     """Return the arrays as an uncompressed `.npz` that `numpy.load` reads; equal arrays give equal bytes.
 
     Args:
-        arrays: float32 or float64, of one to three axes.
+        arrays: float32 or float64, with one to three axes.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -89,28 +89,28 @@ def pack_npz(arrays: Arrays) -> bytes:
             array = np.ascontiguousarray(arrays[name])
             shape = ", ".join(str(size) for size in array.shape) + ("," if array.ndim == 1 else "")
             header = f"{{'descr': '<f{array.itemsize}', 'fortran_order': False, 'shape': ({shape}), }}".encode()
-            # The format wants the data at a multiple of 64 bytes.
+            # The format aligns the data to 64 bytes.
             header += b" " * (-(len(NPY_MAGIC) + 3 + len(header)) % 64) + b"\n"
             data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-            member = zipfile.ZipInfo(f"{name}.npy")  # carries a fixed date
+            member = zipfile.ZipInfo(f"{name}.npy")  # has a fixed date
             archive.writestr(member, NPY_MAGIC + len(header).to_bytes(2, "little") + header + data)
     return buffer.getvalue()
 
 
 def unpack_npz(data: bytes, names: Mapping[str, str], origin: str) -> Arrays:
-    """Read what `pack_npz` wrote.
+    """Read the output of `pack_npz`.
 
     Args:
         data: the archive.
-        names: name of every array with its dtype, "<f4", "<f8" or FLOATS for either; no other entry may be there.
+        names: name of every array with its dtype, "<f4", "<f8" or FLOATS for either; other entries are refused.
         origin: the file, for errors.
 
     Returns:
         writable C-contiguous arrays.
 
     Raises:
-        BundleFormatError: no archive, other entries, a compressed or encrypted entry, an object array,
-            or a shape that does not fit the bytes.
+        BundleFormatError: not an archive, unexpected, compressed or encrypted entries, an object array, or a shape that
+            does not match the number of bytes.
     """
     arrays: Arrays = {}
     try:
@@ -120,7 +120,7 @@ def unpack_npz(data: bytes, names: Mapping[str, str], origin: str) -> Arrays:
             if found != sorted(f"{name}.npy" for name in names):
                 raise BundleFormatError(f"{origin}: expected the arrays {sorted(names)}, found entries {found[:10]}")
             for member in members:
-                # Stored entries cannot be bombs: none is larger than the file itself.
+                # Stored entries cannot be zip bombs: none is larger than the file itself.
                 if member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data):
                     raise BundleFormatError(f"{origin}: {member.filename[:80]}: expected an uncompressed entry")
                 name = member.filename.removesuffix(".npy")
@@ -131,7 +131,7 @@ def unpack_npz(data: bytes, names: Mapping[str, str], origin: str) -> Arrays:
 
 
 def _read_npy(data: bytes, dtype: str, origin: str) -> np.ndarray[tuple[int, ...], np.dtype[np.floating]]:
-    """Read one array by a fixed pattern: numpy's own reader evaluates the header as Python literals."""
+    """Read one array with a fixed pattern; numpy's own reader evaluates the header as Python literals."""
     start = len(NPY_MAGIC) + 2
     end = start + int.from_bytes(data[len(NPY_MAGIC) : start], "little")
     match = NPY_HEADER.fullmatch(data[start:end])
@@ -145,26 +145,26 @@ def _read_npy(data: bytes, dtype: str, origin: str) -> np.ndarray[tuple[int, ...
         raise BundleFormatError(f"{origin}: expected dtype {dtype}, found {found}")
     shape = tuple(int(size) for size in match[2].replace(b" ", b"").split(b",") if size)
     if not shape or math.prod(shape) * np.dtype(found).itemsize != len(data) - end:
-        raise BundleFormatError(f"{origin}: shape {shape} does not fit {len(data) - end} bytes of {found}")
+        raise BundleFormatError(f"{origin}: shape {shape} does not match {len(data) - end} bytes of {found}")
     array = np.frombuffer(data, found, offset=end).reshape(shape)
     return array.astype(array.dtype.newbyteorder("="))
 
 
 def place_folder(folder: Path, files: Mapping[str, bytes], replace: bool, check: Callable[[Path], object]) -> None:
-    """Write files to a fresh folder beside the target, check it, and give it the target's name.
+    """Write files to a new folder beside the target, check it, and rename it to the target.
 
-    Whoever opens the target sees the old or the new content, never half of one; while an old folder
-    is being replaced there is an instant in which there is none.
+    Readers of the target see the old or the new content, never a mixture. While an old folder is being replaced, there
+    is a moment without one.
 
     Args:
         folder: the target.
         files: names and contents.
-        replace: take the place of an existing bundle.
-        check: called with the written folder before it is named; what it raises is passed on.
+        replace: replace an existing bundle.
+        check: called with the written folder before the rename; its errors are passed on.
 
     Raises:
-        BundleError: the target exists (and is no bundle, or `replace` is False).
-        StorageError: the disk refuses.
+        BundleError: the target exists, and is not a bundle or `replace` is False.
+        StorageError: writing failed.
     """
     _refuse_target(folder, replace)
     fresh = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
@@ -200,12 +200,12 @@ def _refuse_target(folder: Path, replace: bool) -> None:
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
-        raise BundleError(f"{folder}: expected a free name or a bundle's folder, found something else")
+        raise BundleError(f"{folder}: expected a new name or a bundle's folder, found something else")
     if any(folder.iterdir()):
         if not (folder / "manifest.json").is_file():
-            raise BundleError(f"{folder}: is a folder with other content, which a bundle must not replace")
+            raise BundleError(f"{folder}: contains other files, which a bundle must not replace")
         if not replace:
-            raise BundleError(f"{folder}: a bundle is already there; replace it only on purpose")
+            raise BundleError(f"{folder}: a bundle exists already; use --replace to replace it")
 
 
 def _sync_folder(folder: Path) -> None:

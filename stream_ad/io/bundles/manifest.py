@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it must say, and the files it vouches for."""
+"""The manifest of a bundle: its content, and the files whose digests it lists."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CALIBRATION = "calibration.npz"
 PROBE = "probe.npz"
 CARD = "card.json"
 LIMITS = {WEIGHTS: 1024 * MIB, CALIBRATION: 64 * MIB, PROBE: 256 * MIB, CARD: 16 * MIB}
-"""The largest size taken of each file, bytes; the manifest's is `MANIFEST_LIMIT`."""
+"""Maximum size of each file, bytes; the manifest's is `MANIFEST_LIMIT`."""
 MANIFEST_LIMIT = 16 * MIB
 MAX_CELLS = 1_000_000
-"""Largest window, samples times channels: a chunk of 256 takes 1 GB."""
+"""Maximum window size, samples times channels: a chunk of 256 takes 1 GB."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=500)]
@@ -32,7 +32,7 @@ Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
 class Part(BaseModel):
-    """A part of the manifest: frozen, strict about types, no unknown keys."""
+    """A part of the manifest: frozen, with strict types and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -65,7 +65,7 @@ class DetectorPart(Part):
 
 
 class OverrangePart(Part):
-    """What values far from the training mean score; see `core.overrange`."""
+    """Scores of values far from the training mean; see `core.overrange`."""
 
     score: Annotated[float, Field(gt=0)]
     reach: Annotated[tuple[Annotated[float, Field(gt=0, le=1e30)], ...], Field(min_length=1, max_length=10_000)]
@@ -82,17 +82,17 @@ class Manifest(Part):
     window: WindowPart
     min_coverage: Annotated[float, Field(ge=0, le=1)]
     clip: Annotated[float, Field(gt=0)]
-    """Largest normalised value that the detector was fitted on, in training standard deviations."""
+    """Largest normalised value on which the detector was fitted, in training standard deviations."""
     overrange: OverrangePart | None = None
-    """None in bundles made before 0.2.0."""
+    """None in bundles created before 0.2.0."""
     detector: DetectorPart
     smoothing: Annotated[float, Field(gt=0, le=1)]
     ignored: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=500)], ...], Field(max_length=10_000)] = ()
-    """Names that devices send and the model leaves out on purpose."""
+    """Names that devices send and the model ignores on purpose."""
     limit_floor: Annotated[float, Field(gt=0)] | None = None
-    """No limit lies below; None in bundles made before 0.2.0 and where all channels moved in training."""
+    """Lower bound of all limits; None in bundles created before 0.2.0 and if all channels moved in training."""
     devices: Annotated[tuple[Text, ...], Field(max_length=1_000_000)] | None = None
-    """Devices with centre and scale of their own, rows of `device_center` and `device_scale` in calibration.npz."""
+    """Devices with their own centre and scale, rows of `device_center` and `device_scale` in calibration.npz."""
     digests: dict[str, Digest]
     """SHA-256 of every other file."""
 
@@ -104,23 +104,23 @@ class Manifest(Part):
         if names != sorted(set(names)):
             raise ValueError("channels: expected unique names in sorted order")
         if self.overrange is not None and len(self.overrange.reach) != len(names):
-            raise ValueError(f"overrange: expected a reach of each of {len(names)} channels")
+            raise ValueError(f"overrange: expected a reach for each of {len(names)} channels")
         if self.window.samples * len(names) > MAX_CELLS:
             raise ValueError(f"window: expected at most {MAX_CELLS:,} cells, samples times channels")
         return self
 
     def content_id(self) -> str:
-        """Return the digest of the content, the model's id."""
-        # Fields that came later are not part of the ids of bundles that lack them.
+        """Return the digest of the content, which is the model's id."""
+        # Later fields are not part of the ids of bundles without them.
         content = self.model_dump(mode="json", exclude={"model_id"}, exclude_unset=True)
         return digest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest alone.
+    """Read and check only the manifest.
 
     Raises:
-        BundleFormatError: it is missing or malformed, or the version is unknown.
+        BundleFormatError: it is missing or malformed, or its version is unknown.
         BundleDigestError: its content differs from the model id.
     """
     path = folder / MANIFEST
@@ -133,24 +133,22 @@ def read_manifest(folder: Path) -> Manifest:
     if content.get("format") != FORMAT:
         raise BundleFormatError(f"{path}: expected format {FORMAT!r}, found {str(content.get('format'))[:80]!r}")
     if content.get("version") != VERSION:
-        raise BundleFormatError(
-            f"{path}: this program reads format version {VERSION}, found {str(content.get('version'))[:80]}"
-        )
+        raise BundleFormatError(f"{path}: expected format version {VERSION}, found {str(content.get('version'))[:80]}")
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise BundleFormatError(f"{path}: {say(error)}") from error
+        raise BundleFormatError(f"{path}: {described(error)}") from error
     if manifest.content_id() != manifest.model_id:
-        raise BundleDigestError(f"{path}: the content has the digest {manifest.content_id()}, not its model id")
+        raise BundleDigestError(f"{path}: expected the model id as digest, found {manifest.content_id()}")
     return manifest
 
 
 def read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
-    """Read a file of the bundle and hold it against its digest.
+    """Read a file of the bundle and verify its digest.
 
     Raises:
         BundleFormatError: it cannot be read.
-        BundleDigestError: its content is another.
+        BundleDigestError: its content differs from the digest.
     """
     data = read_file(folder, name, LIMITS[name])
     found = digest(data)
@@ -160,7 +158,7 @@ def read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Read the training card; loads no model.
+    """Read the training card without loading the model.
 
     Raises:
         BundleFormatError: manifest or card cannot be read.
@@ -170,7 +168,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def pack_json(content: dict[str, Any], what: str) -> bytes:
-    """Return readable JSON; ContractError where a value is no plain JSON."""
+    """Return indented JSON; raises ContractError if a value is not plain JSON."""
     try:
         return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
@@ -178,7 +176,7 @@ def pack_json(content: dict[str, Any], what: str) -> bytes:
 
 
 def read_json(data: bytes, path: Path) -> dict[str, Any]:
-    """Return a JSON object; BundleFormatError where the data is none."""
+    """Return a JSON object; raises BundleFormatError if the data is not one."""
     try:
         content = from_json(data, allow_inf_nan=False)
     except ValueError as error:
@@ -190,31 +188,31 @@ def read_json(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def refuse_repeats(data: bytes, path: Path) -> None:
-    """Refuse JSON in which a key stands twice: who reads it by eye and who reads it here could see different models.
+    """Refuse JSON with a duplicate key: a human reader and this program could see different models.
 
     Args:
-        data: what another parser has taken already, with its limit of depth.
+        data: already accepted by another parser, including its depth limit.
         path: for the error.
 
     Raises:
-        BundleFormatError: a key stands twice in one object.
+        BundleFormatError: an object has a duplicate key.
     """
 
     def pairs(found: list[tuple[str, object]]) -> None:
         seen: set[str] = set()
         for name, _ in found:
             if name in seen:
-                raise BundleFormatError(f"{path}: the key {name[:80]!r} stands twice")
+                raise BundleFormatError(f"{path}: duplicate key {name[:80]!r}")
             seen.add(name)
 
     try:
-        # Numbers stay text: Python refuses long ones.
+        # Numbers stay text, since Python refuses long ones.
         json.loads(data, object_pairs_hook=pairs, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise BundleFormatError(f"{path}: not JSON: {str(error)[:200]}") from error
 
 
-def say(error: ValidationError) -> str:
-    """Return what pydantic found wrong, with the path of each key, without the input."""
+def described(error: ValidationError) -> str:
+    """Return pydantic's findings with the path of each key, without the input."""
     problems = error.errors(include_url=False, include_input=False)
     return "; ".join(f"{'.'.join(str(part) for part in p['loc'])}: {p['msg']}".lstrip(": ") for p in problems[:10])

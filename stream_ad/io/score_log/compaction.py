@@ -1,11 +1,10 @@
-"""Compaction: the many parts of a closed hour become few, and each row stays visible exactly once.
+"""Compaction: merges the many parts of a closed hour into few, while each row stays visible exactly once.
 
-The new content of an hour is built beside the score log, where `**/*.parquet` does not reach. One system call
-then lets the two folders change places, so a listing of an hour shows the parts as they were linked or as they
-were merged, never both. A merged part has a name of its own; in the place of each part that it holds stands an
-empty folder of that name. So whoever listed the hour before finds the old file or none, and never a file of
-other rows; and an archiver that slept through it all finds the name of its part taken. See
-docs/adr/0016-compaction.md.
+The new content of an hour is built beside the score log, where `**/*.parquet` does not match. One system call then
+exchanges the two folders, so that a listing of an hour shows the parts either as linked or as merged, never both. A
+merged part has its own name, and an empty folder replaces each part that was merged into it. So a reader that listed
+the hour before finds the old file or none, never a file with other rows; and an archiver that was suspended meanwhile
+finds its part's name taken. See docs/adr/0016-compaction.md.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from stream_ad.io.wire import contributions
 
 HOUR_NS = 3_600_000_000_000
 GRACE_S = 2.0
-"""So long an hour's old folder is left alone: somebody may be in the middle of listing it."""
+"""Minimum time that an hour's old folder is kept: another process may be listing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,9 @@ class HourReport:
     """What a compaction did to an hour, or would do.
 
     Attributes:
-        hour: its folder, below that of the score log.
-        before: parts that were merged.
-        after: parts that hold their rows now.
+        hour: its folder, relative to the score log's.
+        before: number of parts merged.
+        after: number of parts that now contain their rows.
         rows: number of rows in them.
         skipped: why nothing was done, or "".
     """
@@ -58,24 +57,24 @@ def compact(
     max_rows: int,
     is_dry: bool = False,
     grace_s: float = GRACE_S,
-    tell: Callable[[HourReport], None] = lambda _: None,
+    on_hour: Callable[[HourReport], None] = lambda _: None,
 ) -> list[HourReport]:
-    """Merge the small parts of closed hours; finish first what a compaction that died has left.
+    """Merge the small parts of closed hours, after completing an interrupted compaction.
 
-    An hour's parts of a partition are merged where the hour ended by `closed_before_ns` and the partition's
-    newest part is of another hour; only neighbours of one generation, schema and topic, up to `max_rows`. A part of
-    format 1 is written anew also where it has no neighbour, a merged one under its name, with the same rows.
+    A partition's parts of an hour are merged if the hour ended by `closed_before_ns` and the partition's newest part is
+    in another hour: only neighbours of one generation, schema and topic, up to `max_rows`. A part of format 1 is
+    rewritten even without a neighbour; a merged one keeps its name and rows.
 
     Args:
-        folder: of the score log.
+        folder: the score log's folder.
         closed_before_ns: only hours of log time that ended by then, UTC nanoseconds.
-        max_rows: no merged part has more rows; a group of these is held in memory twice.
-        is_dry: only say what would be done.
-        grace_s: the least time for which a folder that was replaced is kept.
-        tell: called for each hour with something to merge, when it is done.
+        max_rows: maximum rows of a merged part; a group of this size is held in memory twice.
+        is_dry: only report what would be done.
+        grace_s: minimum time for which a replaced folder is kept.
+        on_hour: called for each hour with something to merge, once it is done.
 
     Returns:
-        what was done, by hour; nothing where nothing is to be merged.
+        one report per hour with something to merge.
 
     Raises:
         ScoreLogError: a part is damaged, or another compaction is running.
@@ -83,7 +82,7 @@ def compact(
     """
     folder = folder.resolve()
     if is_dry:
-        return [_told(tell, _planned(plan)) for plan in _plans(folder, closed_before_ns, max_rows)]
+        return [_reported(on_hour, _planned(plan)) for plan in _plans(folder, closed_before_ns, max_rows)]
     if not folder.is_dir():
         return []
     done: list[HourReport] = []
@@ -94,7 +93,7 @@ def compact(
             report = _planned(plan)
             if not report.skipped:
                 exchanged.append(_compact_hour(plan, work, folder))
-            done.append(_told(tell, report))
+            done.append(_reported(on_hour, report))
         if exchanged:
             time.sleep(grace_s)
         for exchange in exchanged:
@@ -105,15 +104,15 @@ def compact(
 
 @dataclass(frozen=True, slots=True)
 class _HourPlan:
-    """An hour with something to merge: its folder, the groups to merge, and why not to, or ""."""
+    """An hour with something to merge: its folder, the groups to merge, and why it is skipped, or ""."""
 
     hour: Path
     groups: tuple[tuple[PartInfo, ...], ...]
     skipped: str
 
 
-def _told(tell: Callable[[HourReport], None], report: HourReport) -> HourReport:
-    tell(report)
+def _reported(on_hour: Callable[[HourReport], None], report: HourReport) -> HourReport:
+    on_hour(report)
     return report
 
 
@@ -138,7 +137,7 @@ def _compact_hour(plan: _HourPlan, work: Path, folder: Path) -> Exchange:
 
 def _plans(folder: Path, closed_before_ns: int, max_rows: int) -> Iterator[_HourPlan]:
     """Yield the hours with something to merge, oldest first."""
-    newest = {number: path.parent for number, _, path in listed(folder)}  # sorted: the last one stays
+    newest = {number: path.parent for number, _, path in listed(folder)}  # sorted, so the last one wins
     for hour in hours(folder):
         if _end_ns(hour) > closed_before_ns:
             continue
@@ -166,7 +165,7 @@ def _end_ns(hour: Path) -> int:
     try:
         begin = datetime.strptime(f"{hour.parent.name} {hour.name}", "log_date=%Y-%m-%d log_hour=%H")
     except ValueError as error:
-        raise ScoreLogError(f"{hour}: expected the folder of an hour, found: {error}") from error
+        raise ScoreLogError(f"{hour}: expected an hour's folder, found: {error}") from error
     return int(begin.replace(tzinfo=UTC).timestamp()) * 1_000_000_000 + HOUR_NS
 
 
@@ -175,7 +174,7 @@ def _is_taken_name(path: Path) -> bool:
 
 
 def _groups(paths: Sequence[Path], max_rows: int) -> list[tuple[PartInfo, ...]]:
-    """Return runs of at least two neighbours that fit into one part each, and parts of an older format alone."""
+    """Return runs of at least two neighbours that fit into one part each, and single parts of an older format."""
     found: list[list[PartInfo]] = []
     schemas: list[pa.Schema] = []
     old: set[Path] = set()
@@ -209,17 +208,17 @@ def _are_neighbours(left: PartInfo, right: PartInfo) -> bool:
 
 
 def _merge(group: Sequence[PartInfo], hour: Path) -> None:
-    """Write the rows of a group as one part into a folder, and read it back to be sure."""
+    """Write a group's rows as one part into a folder, and verify it by reading it back."""
     tables = []
     for part in group:
         with opened(part.path) as file:
             if footer_of(part.path, file) != part:
-                raise ScoreLogError(f"{part.path}: expected a file that never changes, found it changed")
+                raise ScoreLogError(f"{part.path}: expected an immutable file, but it changed")
             tables.append(contributions.as_map(file.read().replace_schema_metadata()))
     table = ordered(tables)
     info = _merged_info(group, hour)
     if table.num_rows != info.rows:
-        raise ScoreLogError(f"{group[0].path} and on: expected {info.rows} rows, found {table.num_rows}")
+        raise ScoreLogError(f"{group[0].path} and following: expected {info.rows} rows, found {table.num_rows}")
     write_file(with_footer(table, info), info.path)
     begin = 0
     with opened(info.path) as file:
@@ -248,7 +247,7 @@ def _merged_info(group: Sequence[PartInfo], hour: Path) -> PartInfo:
         rows=whole.rows,
         is_first=first.is_first,
         first_log_ns=first.first_log_ns,
-        holds=tuple(held for part in group for held in part.held()),
+        holds=tuple(held for part in group for held in part.ranges()),
         extra=dict(first.extra)
         | {name: ",".join(sorted(found)) for name, found in values.items() if found}
         | ({"lost": spans_text(lost)} if lost else {}),
@@ -256,7 +255,7 @@ def _merged_info(group: Sequence[PartInfo], hour: Path) -> PartInfo:
 
 
 def _same_rows(left: pa.Table, right: pa.Table) -> bool:
-    """Compare values; NaN is equal to itself."""
+    """Compare values; NaN equals NaN."""
     if left.num_rows != right.num_rows or left.column_names != right.column_names:
         return False
     for one, other in zip(left.flatten().columns, right.flatten().columns, strict=True):

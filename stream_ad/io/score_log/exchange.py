@@ -1,7 +1,7 @@
-"""An hour's folder is built anew beside the score log, then changes places with the one there in one system call.
+"""Builds an hour's folder beside the score log, then exchanges it with the current one in one system call.
 
-The folders wait in `.<scores>.compaction`, each in a place of its own beside a plan of what is about to happen, so that
-whoever comes after a crash can finish it or undo it. Who may do so holds the lock.
+The folders are in `.<scores>.compaction`, each in its own place with a plan of the exchange, so that after a crash the
+next process can complete or undo it. Only the holder of the lock may do so.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _PLAN, _HOUR, _LOCK = "plan.json", "hour", "lock"
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An hour's new folder being built in `place`, or the old one after both have changed places.
+    """An hour's new folder being built in `place`, or the old one after the exchange.
 
     Attributes:
-        place: a folder of its own beside the score log.
+        place: its own folder beside the score log.
         hour: the folder in the score log.
-        names: what the hour held when the new folder was built.
-        inode: of the folder that was built.
+        names: content of the hour when the new folder was built.
+        inode: inode of the new folder.
     """
 
     place: Path
@@ -43,11 +43,11 @@ class Exchange:
 
     @property
     def built(self) -> Path:
-        """The folder that was built; the hour's old one after the exchange."""
+        """The folder that was built; after the exchange, the hour's old folder."""
         return built_in(self.place)
 
     def save(self, folder: Path) -> None:
-        """Write down what is about to happen, for whoever comes after a crash."""
+        """Write the plan, for recovery after a crash."""
         plan = {"hour": self.hour.relative_to(folder).as_posix(), "names": self.names, "inode": self.inode}
         with (self.place / _PLAN).open("x") as file:
             json.dump(plan, file)
@@ -57,7 +57,7 @@ class Exchange:
 
     @classmethod
     def load(cls, place: Path, folder: Path) -> Exchange | None:
-        """Return what was written down; None where the process died before."""
+        """Read the plan; None if the process died before writing it."""
         try:
             plan = json.loads((place / _PLAN).read_bytes())
             return cls(place, folder / plan["hour"], tuple(plan["names"]), int(plan["inode"]))
@@ -65,16 +65,16 @@ class Exchange:
             return None
 
     def has_happened(self) -> bool:
-        """Return whether the folders have changed places."""
+        """Return whether the folders have been exchanged."""
         return self.built.is_dir() and self.built.stat().st_ino != self.inode
 
     def adopt(self) -> list[str]:
-        """Take over what came into the old folder after it was looked through: a late part of an archiver.
+        """Move parts that arrived late in the old folder: an archiver may have linked one after it was listed.
 
-        Its name was free there. Is it taken in the hour now, then another archiver has written that span.
+        If its name is now taken in the hour, another archiver has written that span.
 
         Returns:
-            the names of what came late.
+            the names of the late parts.
         """
         late = [entry.name for entry in os.scandir(self.built) if entry.name not in self.names]
         if late and self.hour.is_dir():
@@ -85,7 +85,7 @@ class Exchange:
         return late
 
     def remove(self) -> None:
-        """Delete what is not wanted: the old folder, or the new one where the exchange has not happened."""
+        """Delete the unneeded folder: the old one, or the new one if the exchange did not happen."""
         if self.has_happened():
             self._empty()
         _discard(self.place)
@@ -100,7 +100,7 @@ class Exchange:
                 else:
                     path.unlink(missing_ok=True)
             try:
-                self.built.rmdir()  # refused where something has come in the meantime
+                self.built.rmdir()  # fails if something arrived in the meantime
                 return
             except OSError as error:
                 if error.errno != errno.ENOTEMPTY:
@@ -109,7 +109,7 @@ class Exchange:
 
 
 def new_place(work: Path) -> Path:
-    """Make a place with an empty folder for an hour, and return it."""
+    """Create a place with an empty folder for an hour, and return it."""
     place = work / secrets.token_hex(8)
     make_folder(place / _HOUR)
     return place
@@ -121,16 +121,16 @@ def built_in(place: Path) -> Path:
 
 
 def change_places(hour: Path, merged: Collection[str], place: Path, folder: Path) -> Exchange:
-    """Complete the new folder of an hour, exchange it for the old one, look after late comers.
+    """Complete the new folder of an hour, exchange it with the old one, then move late parts.
 
     Args:
         hour: its folder in the score log.
-        merged: names of the parts that are not wanted any more; what else is there is taken along.
-        place: where the new folder is, with the merged parts.
-        folder: of the score log.
+        merged: names of the parts that were merged; everything else is carried over.
+        place: place of the new folder with the merged parts.
+        folder: the score log's folder.
 
     Raises:
-        OSError: something cannot be written, or the file system cannot exchange two names.
+        OSError: writing failed, or the file system cannot exchange two names.
     """
     built = built_in(place)
     names = []
@@ -153,7 +153,7 @@ def change_places(hour: Path, merged: Collection[str], place: Path, folder: Path
 
 
 def abandon(place: Path, folder: Path) -> None:
-    """Delete a place after an error, unless the folders have changed places: then the next one finishes it."""
+    """Delete a place after an error, unless the folders were exchanged: then the next compaction completes it."""
     exchange = Exchange.load(place, folder)
     if exchange is None or not exchange.has_happened():
         _discard(place)
@@ -165,19 +165,19 @@ def _is_linked_name(name: str) -> bool:
 
 
 def _discard(place: Path) -> None:
-    """Delete a place; the plan goes last, so that a crash here is no crash before the plan was written."""
+    """Delete a place. The plan is deleted last, so that a crash here is not mistaken for one before the plan."""
     shutil.rmtree(built_in(place), ignore_errors=True)
     shutil.rmtree(place, ignore_errors=True)
 
 
-# -- what a crash left -----------------------------------------------------------------------------
+# -- recovery after a crash ------------------------------------------------------------------------
 
 
 def finish(folder: Path) -> bool:
-    """Finish or undo what a compaction that died has left, unless another is running.
+    """Complete or undo an interrupted compaction, unless another is running.
 
     Returns:
-        whether anything was left.
+        whether there was one.
 
     Raises:
         StorageError: the folder cannot be read or written.
@@ -193,7 +193,7 @@ def finish(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Return whether a compaction is running, or has died in the middle."""
+    """Return whether a compaction is running or was interrupted."""
     return bool(_places(folder.resolve()))
 
 
@@ -204,7 +204,7 @@ def _places(folder: Path) -> list[Path]:
 
 
 def sweep(work: Path, folder: Path) -> bool:
-    """Finish or undo all that was left, under the lock; return whether there was anything."""
+    """Complete or undo interrupted compactions, under the lock; return whether there were any."""
     found = _places(folder)
     with storage_errors(work, "cleaned"):
         for place in found:
@@ -224,18 +224,18 @@ def _work(folder: Path) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Path]:
-    """Make the folder to work in and keep other compactions out.
+    """Create the work folder and keep other compactions out.
 
     Raises:
-        BusyError: another is running.
-        StorageError: it cannot be made, or is on another file system.
+        BusyError: another compaction is running.
+        StorageError: it cannot be created, or is on another file system.
     """
     work = _work(folder)
     with storage_errors(work, "written"):
         if folder.parent.stat().st_dev != folder.stat().st_dev:
             raise StorageError(
                 f"{work}: expected the file system of {folder}, found another: parts are merged beside the score log, "
-                "where `**/*.parquet` does not see them; let store.scores be a folder below the mount"
+                "where `**/*.parquet` does not match; set store.scores to a folder below the mount point"
             )
         make_folder(work)
         handle = os.open(work / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -243,7 +243,7 @@ def locked(folder: Path) -> Iterator[Path]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BusyError(f"{folder}: expected no other compaction, found one running") from error
+            raise BusyError(f"{folder}: another compaction is running; wait until it has finished") from error
         yield work
     finally:
         os.close(handle)

@@ -1,9 +1,9 @@
-"""The score log: Parquet files, each a span of the scores topic, linked once and never changed.
+"""The score log: Parquet files, each for one span of the scores topic, linked once and never changed.
 
-A part is dated by the log time of its first message, so that every process that holds the span picks the same
-name. It is written aside, synced, then linked to its name: the link is the commit, and a second part with the
-same start is refused. A compaction later puts merged parts in the place of many (`score_compaction`); what is
-read here meanwhile has each row once.
+A part is dated by the log time of its first message, so that every process with the span chooses the same name. It is
+written aside, synced, then linked to its name. The link is the commit; a second part with the same start is refused.
+Compaction later replaces many parts by merged ones (`score_compaction`); reads during a compaction still return each
+row once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["PartInfo", "clean_aside", "last_part", "part_info", "parts", "read",
 ASIDE = ".aside"
 ROW_GROUP = 131_072
 TRIES = 5
-"""So often a folder is listed anew because a compaction merged what was listed."""
+"""Maximum attempts to list a folder while a compaction merges its parts."""
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _Result = TypeVar("_Result")
 
@@ -64,23 +64,23 @@ def write_part(
     """Write a part and link it to its name; on return it is durable.
 
     Args:
-        folder: of the score log; made where it is missing.
+        folder: the score log's folder; created if missing.
         partition: number of the partition.
-        span: offsets of the scores topic; `start` is the end of the part before.
+        span: offsets of the scores topic; `start` is the end of the previous part.
         tables: decoded score messages, at least one.
-        first_log_ns: log time of the record at or after `span.start` that comes first; names the hour.
-        topic_id: identity of the scores topic.
-        spans: of input and journal, from the place where the first message's begin to where the last one's end.
-        extra: more facts for the footer.
+        first_log_ns: log time of the first record at or after `span.start`; determines the hour.
+        topic_id: id of the scores topic.
+        spans: input and journal, from the start of the first message's spans to the end of the last one's.
+        extra: further facts for the footer.
         generation: of all messages.
         is_first: the folder has no part of this partition yet.
-        before_link: called when all is written, right before the name is given; may raise to give up.
+        before_link: called after writing, right before linking; may raise to give up.
 
     Raises:
         ContractError: the span of the scores topic is empty.
-        PartExistsError: a part with this partition and start is there; nothing was changed.
+        PartExistsError: a part with this partition and start exists; nothing was changed.
         ScoreLogError: the tables cannot be written as one.
-        StorageError: the folder cannot be written, or has no hard links.
+        StorageError: the folder is not writable or does not support hard links.
     """
     table = ordered(tables)
     final = folder / hour_folder(first_log_ns) / part_name(partition, span, is_merged=False)
@@ -98,7 +98,7 @@ def write_part(
         extra=extra,
     )
     table = with_footer(table, info)
-    aside = folder / ASIDE / f"{final.stem}-{secrets.token_hex(8)}"  # no .parquet: others read `**/*.parquet`
+    aside = folder / ASIDE / f"{final.stem}-{secrets.token_hex(8)}"  # no .parquet suffix: readers use `**/*.parquet`
     with storage_errors(final, "written"):
         make_folder(aside.parent)
         make_folder(final.parent)
@@ -113,7 +113,7 @@ def write_part(
 
 
 def last_part(folder: Path, partition: int) -> PartInfo | None:
-    """Return the part of a partition with the highest start, whatever hour it is in, or None.
+    """Return a partition's part with the highest start, in any hour, or None.
 
     Lists all names, reads one footer.
 
@@ -144,13 +144,13 @@ def parts(folder: Path, partition: int | None = None) -> list[PartInfo]:
 
 
 def read(folder: Path, device: str | None = None, start_ns: int | None = None, end_ns: int | None = None) -> pa.Table:
-    """Return rows of the score log, by end, device and revision; contributions as maps, whatever the format.
+    """Return rows of the score log, by end, device and revision; contributions as maps in any format.
 
     Args:
-        folder: of the score log.
-        device: only this one.
-        start_ns: only windows that end after it, event time.
-        end_ns: only windows that end at or before it, event time.
+        folder: the score log's folder.
+        device: only this device.
+        start_ns: only windows that end after this event time.
+        end_ns: only windows that end at or before this event time.
 
     Raises:
         ScoreLogError: a file is damaged.
@@ -183,8 +183,8 @@ def newest_devices(folder: Path, parts_searched: int) -> list[str]:
     """Return the ids of the devices in the newest parts, sorted.
 
     Args:
-        folder: of the score log.
-        parts_searched: so many parts are read at most.
+        folder: the score log's folder.
+        parts_searched: maximum number of parts read.
 
     Raises:
         ScoreLogError: a file is damaged.
@@ -193,7 +193,7 @@ def newest_devices(folder: Path, parts_searched: int) -> list[str]:
 
     def all_of(found: list[tuple[int, int, Path]]) -> list[str]:
         ids: set[str] = set()
-        # By the folder of its hour, since partitions have offsets of their own.
+        # Sorted by hour folder, since offsets of different partitions are not comparable.
         for path in sorted((path for _, _, path in found), key=lambda path: path.as_posix())[-parts_searched:]:
             with opened(path) as file:
                 ids.update(file.read(columns=["device"])["device"].unique().to_pylist())
@@ -203,14 +203,14 @@ def newest_devices(folder: Path, parts_searched: int) -> list[str]:
 
 
 def clean_aside(folder: Path, older_than_ns: int) -> int:
-    """Delete files that a process wrote aside and left there when it died.
+    """Delete files that dead processes left half-written.
 
     Args:
-        folder: of the score log.
+        folder: the score log's folder.
         older_than_ns: files last changed before this time (epoch nanoseconds) are deleted.
 
     Returns:
-        how many were deleted.
+        number of files deleted.
 
     Raises:
         StorageError: the folder cannot be read or written.
@@ -225,13 +225,13 @@ def clean_aside(folder: Path, older_than_ns: int) -> int:
                 if path.stat().st_mtime_ns < older_than_ns:
                     path.unlink()
                     removed += 1
-            except FileNotFoundError:  # its writer has just finished
+            except FileNotFoundError:  # its writer has just linked it
                 continue
     return removed
 
 
 def has_line(path: Path, line: str) -> bool:
-    """Return whether a text file is there and has this line.
+    """Return whether a text file exists and contains this line.
 
     Raises:
         StorageError: it cannot be read.
@@ -241,10 +241,10 @@ def has_line(path: Path, line: str) -> bool:
 
 
 def listed(folder: Path) -> list[tuple[int, int, Path]]:
-    """Return partition, start and path of each part, sorted; none is left out below the newest of its partition.
+    """Return partition, start and path of each part, sorted, without gaps below the newest of each partition.
 
-    It is listed twice: a part may be linked into an hour that was listed already, and the next one into an hour that
-    was not. What the first listing shows, and all before it, had been linked when the second one began.
+    The folder is listed twice: a part may be linked into an hour already listed, and the next one into an hour not yet
+    listed. Everything in the first listing, and all parts before, were linked when the second one began.
 
     Raises:
         StorageError: the folder cannot be read.
@@ -255,15 +255,15 @@ def listed(folder: Path) -> list[tuple[int, int, Path]]:
 
 
 def hours(folder: Path) -> list[Path]:
-    """Return the folders of hours, oldest first."""
+    """Return the hour folders, oldest first."""
     return sorted(hour for date in _folders(folder, DATE) for hour in _folders(date, HOUR))
 
 
 def _unmoved(folder: Path, use: Callable[[list[tuple[int, int, Path]]], _Result]) -> _Result:
-    """List the parts and read them; begin anew where one was merged meanwhile.
+    """List the parts and read them; start again if one was merged in the meantime.
 
-    A name has one content for ever, and an hour's listing shows parts either as linked or merged. So a
-    pass that finds every file it listed has read each row once.
+    A name never changes its content, and an hour's listing shows parts either as linked or as merged. So a pass that
+    finds every listed file has read each row once.
     """
     for _ in range(TRIES - 1):
         try:
@@ -295,18 +295,18 @@ def _concat(tables: Sequence[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise ScoreLogError(f"score log: expected columns that fit each other, found: {error}") from error
+        raise ScoreLogError(f"score log: expected files with compatible columns, found: {error}") from error
 
 
 def ordered(tables: Sequence[pa.Table]) -> pa.Table:
     """Return all rows as plain text and numbers, contributions as maps, sorted by device and end.
 
     Raises:
-        ScoreLogError: there is no table, or they do not fit each other.
+        ScoreLogError: there are no tables, or they are incompatible.
     """
     if not tables:
         raise ScoreLogError("part: expected at least one table, found none")
-    # Structs are lighter than maps: it is they that are sorted, where there are structs only.
+    # Structs are cheaper to sort than maps, so they stay structs if there are no maps.
     texts = [plain(table) for table in tables]
     has_maps = any(contributions.TYPE in table.schema.types for table in texts)
     table = _concat([contributions.as_map(table) for table in texts] if has_maps else texts)
@@ -332,7 +332,7 @@ def write_file(table: pa.Table, path: Path) -> None:
                 compression="zstd",
                 row_group_size=ROW_GROUP,
                 write_page_checksum=True,
-                # Bytes of one place in the floats are alike, floats are not: a third less than plain, and faster.
+                # Corresponding bytes of floats resemble each other: a third smaller than plain encoding, and faster.
                 use_dictionary=[name for name in table.column_names if name != contributions.COLUMN]
                 + [contributions.KEY_PATH],
                 use_byte_stream_split=[contributions.VALUE_PATH],

@@ -1,8 +1,8 @@
-"""Names and footers of the score log's files: what a part says of itself.
+"""Names and footers of the score log's files.
 
-`log_date=YYYY-MM-DD/log_hour=HH/part-<partition>-<start>.parquet` is a part as the archiver linked it;
-`part-<partition>-<start>-<end>.parquet` holds several of them, merged by a compaction. A folder of a part's name
-keeps the name taken: its rows have gone into a merged part.
+`log_date=YYYY-MM-DD/log_hour=HH/part-<partition>-<start>.parquet` is a part as linked by the archiver;
+`part-<partition>-<start>-<end>.parquet` contains several, merged by a compaction. A folder with a part's name reserves
+the name: its rows are in a merged part.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from stream_ad.io.durable import storage_errors
 from stream_ad.io.spans import Span, Spans, read_spans
 
 FORMAT = 2
-"""Of parts that are written; in format 1, `contribution` is a struct with a field for each channel of the model."""
+"""Format of new parts; in format 1, `contribution` is a struct with one field per channel of the model."""
 READABLE = ("1", "2")
 PREFIX = "stream_ad."
 PART = re.compile(r"part-([0-9]{1,9})-([0-9]{20})(?:-([0-9]{20}))?\.parquet")
-"""Partition, start, and of a merged part the end."""
+"""Partition, start, and the end of a merged part."""
 DATE, HOUR = re.compile(r"log_date=[0-9]{4}-[0-9]{2}-[0-9]{2}"), re.compile(r"log_hour=[0-9]{2}")
 _FACTS = (
     "format",
@@ -49,12 +49,12 @@ _FACTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A part that was merged into another.
+class PartRange:
+    """The range covered by a part, or by several consecutive ones.
 
     Attributes:
         span: offsets of the scores topic.
-        spans: of input and journal.
+        spans: input and journal.
         rows: number of rows.
     """
 
@@ -65,21 +65,21 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class PartInfo:
-    """What the footer of a part says.
+    """Content of a part's footer.
 
     Attributes:
         path: the file.
-        partition: number of the partition of the scores topic, which is that of the readings.
-        span: offsets of the scores topic whose rows the part holds; parts chain by them.
-        spans: input that these scores come from, none where a journal entry alone caused them; and the journal
-            entries that took effect in between.
-        generation: how often the partition's state had been started again; one a part.
-        topic_id: identity of the scores topic.
+        partition: number of the partition, the same in the scores and the readings topic.
+        span: offsets of the scores topic whose rows the part contains; parts chain by them.
+        spans: input of these scores (empty if only a journal entry caused them), and the journal entries applied in
+            between.
+        generation: number of state resets of the partition so far; one value per part.
+        topic_id: id of the scores topic.
         rows: number of rows.
         is_first: the folder had no part of this partition when this one was written.
-        first_log_ns: log time of the first message, which names the hour.
-        holds: the parts that were merged into this one, oldest first; none in a part as it was linked.
-        extra: what else was written, for example digests.
+        first_log_ns: log time of the first message, which determines the hour.
+        holds: the parts merged into this one, oldest first; empty for a part as linked.
+        extra: further facts, for example digests.
     """
 
     path: Path
@@ -91,33 +91,33 @@ class PartInfo:
     rows: int
     is_first: bool
     first_log_ns: int
-    holds: tuple[Held, ...]
+    holds: tuple[PartRange, ...]
     extra: Mapping[str, str]
 
     @property
     def lost(self) -> tuple[Span, ...]:
-        """Parts of the input span that were deleted before they were scored: they have no rows."""
+        """Parts of the input span that were deleted before they were scored; they have no rows."""
         return read_spans(self.extra.get("lost", ""))
 
-    def held(self) -> tuple[Held, ...]:
-        """Return the parts as they were linked: those merged into it, or itself."""
-        return self.holds or (Held(self.span, self.spans, self.rows),)
+    def ranges(self) -> tuple[PartRange, ...]:
+        """Return the parts as linked: those merged into this one, or itself."""
+        return self.holds or (PartRange(self.span, self.spans, self.rows),)
 
 
-def follows(part: PartInfo | Held, before: PartInfo | Held) -> bool:
-    """Return whether a part begins where the one before it ends: in the scores topic, the input and the journal."""
+def follows(part: PartInfo | PartRange, before: PartInfo | PartRange) -> bool:
+    """Return whether a part starts where the previous one ends, in the scores topic, the input and the journal."""
     return part.span.start == before.span.end and part.spans.follow(before.spans)
 
 
-def joined(first: PartInfo | Held, last: PartInfo | Held, rows: int) -> Held:
-    """Return what the parts from one to another hold together.
+def joined(first: PartInfo | PartRange, last: PartInfo | PartRange, rows: int) -> PartRange:
+    """Return the range covered by consecutive parts as one.
 
     Args:
-        first: the oldest.
-        last: the newest.
-        rows: of all of them.
+        first: the oldest part.
+        last: the newest part.
+        rows: total number of rows.
     """
-    return Held(Span(first.span.start, last.span.end), Spans.between(first.spans.begin, last.spans.end), rows)
+    return PartRange(Span(first.span.start, last.span.end), Spans.between(first.spans.begin, last.spans.end), rows)
 
 
 def part_name(partition: int, span: Span, is_merged: bool) -> str:
@@ -127,25 +127,25 @@ def part_name(partition: int, span: Span, is_merged: bool) -> str:
 
 
 def hour_folder(log_ns: int) -> Path:
-    """Return the folder of a log time, below that of the score log."""
+    """Return the folder of a log time, relative to the score log's."""
     hour = datetime.fromtimestamp(log_ns // 1_000_000_000, UTC)
     return Path(f"log_date={hour:%Y-%m-%d}") / f"log_hour={hour:%H}"
 
 
 def is_part_path(path: Path) -> bool:
-    """Return whether a path below the score log's folder is that of a part."""
+    """Return whether a path, relative to the score log's folder, is a part's."""
     patterns = (DATE, HOUR, PART)
     return len(path.parts) == 3 and all(p.fullmatch(part) for p, part in zip(patterns, path.parts, strict=True))
 
 
 def with_footer(table: pa.Table, info: PartInfo) -> pa.Table:
-    """Return a table whose Parquet file says what `info` does.
+    """Return a table whose Parquet footer will contain `info`.
 
     Raises:
         ContractError: the span of the scores topic is empty.
     """
     if info.span.is_empty:
-        raise ContractError(f"part: expected a span of the scores topic, found {info.span}")
+        raise ContractError(f"part: expected a non-empty span of the scores topic, found {info.span}")
     holds = [(*_numbers(held.span, held.spans.input, held.spans.journal), held.rows) for held in info.holds]
     facts = (
         *(FORMAT, info.partition, info.span.start, info.span.end, info.topic_id),
@@ -157,11 +157,11 @@ def with_footer(table: pa.Table, info: PartInfo) -> pa.Table:
 
 
 def part_info(path: Path) -> PartInfo:
-    """Read the footer of a part.
+    """Read a part's footer.
 
     Raises:
-        PartMovedError: it is not there.
-        ScoreLogError: it is no part of this format, or not the one its place and name say.
+        PartMovedError: the part does not exist.
+        ScoreLogError: it is not a part of this format, or its path does not match its content.
         StorageError: the file cannot be read.
     """
     with opened(path) as file:
@@ -169,10 +169,10 @@ def part_info(path: Path) -> PartInfo:
 
 
 def footer_of(path: Path, file: pq.ParquetFile) -> PartInfo:
-    """Return what an open file says.
+    """Return the footer of an open file.
 
     Raises:
-        ScoreLogError: it is no part of this format, or not the one its place and name say.
+        ScoreLogError: it is not a part of this format, or its path does not match its content.
     """
     match = PART.fullmatch(path.name)
     try:
@@ -194,7 +194,7 @@ def footer_of(path: Path, file: pq.ParquetFile) -> PartInfo:
             rows=int(footer["rows"]),
             is_first=bool(int(footer["is_first"])),
             first_log_ns=int(footer["first_log_ns"]),
-            holds=tuple(_held(facts) for facts in json.loads(footer["holds"])),
+            holds=tuple(_range_of(facts) for facts in json.loads(footer["holds"])),
             extra={name: value for name, value in footer.items() if name not in _FACTS},
         )
         _check_place(info, match, file.metadata.num_rows)
@@ -207,7 +207,7 @@ def footer_of(path: Path, file: pq.ParquetFile) -> PartInfo:
 def _check_place(info: PartInfo, match: re.Match[str] | None, rows: int) -> None:
     if match is None or info.path.name != part_name(info.partition, info.span, bool(info.holds)):
         raise ValueError(
-            f"partition {info.partition}, start {info.span.start}, end {info.span.end}, {len(info.holds)} held"
+            f"partition {info.partition}, start {info.span.start}, end {info.span.end}, {len(info.holds)} merged parts"
         )
     if hour_folder(info.first_log_ns) != info.path.parent.relative_to(info.path.parent.parent.parent):
         raise ValueError(f"a part of {hour_folder(info.first_log_ns)}")
@@ -222,10 +222,10 @@ def _check_lost(info: PartInfo) -> None:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a part to be read; what is read from it is this file's content, whatever is renamed meanwhile.
+    """Open a part for reading; later renames do not change what is read.
 
     Raises:
-        PartMovedError: it is not there.
+        PartMovedError: the part does not exist.
         StorageError: it cannot be read.
     """
     try:
@@ -241,8 +241,8 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a part as a Parquet file.
 
     Raises:
-        PartMovedError: it is not there.
-        ScoreLogError: it is no Parquet file, or what is read inside is damaged.
+        PartMovedError: the part does not exist.
+        ScoreLogError: it is not a Parquet file, or its content is damaged.
         StorageError: it cannot be read.
     """
     with open_file(path) as file, storage_errors(path, "read"):
@@ -256,6 +256,6 @@ def _numbers(*spans: Span) -> tuple[int, ...]:
     return tuple(number for span in spans for number in (span.start, span.end))
 
 
-def _held(facts: Sequence[int]) -> Held:
+def _range_of(facts: Sequence[int]) -> PartRange:
     start, end, input_start, input_end, journal_start, journal_end, rows = map(int, facts)
-    return Held(Span(start, end), Spans(Span(input_start, input_end), Span(journal_start, journal_end)), rows)
+    return PartRange(Span(start, end), Spans(Span(input_start, input_end), Span(journal_start, journal_end)), rows)

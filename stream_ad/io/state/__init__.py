@@ -1,1 +1,1 @@
-"""What a partition's state is rebuilt from, besides its input."""
+"""Checkpoints and journal, from which a partition's state is rebuilt together with its input."""

@@ -1,9 +1,9 @@
-"""The journal: what influenced a partition's results and did not come from its input.
+"""The journal: everything that influenced a partition's results and did not come from its input.
 
-One topic a stream, partitioned like the readings. An entry is published in the transaction that first publishes its
-effect, so the entries of a partition and its input together give its results again: no memory of ours is needed.
-Entries of a partition are numbered from 0. One takes effect between two records, before the one at its `offset`;
-several of the same offset do so in the order of their numbers.
+One topic per stream, partitioned like the readings. An entry is published in the transaction that first publishes its
+effect, so a partition's entries and input together reproduce its results without local state. A partition's entries are
+numbered from 0. An entry takes effect between two records, before the one at its `offset`; several with the same offset
+take effect in the order of their numbers.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.io.wire.encode import CONTENT_TYPE, JSON
 
 KEEP_FOR_EVER = {"retention.ms": "-1"}
-"""Settings of the topic: an entry is needed as long as anything was published after it."""
+"""Settings of the topic: an entry is needed as long as any result after it is retained."""
 
 Count = Annotated[int, Field(ge=0)]
 
 
 DEVICES_NAMED = 100
-"""So many devices that moved are named in an entry; all are counted."""
+"""Maximum number of moved devices named in an entry; all are counted."""
 LOOK_BACK = 50
-"""So many offsets are read at first to find the newest entries."""
+"""Number of offsets read first when searching for the newest entries."""
 
 
 class _Entry(BaseModel):
@@ -35,27 +35,27 @@ class _Entry(BaseModel):
 
     v: Literal[1] = 1
     number: Count
-    """Counts the entries of the partition from 0."""
+    """Numbers the partition's entries from 0."""
     offset: Count
     """Input offset before which it takes effect."""
 
 
 class StartEntry(_Entry):
-    """State begins empty: a first start, or a start over.
+    """State is empty: an initial start, or a state reset.
 
-    A start over (`restart`) reads the input from `read_from`, publishes nothing of what lies before `offset`, and
-    begins without incidents.
+    A reset (`restart`) reads input from `read_from`, publishes nothing from before `offset`, and starts without
+    incidents.
     """
 
     kind: Literal["start", "restart"]
     read_from: Count
-    """Input offset at which the empty state begins to read."""
+    """Input offset at which reading starts with empty state."""
     lost: tuple[int, int] | None = None
-    """Input offsets that were deleted before they were scored, the end exclusive."""
+    """Input offsets that were deleted before they were scored, end exclusive."""
     why: str
-    """One line for a person."""
+    """One line for people."""
     fingerprint: str
-    """What results depend on besides input and journal."""
+    """Identifies what results depend on besides input and journal."""
     config: dict[str, Any]
     """The settings that change results."""
     bundle: str
@@ -63,15 +63,15 @@ class StartEntry(_Entry):
     model_id: str
     """Its digest."""
     control: Count
-    """Offset of the control topic below which commands are taken note of."""
+    """Offset of the control topic below which commands have been processed."""
     topic_id: str = ""
-    """Identity of the topic of the readings; "" where a version before 0.2.0 wrote it."""
+    """Id of the readings topic; "" if written by a version before 0.2.0."""
     partitions: Count = 0
-    """How many partitions that topic had; 0 where a version before 0.2.0 wrote it."""
+    """Number of the readings topic's partitions; 0 if written by a version before 0.2.0."""
 
 
 class SwapEntry(_Entry):
-    """Another bundle from here on."""
+    """Another bundle is in force from here on."""
 
     kind: Literal["swap"] = "swap"
     bundle: str
@@ -79,29 +79,29 @@ class SwapEntry(_Entry):
     model_id: str
     """Its digest."""
     configured: str
-    """Digest of the bundle that the settings named at that time."""
+    """Digest of the bundle configured at that time."""
     control: Count
-    """Offset behind the command in the control topic."""
+    """Offset after the command in the control topic."""
 
 
 class CloseEntry(_Entry):
-    """Log time moved on by the clock while the whole partition was silent; what it makes idle closes."""
+    """Log time advanced by wall clock while the partition was silent; closes what is then idle."""
 
     kind: Literal["close"] = "close"
     log_ns: int
-    """Log time from here on, UTC nanoseconds."""
+    """New log time, UTC nanoseconds."""
 
 
 class GrowthEntry(_Entry):
-    """Partitions were added to the topic of the readings; results do not depend on it."""
+    """Partitions were added to the readings topic; results do not depend on this entry."""
 
     kind: Literal["growth"] = "growth"
     before: Count
-    """Partitions until then."""
+    """Previous number of partitions."""
     partitions: Count
-    """Partitions now."""
+    """New number of partitions."""
     moved: Count
-    """Devices with state here whose key belongs to another partition now: they start anew there."""
+    """Devices with state here whose key now maps to another partition, where they start with empty state."""
     devices: tuple[str, ...]
     """The first `DEVICES_NAMED` of these, in order."""
 
@@ -111,20 +111,20 @@ _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="k
 
 
 def encode(entry: Entry, partition: int) -> Record:
-    """Return an entry's record.
+    """Return an entry as a record.
 
     Args:
-        entry: what happened.
+        entry: the entry.
         partition: number of the partition of the readings.
     """
     return Record(entry.model_dump_json().encode(), headers=((CONTENT_TYPE, JSON.encode()),), partition=partition)
 
 
 def decode(value: bytes) -> Entry:
-    """Read an entry.
+    """Decode an entry.
 
     Raises:
-        JournalError: it is none of this format.
+        JournalError: not an entry of this format.
     """
     try:
         return _ENTRY.validate_json(value)
@@ -135,9 +135,9 @@ def decode(value: bytes) -> Entry:
 
 
 def since(transport: Transport, partition: Partition, begin_ns: int) -> list[tuple[int, Entry]]:
-    """Return the entries of a partition from a log time on, each with its append time; looks back from the end.
+    """Return a partition's entries since a log time, each with its append time; searches back from the end.
 
-    Entries that cannot be read are left out: whoever needs all of them reads with `read`.
+    Unreadable entries are skipped; use `read` to get all of them.
 
     Raises:
         TransportError: the log cannot be read.
@@ -163,15 +163,15 @@ def since(transport: Transport, partition: Partition, begin_ns: int) -> list[tup
 
 
 def read(transport: Transport, partition: Partition, start: int = 0) -> Iterator[Entry]:
-    """Yield the entries of a partition in order.
+    """Yield a partition's entries in order.
 
     Args:
         transport: the log.
-        partition: of the journal.
-        start: offset in the journal's partition from which to read.
+        partition: partition of the journal.
+        start: journal offset from which to read.
 
     Raises:
-        JournalError: an entry is malformed, or does not follow on the one before.
+        JournalError: an entry is malformed or does not follow the previous one.
         TransportError: the log cannot be read.
     """
     earliest, end = transport.bounds(partition)

@@ -1,1 +1,1 @@
-"""Bytes of records <-> what they hold."""
+"""Encoding and decoding of records."""

@@ -21,7 +21,7 @@ TYPE_PREFIX = "io.github.stream-ad.alert."
 SCHEMA_ID = "urn:stream-ad:alert:v1"
 
 UtcTime = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z$")]
-"""RFC 3339, UTC, nanoseconds: a number of that size would lose digits in JavaScript."""
+"""RFC 3339, UTC, nanoseconds; a number of that size would lose digits in JavaScript."""
 
 
 class _Part(BaseModel):
@@ -29,29 +29,29 @@ class _Part(BaseModel):
 
 
 class ChannelShare(_Part):
-    """A channel behind the incident."""
+    """A channel that contributed to the incident."""
 
     channel: str
     share: Annotated[float, Field(ge=0, le=1)]
-    """Its part of the score, 0 to 1."""
+    """Its share of the score, 0 to 1."""
 
 
 class InputPosition(_Part):
-    """Where in the readings the message comes from."""
+    """The message's origin in the readings."""
 
     topic: str
     partition: Annotated[int, Field(ge=0)]
     opened_offset: Annotated[int, Field(ge=0)]
-    """The record that closed the window which opened the incident."""
+    """The record that closed the window that opened the incident."""
     offset: Annotated[int, Field(ge=0)]
-    """The record that closed the window which caused the message."""
+    """The record that closed the window that caused the message."""
 
 
 class AlertMessage(_Part):
-    """An incident opened, changed or ended. Fields may be added, never changed or removed."""
+    """An incident opened, changed or ended. Fields may be added but are never changed or removed."""
 
     id: str
-    """Of the incident: the same in all its messages, and after a restart."""
+    """Id of the incident: the same in all its messages, also after a restart."""
     version: Annotated[int, Field(ge=0)]
     """Counts the messages of the incident from 0."""
     phase: Literal["opened", "updated", "resolved"]
@@ -69,9 +69,9 @@ class AlertMessage(_Part):
     peak: float | None
     """Highest smoothed score of the incident so far."""
     channels: tuple[ChannelShare, ...]
-    """The channels behind the incident, largest share first."""
+    """The contributing channels, largest share first."""
     reason: str
-    """One line for a person."""
+    """One line for people."""
     model_id: str
     """Digest of the bundle that scored."""
     config_digest: str
@@ -89,7 +89,7 @@ class AlertMessage(_Part):
         return rfc3339_ns(self.end) or 0
 
     def alert(self) -> Alert:
-        """Return the core's alert, from which an equal message would be made."""
+        """Return the core's alert; encoding it gives an equal message."""
         return Alert(
             id=self.id,
             version=self.version,
@@ -111,15 +111,15 @@ class AlertMessage(_Part):
 
 
 def encode(alert: Alert, source: Partition, config_digest: str) -> Record:
-    """Return the message of an alert; its key, the device, picks the partition.
+    """Return an alert's message; its key, the device, selects the partition.
 
     Args:
-        alert: what the core decided.
+        alert: the core's alert.
         source: the partition of the readings.
         config_digest: digest of the settings in force.
 
     Raises:
-        ContractError: a share outside 0..1, or another field that the schema forbids.
+        ContractError: a share is outside 0..1, or another field violates the schema.
     """
     try:
         message = AlertMessage(
@@ -162,10 +162,10 @@ def encode(alert: Alert, source: Partition, config_digest: str) -> Record:
 
 
 def decode(value: bytes) -> AlertMessage:
-    """Read the body of an alert message.
+    """Decode the body of an alert message.
 
     Raises:
-        ContractError: it is not one.
+        ContractError: invalid body.
     """
     try:
         return AlertMessage.model_validate_json(value)
@@ -175,7 +175,7 @@ def decode(value: bytes) -> AlertMessage:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """An alert and where it is in the log."""
+    """An alert and its place in the log."""
 
     at: Stored
     alert: AlertMessage
@@ -184,11 +184,11 @@ class Published:
 def published(
     records: Iterable[Stored], skip: Callable[[Stored, ContractError], None] = lambda *_: None
 ) -> Iterator[Published]:
-    """Yield the alerts among records of an alerts topic.
+    """Yield the alerts among an alerts topic's records.
 
     Args:
-        records: in any order; theirs is kept.
-        skip: called with those that are no alert of this version.
+        records: in any order, which is kept.
+        skip: called with records that are not alerts of this version.
     """
     for record in records:
         try:

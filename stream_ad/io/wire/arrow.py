@@ -1,4 +1,4 @@
-"""One Arrow IPC stream -> readings: `device`, `ts` and a column per channel, many devices in one record."""
+"""One Arrow IPC stream -> readings: `device`, `ts` and one column per channel, many devices per record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stream_ad.io.wire.json import MAX_DEVICE_LENGTH, Chunk, Found, Problem, Str
 from stream_ad.io.wire.times import EXPECTED, MAX_MS, MIN_MS, milliseconds_ns, time_ns
 
 FLAW = (pa.ArrowException, OSError, ValueError, MemoryError, KeyError, TypeError)
-"""What pyarrow raises on malformed input, wherever it is met: names are decoded when they are asked for."""
+"""Raised by pyarrow on malformed input, at various points: names are decoded on access."""
 _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -30,18 +30,18 @@ def decode_table(
 ) -> Found:
     """Decode one Arrow IPC stream.
 
-    `ts` is a timestamp with a zone, epoch milliseconds (integers or floats) or RFC 3339 text. What a
-    cell of a channel is, whatever the column's type, `io.cell_rule` says.
+    `ts` is a timestamp with a zone, epoch milliseconds (integers or floats) or RFC 3339 text. `io.cell_rule` defines
+    the cells of a channel, for any column type.
 
     Args:
         raw: the payload.
-        channels: the bundle's channels, in the order of the columns.
-        is_known: tells whether a device belongs to the stream.
-        max_rows: more rows than this are refused: compression and null columns hide any number.
+        channels: the bundle's channels, in column order.
+        is_known: returns whether a device belongs to the stream.
+        max_rows: records with more rows are refused: compression and null columns can hide any number.
         ignored: names that are neither used nor unknown.
 
     Raises:
-        Unreadable: the record is refused wholly.
+        Unreadable: the record is refused as a whole.
     """
     try:
         return _decode(raw, channels, is_known, max_rows, ignored)
@@ -72,7 +72,7 @@ def _decode(
             column = columns[number] = _column(schema, batches, channel)
             values[:, number] = column.to_numpy() if is_plain(column) else to_float(column)
     are_good = are_numbers(values)
-    if not are_good:  # a NaN of a plain column is bad, not missing
+    if not are_good:  # a NaN in a float column is bad, not missing
         for number, column in columns.items():
             values[:, number] = to_float(column)
 
@@ -129,7 +129,7 @@ def _problem(ts: Any, event_ns: Int64Array, bad_time: BoolArray, no_device: Bool
 
 
 def _read(raw: bytes, max_rows: int) -> tuple[Any, list[Any]]:
-    """Return schema and batches, all checked to the last byte."""
+    """Return schema and batches, validated to the last byte."""
     with pa.ipc.open_stream(raw) as reader:
         batches, rows = [], 0
         for batch in reader:
@@ -142,7 +142,7 @@ def _read(raw: bytes, max_rows: int) -> tuple[Any, list[Any]]:
 
 
 def _column(schema: Any, batches: list[Any], name: str) -> Any:
-    """Return a column as one array, without a dictionary."""
+    """Return a column as one array, without dictionary encoding."""
     number = schema.get_field_index(name)
     kind = schema.field(number).type
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -153,7 +153,7 @@ def _column(schema: Any, batches: list[Any], name: str) -> Any:
 
 
 def _devices(column: Any) -> tuple[Int32Array, list[str]]:
-    """Return int32[n] indices, -1 where there is no usable id, and the ids in the order seen."""
+    """Return int32[n] indices, -1 where there is no valid id, and the ids in order of appearance."""
     kind = column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise Unreadable(Reason.WRONG_TYPE, f"device: expected a text column, found {shown(str(column.type))[1:-1]}")

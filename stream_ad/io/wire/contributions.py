@@ -1,7 +1,7 @@
-"""The channels' parts of a score as the score log holds them: a map per row, whatever channels a stream has later.
+"""Contributions in the score log: one map per row, independent of the stream's channels.
 
-Messages hold a struct of all channels of the model. In files that would be a column a channel, and a query over files
-of before and after a sensor was fitted would see the channels of the first file only.
+Messages hold a struct of all the model's channels. In files that would be a column per channel, and a query over files
+from before and after a sensor was added would see only the first file's channels.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from stream_ad.core.batches import Float32Array
 COLUMN = "contribution"
 TYPE = pa.map_(pa.string(), pa.float32())
 KEY_PATH, VALUE_PATH = f"{COLUMN}.key_value.key", f"{COLUMN}.key_value.value"
-"""Of the columns in Parquet."""
+"""Paths of the columns in Parquet."""
 _ROWS = 65_536
-"""Rows converted at once: their keys are held as text."""
+"""Rows converted at once, since their keys are expanded to text."""
 
 
 def as_map(table: pa.Table) -> pa.Table:
-    """Return a table of scores whose contributions are maps, made of structs where they are none yet.
+    """Return a table of scores with contributions as maps, converted from structs if necessary.
 
-    Keys are sorted, and those of channels without a value (null or not a number) are left out.
+    Keys are sorted; channels without a value (null or NaN) are omitted.
     """
     at = table.schema.get_field_index(COLUMN)
     if at < 0 or not pa.types.is_struct(table.schema.field(at).type):
@@ -37,7 +37,7 @@ def as_map(table: pa.Table) -> pa.Table:
 
 
 def matrix(column: pa.ChunkedArray) -> tuple[tuple[str, ...], Float32Array]:
-    """Return the channels that occur in a column of maps, sorted, and float32[n, c], NaN where a row lacks one."""
+    """Return the channels in a column of maps, sorted, and float32[n, c], NaN where a row lacks one."""
     chunks = [_entries(chunk) for chunk in column.chunks if len(chunk)]
     if not chunks:
         return (), np.empty((len(column), 0), np.float32)
@@ -56,11 +56,11 @@ def matrix(column: pa.ChunkedArray) -> tuple[tuple[str, ...], Float32Array]:
 
 
 def _map_of(struct: Any) -> Any:
-    """Turn a struct array into maps."""
+    """Convert a struct array to maps."""
     fields = sorted((field.name, number) for number, field in enumerate(struct.type))
     is_null = np.asarray(struct.is_null())
     values = np.empty((len(struct), len(fields)), np.float32)
-    flat = struct.flatten()  # a row that is null has null parts
+    flat = struct.flatten()  # the fields of a null row are null
     for at, (_, number) in enumerate(fields):
         values[:, at] = flat[number].to_numpy(zero_copy_only=False)
     is_there = ~np.isnan(values)
@@ -68,18 +68,18 @@ def _map_of(struct: Any) -> Any:
     np.cumsum(is_there.sum(axis=1), out=offsets[1:])
     channel = np.broadcast_to(np.arange(len(fields), dtype=np.int32), values.shape)[is_there]
     keys = pa.array([name for name, _ in fields], pa.string()).take(pa.array(channel))
-    # A row is null where its offset is.
+    # A row is null if its offset is.
     starts = pa.array(offsets, mask=np.append(is_null, False))
     return pa.MapArray.from_arrays(starts, keys, pa.array(values[is_there])).cast(TYPE)
 
 
 def _entries(chunk: Any) -> tuple[Any, Float32Array, Any]:
-    """Return keys and values of an array of maps, and how many each row has."""
+    """Return keys and values of an array of maps, and the number of entries per row."""
     offsets = np.asarray(chunk.offsets)
     begin, lengths = int(offsets[0]), np.diff(offsets)
     keys, items = (part.slice(begin, int(offsets[-1]) - begin) for part in (chunk.keys, chunk.items))
     is_null = np.asarray(chunk.is_null())
-    if lengths[is_null].any():  # allowed, though nobody writes it
+    if lengths[is_null].any():  # valid, but unusual
         keep = pa.array(np.repeat(~is_null, lengths))
         keys, items, lengths = keys.filter(keep), items.filter(keep), np.where(is_null, 0, lengths)
     return keys, np.asarray(items.to_numpy(zero_copy_only=False), np.float32), lengths

@@ -1,4 +1,4 @@
-"""Commands to the scorers of a stream, on the control topic: `stream-ad swap` writes them."""
+"""Commands to a stream's scorers on the control topic, written by `stream-ad swap`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class SwapCommand(BaseModel):
     v: Literal[1] = 1
     kind: Literal["swap"] = "swap"
     stream: str
-    """Name of the stream; the others pass over it."""
+    """Name of the stream; other streams ignore the command."""
     bundle: str
     """The bundle's folder, as each scorer sees it."""
     model_id: str
-    """Its digest: another bundle in that folder is refused."""
+    """The bundle's digest; a different bundle in the folder is refused."""
 
 
 def encode(command: SwapCommand) -> Record:
-    """Return a command's record."""
+    """Return a command as a record."""
     return Record(
         command.model_dump_json().encode(),
         key=command.stream.encode(),
@@ -37,10 +37,10 @@ def encode(command: SwapCommand) -> Record:
 
 
 def decode(value: bytes) -> SwapCommand:
-    """Read a command.
+    """Decode a command.
 
     Raises:
-        ContractError: it is none that this version knows.
+        ContractError: not a command of this version.
     """
     try:
         return SwapCommand.model_validate_json(value)

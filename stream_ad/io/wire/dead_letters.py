@@ -1,6 +1,6 @@
-"""Refused records -> the dead letters topic: the original bytes, and in headers where from and why.
+"""Refused records -> dead letters: the original bytes, with origin and reason in headers.
 
-The headers are those of Kafka Connect's error reporting plus ours, so that its users' tools read them.
+The headers are those of Kafka Connect's error reporting, which its tools can read, plus this package's own.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from stream_ad.io.transport import Headers, Partition, Record
 CONNECT = "__connect.errors."
 PREFIX = "stream-ad-"
 RESENT = PREFIX + "resent"
-"""On a record that was put back into the readings: where it first stood. Its letter, if it is refused again, has it
-too, and is never sent again."""
+"""Header of a record that was resent: its original place. If it is refused again, its letter has the header too and is
+never resent."""
 RESENT_LETTER = PREFIX + "resent-letter"
-"""On a note among the letters: `partition@offset` of a letter that was sent again."""
+"""Header of a note among the letters: `partition@offset` of a letter that was resent."""
 MAX_SIDE_BYTES = 16_384
-"""Keys and original headers beyond this are left out: the limit is for the value."""
+"""Keys and original headers beyond this size are omitted, to leave room for the value."""
 MAX_DETAIL_BYTES = 2_000
 MAX_RESENT_BYTES = 300
 OWN_BYTES = 4_096
-"""What our own headers take at most, the detail included, names of topics too."""
+"""Maximum size of our own headers, including the detail and topic names."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter read back.
+    """A decoded dead letter.
 
     Attributes:
         source: partition of the refused record.
         refused: offset, reason, detail and rows.
         log_ns: append time of the refused record.
         value: its bytes, or the first of them.
-        size: number of bytes it had.
+        size: its original number of bytes.
         digest: BLAKE2b (32 bytes, hex) of all of them.
         headers: its own headers.
-        resent: where the record first stood if it had been sent again, "" if not.
+        resent: the record's original place if it was resent, else "".
     """
 
     source: Partition
@@ -56,7 +56,7 @@ class DeadLetter:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the letter holds all bytes, so that it can be sent again."""
+        """Whether the letter contains the complete record, so that it can be resent."""
         return len(self.value) == self.size
 
 
@@ -69,19 +69,19 @@ def encode(
     log_ns: int,
     max_bytes: int = 900_000,
 ) -> Record:
-    """Return the dead letter of a record.
+    """Return a record's dead letter.
 
     Args:
-        refused: what the decoder or the windows said.
-        value: the record's bytes; cut where the letter would exceed `max_bytes`.
+        refused: the refusal by the decoder or the windows.
+        value: the record's bytes; truncated if the letter would exceed `max_bytes`.
         key: the record's key, kept.
         headers: the record's headers, kept in front of ours.
-        source: where it came from.
+        source: the record's partition.
         log_ns: its append time.
         max_bytes: limit of value, key and headers together; at least 64 KiB.
 
     Raises:
-        ContractError: `max_bytes` leaves no room.
+        ContractError: `max_bytes` is too small.
     """
     if max_bytes < 65_536:
         raise ContractError(f"max_bytes: expected at least 65536, found {max_bytes}")
@@ -117,10 +117,10 @@ def encode(
 
 
 def decode(value: bytes, headers: Headers) -> DeadLetter:
-    """Read a dead letter.
+    """Decode a dead letter.
 
     Raises:
-        ContractError: the headers are not those of one.
+        ContractError: the headers are not those of a dead letter.
     """
     texts = {name: content.decode("utf-8", "replace") for name, content in headers}
     try:
@@ -147,33 +147,33 @@ def decode(value: bytes, headers: Headers) -> DeadLetter:
 
 
 def again(letter: DeadLetter, key: bytes | None, partitions: int) -> Record:
-    """Return a letter's record as it was, marked as resent.
+    """Return a letter's original record, marked as resent.
 
-    It goes to the partition where it first stood, which has the state of its device.
+    It goes to its original partition, which has its device's state.
 
     Args:
-        letter: a whole one that was not sent again before.
+        letter: a complete one that was not resent before.
         key: the letter's key.
-        partitions: of the readings topic.
+        partitions: number of partitions of the readings topic.
 
     Raises:
-        ContractError: the letter lacks bytes of the record, or was sent again before.
+        ContractError: the letter is truncated or was resent before.
     """
     if not letter.is_whole or letter.resent:
         found = "a letter of a resent record" if letter.resent else f"{len(letter.value)} of {letter.size} bytes"
-        raise ContractError(f"dead letter: expected a whole one that was never sent again, found {found}")
+        raise ContractError(f"dead letter: expected a complete one that was never resent, found {found}")
     number = letter.source.number if letter.source.number < partitions else None
     mark = (RESENT, f"{letter.source.topic}/{letter.source.number}@{letter.refused.offset}".encode())
     return Record(letter.value, key, (*letter.headers, mark), number)
 
 
 def note(place: Partition, offset: int) -> Record:
-    """Return the note, for the same partition of the letters, that a letter was sent again."""
+    """Return the note that a letter was resent, for the letter's partition."""
     return Record(b"", None, ((RESENT_LETTER, f"{place.number}@{offset}".encode()),), place.number)
 
 
 def noted(headers: Headers) -> tuple[int, int] | None:
-    """Return partition and offset of the letter that a note is about, None for any other record."""
+    """Return partition and offset of the letter that a note refers to, None for any other record."""
     for name, content in headers:
         if name == RESENT_LETTER:
             number, _, offset = content.decode("ascii", "replace").partition("@")
@@ -182,7 +182,7 @@ def noted(headers: Headers) -> tuple[int, int] | None:
 
 
 def device_in(value: bytes, key: bytes | None) -> str:
-    """Return the device that a refused record names, as far as it can be made out, else its key, else ""."""
+    """Return the device of a refused record if it can be recovered, else its key, else ""."""
     try:
         document = orjson.loads(value)
     except ValueError:

@@ -1,7 +1,7 @@
 """Readings -> bytes, for the simulators, `send` and the tests: the inverse of `io.wire.readings`.
 
-In JSON, NaN and infinities become `null`: missing. The content type names the format of a record; a record
-without one is JSON.
+In JSON, NaN and infinities become `null`, which is missing. The content type names a record's format; a record without
+one is JSON.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def encode_reading(device: str, ts_ms: float | str, values: Mapping[str, float |
     Args:
         device: the device's id.
         ts_ms: epoch milliseconds, or RFC 3339 text with an offset.
-        values: per channel a number, None where it is missing, or text, which the rule for cells judges.
+        values: per channel a number, None if missing, or text, which the cell rule interprets.
     """
     return orjson.dumps({"device": device, "ts": ts_ms, "values": values}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def encode_series(device: str, start_ms: float, step_ms: float, values: Mapping[str, Samples]) -> bytes:
-    """Return the JSON of a windowed series on an even grid: sample i is at `start_ms + i * step_ms`.
+    """Return the JSON of a series on an even grid: sample i is at `start_ms + i * step_ms`.
 
     Args:
         device: the device's id.
         start_ms: time of the first sample, epoch milliseconds.
-        step_ms: distance of two samples in milliseconds, > 0, may be fractional.
+        step_ms: milliseconds between two samples, > 0, may be fractional.
         values: per channel the samples, all of one length; C-contiguous arrays are fastest.
     """
     return _series(device, {"start": start_ms, "step_ms": step_ms}, values)
@@ -52,26 +52,26 @@ def encode_series_at(
     ts_ms: Sequence[float | str] | npt.NDArray[Any],
     values: Mapping[str, Samples],
 ) -> bytes:
-    """Return the JSON of a windowed series whose samples each carry their time.
+    """Return the JSON of a series with one time per sample.
 
     Args:
         device: the device's id.
-        ts_ms: a time for each sample: epoch milliseconds, or RFC 3339 text with an offset.
+        ts_ms: one time per sample: epoch milliseconds, or RFC 3339 text with an offset.
         values: per channel the samples, as many as times.
     """
     return _series(device, ts_ms, values)
 
 
 def encode_arrow(device: Sequence[str], ts_ms: Sequence[float] | npt.NDArray[Any], values: Mapping[str, Any]) -> bytes:
-    """Return an Arrow IPC stream with a row per reading; send it with `ARROW_HEADERS`.
+    """Return an Arrow IPC stream with one row per reading; send it with `ARROW_HEADERS`.
 
     Args:
         device: the device of each row.
         ts_ms: epoch milliseconds of each row, integers or floats.
-        values: per channel a float column; NaN becomes null, infinity stays and is a bad value.
+        values: per channel a float column; NaN becomes null, infinity stays and is bad.
 
     Raises:
-        ContractError: the columns differ in length or are no numbers.
+        ContractError: the columns differ in length or are not numeric.
     """
     import pyarrow as pa
 

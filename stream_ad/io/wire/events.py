@@ -1,4 +1,4 @@
-"""Events of devices (`sensor.events.v1`): what machines and operators report beside their readings."""
+"""Events of devices (`sensor.events.v1`): reports by machines and operators, besides readings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_TEXT_LENGTH = 2_000
 
 
 class Severity(StrEnum):
-    """How bad an event is."""
+    """Severity of an event."""
 
     INFO = "info"
     WARNING = "warning"
@@ -28,14 +28,14 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a device reported.
+    """An event reported by a device.
 
     Attributes:
         device: the device's id.
         event_ns: event time, UTC nanoseconds.
-        code: of the event's kind, 1 to 64 characters.
-        severity: how bad it is.
-        text: for a person, at most 2,000 characters.
+        code: kind of the event, 1 to 64 characters.
+        severity: its severity.
+        text: for people, at most 2,000 characters.
     """
 
     device: str
@@ -51,11 +51,11 @@ def encode(device: str, ts_ms: float | str, code: str, severity: Severity, text:
 
 
 def decode(value: bytes, offset: int) -> Event | Refused:
-    """Read an event, or say why it is refused. All five fields are required, others ignored.
+    """Decode an event, or return why it is refused. All five fields are required, others ignored.
 
     Args:
         value: the payload.
-        offset: of its record, for the refusal.
+        offset: the record's offset, for the refusal.
     """
     try:
         return _decode(value)

@@ -1,7 +1,7 @@
-"""One JSON record -> readings, whatever is in it: the complete way, and the meaning of the fast ones.
+"""One JSON record -> readings, complete and general; it also defines the meaning of the fast paths.
 
-`io.wire.readings` reads well-formed records along two shorter ways and comes here with all others. What a cell
-is, `io.cell_rule` says; a bad one is handed on as infinity, a missing one as NaN.
+`io.wire.readings` decodes well-formed records on two fast paths and passes all others here. `io.cell_rule` defines a
+cell; a bad one is returned as infinity, a missing one as NaN.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Problem:
 
 
 class Unreadable(Exception):  # noqa: N818 - never leaves the decoder: a refused record is data, not an error
-    """A record is refused wholly."""
+    """The record is refused as a whole."""
 
     def __init__(self, reason: Reason, detail: str, rows: int = 0, first_event_ns: int | None = None) -> None:
         super().__init__(detail)
@@ -44,11 +44,11 @@ class Chunk:
     """The usable readings of one record.
 
     Attributes:
-        ids: text of the devices.
+        ids: device ids.
         device: int32[n], index into `ids`.
         event_ns: int64[n].
         values: float64[n, c]; NaN missing, bad beyond LARGEST.
-        bad: its first bad cell as it was, for a person; "" without one.
+        bad: its first bad cell as text for people, "" if there is none.
     """
 
     ids: Sequence[str]
@@ -60,13 +60,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a record held: readings, a problem, both, or neither (skipped).
+    """Content of a record: readings, a problem, both, or neither (skipped).
 
     Attributes:
         chunk: its usable readings.
         problem: why it was refused, wholly or in part.
-        unknown_devices: devices outside the stream's pattern.
-        unknown_channels: channels that the bundle does not have.
+        unknown_devices: number of devices outside the stream's pattern.
+        unknown_channels: number of channels not in the bundle.
         strangers: these devices, with the number of readings of each.
         newcomer: the first of these channels, with the number of readings that have any of them.
     """
@@ -86,8 +86,8 @@ class Stranger(NamedTuple):
 
     Attributes:
         device: its id.
-        channel: its name; "" where the device is unknown.
-        readings: how many of the record's readings it concerns.
+        channel: its name; "" if the device is unknown.
+        readings: number of the record's readings affected.
     """
 
     device: str
@@ -104,7 +104,7 @@ def shown(value: Any, length: int = 60) -> str:
 
 
 def parse(raw: bytes) -> Any:
-    """Return a document, read as `io.json_text` says.
+    """Return a document, parsed by `io.json_text`.
 
     Raises:
         Unreadable: not UTF-8, or not JSON.
@@ -117,10 +117,10 @@ def parse(raw: bytes) -> Any:
 
 
 def device_of(value: Any) -> str:
-    """Check a device's id.
+    """Validate a device id.
 
     Raises:
-        Unreadable: not a text of 1 to 256 characters.
+        Unreadable: not text of 1 to 256 characters.
     """
     if type(value) is not str or not 1 <= len(value) <= MAX_DEVICE_LENGTH:
         raise Unreadable(
@@ -140,12 +140,12 @@ def decode_document(
 
     Args:
         raw: the payload.
-        channels: the bundle's channels, in the order of the columns.
-        is_known: tells whether a device belongs to the stream.
+        channels: the bundle's channels, in column order.
+        is_known: returns whether a device belongs to the stream.
         ignored: names that are neither used nor unknown.
 
     Raises:
-        Unreadable: the record is refused wholly.
+        Unreadable: the record is refused as a whole.
     """
     document = parse(raw)
     if type(document) is not dict:
@@ -183,18 +183,18 @@ def decode_document(
 
 
 def _readings_in(ts: Any, values: Any) -> int:
-    """Return how many readings a record of an unknown device seems to hold, at least one."""
+    """Return the estimated number of readings in an unknown device's record, at least one."""
     columns = [ts, *values.values()] if type(values) is dict else [ts]
     return max((len(column) for column in columns if type(column) is list), default=1) or 1
 
 
 def _length(ts: Any, values: dict[str, Any], known: Sequence[str]) -> int:
-    """Return the samples of a series: as many as times, or on a grid as all of its arrays have.
+    """Return the number of samples of a series: that of its times or, on a grid, of all its arrays.
 
-    A column that is no array has bad cells, and so has one of another length than the times where others fit.
+    A column that is not an array has bad cells, as has one whose length differs from the times if others match.
 
     Raises:
-        Unreadable: nothing tells how many samples there are.
+        Unreadable: the number of samples cannot be determined.
     """
     given = [channel for channel in known if values[channel] is not None]
     lengths = {channel: len(values[channel]) for channel in given if type(values[channel]) is list}
@@ -258,7 +258,7 @@ def _matrix(values: dict[str, Any], channels: Sequence[str], samples: int) -> Fl
 
 
 def refused_rows(event_ns: Int64Array, bad_time: BoolArray, no_device: BoolArray) -> Problem:
-    """Name the refused rows of a record, of which there is at least one."""
+    """Describe the refused rows of a record, which has at least one."""
     bad = bad_time | no_device
     rows = np.flatnonzero(bad)
     first = int(rows[0])

@@ -1,4 +1,4 @@
-"""A recording as the records that its devices would have sent."""
+"""Converts a recording to the records that its devices would have sent."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from stream_ad.io.wire.json import MAX_DEVICE_LENGTH
 
 MS = 1_000_000
 BAD_TEXT = "NaN"
-"""What a device would have sent where the recording has a bad cell."""
+"""Sent in place of a recording's bad cell."""
 
 
 class Form(StrEnum):
-    """How readings are put into records."""
+    """How readings are packed into records."""
 
     JSON = "json"
-    """One reading a record."""
+    """One reading per record."""
     SERIES = "series"
     """Consecutive readings of a device as one JSON series."""
     ARROW = "arrow"
@@ -41,12 +41,12 @@ class Form(StrEnum):
 
 
 class Message(NamedTuple):
-    """A record with the moment at which a device would send it.
+    """A record and when a device would send it.
 
     Attributes:
         due_ns: event time of its last reading, UTC nanoseconds.
         rows: number of readings.
-        record: key is the device.
+        record: keyed by device.
     """
 
     due_ns: int
@@ -55,7 +55,7 @@ class Message(NamedTuple):
 
 
 def without_long_ids(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
-    """Return what can be sent, and the ids that are longer than the wire takes; their rows are left out."""
+    """Return a recording without the devices whose ids exceed the wire's limit, and these ids."""
     long = tuple(device for device in recording.devices if len(device) > MAX_DEVICE_LENGTH)
     if not long:
         return recording, ()
@@ -79,19 +79,19 @@ def without_long_ids(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
 def messages(recording: Recording, form: Form, samples: int = 64, shift_ns: int = 0) -> Iterator[Message]:
     """Yield a recording's records in the order in which they would be sent.
 
-    Times keep their microseconds; finer parts are subject to the rounding of float64.
+    Times keep their microseconds; finer digits are subject to float64 rounding.
 
     Args:
-        recording: what to send; labels are left out.
+        recording: the recording; its labels are not sent.
         form: the wire format.
-        samples: readings a record, for series and Arrow.
+        samples: readings per record, for series and Arrow.
         shift_ns: added to every time.
 
     Raises:
         RecordingError: `samples` is below 1.
     """
     if samples < 1:
-        raise RecordingError(f"samples: expected at least 1 a record, found {samples}")
+        raise RecordingError(f"samples: expected at least 1 per record, found {samples}")
     rows, starts = _cut(recording, 1 if form is Form.JSON else samples)
     stops = np.append(starts[1:], len(rows))
     due_ns = recording.event_ns[rows[stops - 1]] if len(starts) else np.zeros(0, np.int64)
@@ -105,7 +105,7 @@ def messages(recording: Recording, form: Form, samples: int = 64, shift_ns: int 
 
 
 def _cut(recording: Recording, samples: int) -> tuple[Int64Array, Int64Array]:
-    """Return the rows by device and time, and where in them each record starts."""
+    """Return the rows by device and time, and the first row of each record."""
     rows = np.argsort(recording.device, kind="stable")
     device = recording.device[rows]
     position = np.arange(len(rows))
@@ -132,7 +132,7 @@ def _encode(recording: Recording, device: str, rows: Int64Array, form: Form, shi
 
 
 def _values(recording: Recording, rows: Int64Array) -> Mapping[str, npt.NDArray[np.float64]]:
-    """Return the channels with any cell in the rows, bad ones infinite; all of them where no channel has one."""
+    """Return the channels with any cell in the rows, bad ones infinite; all channels if none has one."""
     block = recording.values[rows]
     if recording.bad is not None:
         block[recording.bad[rows]] = np.inf
@@ -141,12 +141,12 @@ def _values(recording: Recording, rows: Int64Array) -> Mapping[str, npt.NDArray[
 
 
 def _cells(column: npt.NDArray[np.float64]) -> Sequence[float | str | None]:
-    """Return a column as JSON takes it; a bad cell as text, which is bad on the wire as well, a missing one as null."""
+    """Return a column for JSON: a bad cell as text that is bad on the wire too, a missing one as null."""
     if np.isfinite(column).all():
         return list(column.tolist())
     return [None if cell != cell else BAD_TEXT if cell == np.inf else cell for cell in column.tolist()]
 
 
 def _milliseconds(time_ns: Int64Array) -> npt.NDArray[Any]:
-    """Return whole milliseconds as integers where all are whole, else fractions."""
+    """Return milliseconds as integers if all are whole, else as fractions."""
     return time_ns // MS if not (time_ns % MS).any() else time_ns / MS

@@ -1,9 +1,9 @@
 """Bytes -> readings: every record becomes readings, a refusal, or is skipped; nothing raises.
 
-Stateless: what a record means depends on its bytes and headers alone. Two short ways serve the
-common records: a single JSON reading, gathered into one array a batch, and a JSON series, whose
-numbers go from the parser's tape into float arrays without a Python object each. Whatever they do
-not take for certain goes through `io.wire.json`, which gives the same readings.
+Stateless: a record's meaning depends only on its bytes and headers. Two fast paths serve the common records: single
+JSON readings, gathered into one array per batch, and JSON series, whose numbers go from the parser's tape into float
+arrays without Python objects. Everything that they cannot certainly handle goes through `io.wire.json`, which gives
+the same readings.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ __all__ = ["Decoded", "Decoder", "content_type"]
 BRACKET = ord("[")
 MAX_CACHED_DEVICES = 200_000
 BLOCK = 256
-"""Single readings turned into columns at a time: few enough to stay in the processor's cache."""
+"""Single readings converted to columns at once: few enough to stay in the processor's cache."""
 
 
 class Decoder:
-    """Decodes the readings of one stream. Not for use by two threads at once.
+    """Decodes the readings of one stream. Not thread-safe.
 
     Args:
         channels: the bundle's channels: sorted, distinct, at least one; the columns of `values`.
-        devices: the id of the stream's one device, or a shell pattern of its devices' ids, case-sensitive.
-        max_bytes: larger records are refused, whatever they hold.
+        devices: the id of the stream's only device, or a shell pattern of device ids, case-sensitive.
+        max_bytes: larger records are refused.
         ignored: names in readings that are neither used nor unknown.
-        missing: by channel, values that stand for none; they count as missing.
-        other_devices: ids or shell patterns of devices that are skipped without being counted among `strangers`.
+        missing: by channel, values that count as missing.
+        other_devices: ids or shell patterns of devices that are skipped and not counted among `strangers`.
 
     Raises:
         ContractError: the channels are not sorted and distinct.
@@ -77,11 +77,10 @@ class Decoder:
     def decode(self, raw: RawBatch) -> Decoded:
         """Decode all records of a batch.
 
-        A record is refused wholly where its structure is wrong; rows of a series or table with a bad
-        time are refused, the others go on. What a cell is, `io.cell_rule` says. Channels that
-        a record does not have are missing; a record without any known channel still gives readings,
-        of missing values. Integer and RFC 3339 times are exact; sample i of an even series is at its
-        start plus i * step_ms in float64, rounded to nanoseconds.
+        A record with a wrong structure is refused as a whole. In a series or table, only rows with a bad time are
+        refused. `io.cell_rule` defines the cells. Channels absent from a record are missing; even a record without any
+        known channel gives readings, of missing values. Integer and RFC 3339 times are exact; sample i of an even
+        series is at its start plus i * step_ms in float64, rounded to nanoseconds.
         """
         found, records, documents = Gathered(strangers=Strangers(self._others)), [], []
         kinds = {content_type(headers) for headers in set(raw.headers)}
@@ -90,7 +89,7 @@ class Decoder:
             if not usual and self._unusual(found, record, value, raw.headers[record]):
                 continue
             if BRACKET in value:
-                # A byte order mark goes the complete way: the parser of series takes it, the other refuses it.
+                # A byte order mark needs the general path: only one of the two fast parsers accepts it.
                 if not (value.startswith(b"{") and self._series(found, record, value)):
                     self._complete(found, record, value, JSON)
                 continue
@@ -108,7 +107,7 @@ class Decoder:
         return assemble(found, raw, self._channels, self._missing)
 
     def _unusual(self, found: Gathered, record: int, value: bytes, headers: Headers) -> bool:
-        """Take a record that is too large or not JSON."""
+        """Handle a record that is too large or not JSON."""
         if len(value) > self._max_bytes:
             detail = f"expected at most {self._max_bytes} bytes, found {len(value)}"
             found.problems.append((record, Problem(Reason.TOO_LARGE, detail)))
@@ -123,9 +122,9 @@ class Decoder:
             self._complete(found, record, raw.values[record], JSON)
 
     def _series(self, found: Gathered, record: int, raw: bytes) -> bool:
-        """Take a well-formed series; False leaves the record to the complete way.
+        """Decode a well-formed series; False leaves the record to the general path.
 
-        No object of the parser may outlive this call: it refuses the next document while one does.
+        No object of the parser may outlive this call, or the parser refuses the next document.
         """
         try:
             document: Any = self._parser.parse(raw)
@@ -153,7 +152,7 @@ class Decoder:
             return False
         if start_ns is not None and not grid_fits(start_ns, samples, step_ms):
             return False
-        # The parser flattens nested arrays; where there are none, each array has one bracket.
+        # The parser flattens nested arrays; without nesting, each array has exactly one bracket.
         brackets += times is not None
         if len(raw) - len(raw.replace(b"[", b"")) != brackets:
             return False
@@ -166,10 +165,10 @@ class Decoder:
         return True
 
     def _columns(self, values: Any) -> tuple[list[Any], int, list[str]]:
-        """Return the array of each channel or None, the number of arrays in all, and the unknown channels.
+        """Return each channel's array or None, the total number of arrays, and the unknown channels.
 
         Raises:
-            ValueError: a channel occurs twice: this parser takes the first, the other the last.
+            ValueError: a channel is duplicated: the fast parser takes the first, the general one the last.
         """
         if len(values) == len(self._channels):
             try:
@@ -186,10 +185,10 @@ class Decoder:
         return columns, arrays + len(names) - len(others), unknown
 
     def _with_others(self, raw: bytes, samples: int) -> bytes:
-        """Return the samples of all channels as bytes of float64 where some are no numbers.
+        """Return the samples of all channels as float64 bytes if some are not numbers.
 
         Raises:
-            ValueError: a column is no array of so many samples.
+            ValueError: a column is not an array of this many samples.
         """
         values = orjson.loads(raw)["values"]
         absent = [None] * samples
@@ -199,14 +198,14 @@ class Decoder:
         return numbers_of([*chain.from_iterable(columns)]).tobytes()
 
     def _complete(self, found: Gathered, record: int, value: bytes, kind: str) -> None:
-        """Decode a record of any shape and keep what it holds."""
+        """Decode a record of any shape and keep its content."""
         try:
             if not value:
                 raise Unreadable(Reason.UNDECODABLE, "expected a payload, found an empty one")
             if kind == JSON:
                 result = decode_document(value, self._channels, self._accepts, self._ignored)
             elif kind == ARROW:
-                from stream_ad.io.wire.arrow import decode_table  # loaded on use: many streams are JSON only
+                from stream_ad.io.wire.arrow import decode_table  # lazy: many streams use only JSON
 
                 result = decode_table(value, self._channels, self._accepts, self._max_bytes // 4, self._ignored)
             else:
@@ -229,7 +228,7 @@ class Decoder:
             found.chunks.append((record, result.chunk))
 
     def _check_times(self, found: Gathered, raw: RawBatch) -> None:
-        """Move series with a time out of range to the complete way."""
+        """Move series with a time out of range to the general path."""
         for (samples, has_times), group in found.series.items():
             if not has_times:
                 continue
@@ -241,7 +240,7 @@ class Decoder:
                 found.series[samples, has_times] = [group[place] for place in np.flatnonzero(fits)]
 
     def _again(self, found: Gathered, record: int, raw: RawBatch) -> None:
-        counted, strangers = found.unknown_channels, replace(found.strangers)  # in the first go
+        counted, strangers = found.unknown_channels, replace(found.strangers)  # from the fast path
         self._complete(found, record, raw.values[record], JSON)
         found.unknown_channels, found.strangers = counted, strangers
 
@@ -255,7 +254,7 @@ class Decoder:
 
 
 def content_type(headers: Headers) -> str:
-    """Return the content type that the headers name, without parameters, or JSON where they name none."""
+    """Return the content type in the headers, without parameters; JSON if there is none."""
     for name, value in headers:
         if name.lower() == CONTENT_TYPE:
             return value.decode("latin-1").partition(";")[0].strip().lower()
@@ -263,10 +262,10 @@ def content_type(headers: Headers) -> str:
 
 
 def _series_times(ts: Any) -> tuple[bytes | None, int | None, Any]:
-    """Return the times of a series as bytes of float64, or its start and its step.
+    """Return the times of a series as float64 bytes, or its start and step.
 
     Raises:
-        ValueError, KeyError, TypeError: not one of the two.
+        ValueError, KeyError, TypeError: neither form.
     """
     if type(ts) is simdjson.Array:
         return bytes(ts.as_buffer(of_type="d")), None, 0.0
@@ -277,7 +276,7 @@ def _series_times(ts: Any) -> tuple[bytes | None, int | None, Any]:
 
 
 def _samples(ts: Any, values: Any) -> int:
-    """Return how many readings a series of an unknown device seems to hold, at least one."""
+    """Return the estimated number of readings in an unknown device's series, at least one."""
     columns = [ts] if type(ts) is simdjson.Array else [values[name] for name in values.keys()]  # noqa: SIM118
     return max((len(column) for column in columns if type(column) is simdjson.Array), default=1) or 1
 

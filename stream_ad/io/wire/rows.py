@@ -1,4 +1,4 @@
-"""What the records of a batch held -> columns in log order: the second half of `io.wire.readings`."""
+"""The content of a batch's records -> columns in log order: the second half of `io.wire.readings`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ BLOCK = 64
 
 @dataclass(frozen=True, slots=True)
 class BadCell:
-    """One bad cell, for a person.
+    """One bad cell, for people.
 
     Attributes:
-        device, channel: whose.
-        shown: what was found, as one short line of ASCII.
+        device, channel: its device and channel.
+        shown: its content, as one short ASCII line.
     """
 
     device: str
@@ -39,18 +39,18 @@ class BadCell:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What the records of one raw batch held.
+    """The content of a raw batch's records.
 
     Attributes:
         readings: the usable readings, in log order.
-        refused: one entry a record refused wholly or in part, by offset.
-        unknown_devices: devices outside the stream's pattern, counted once a record and skipped.
-        unknown_channels: channels that the bundle does not have, counted once a record and skipped.
-        bad_cells: cells that are bad by `io.cell_rule`; now NaN.
-        bad_value_rows: bool[n], True where a reading had one; None if there is none.
+        refused: one entry per record refused wholly or in part, by offset.
+        unknown_devices: devices outside the stream's pattern, counted once per record and skipped.
+        unknown_channels: channels not in the bundle, counted once per record and skipped.
+        bad_cells: number of bad cells (`io.cell_rule`), now NaN.
+        bad_value_rows: bool[n], True for readings with a bad cell; None if there are none.
         bad_example: the first bad cell, None if there is none.
-        unknown_device, unknown_channel: one of those counted, None if there is none.
-        strangers: readings whose device or a channel is unknown.
+        unknown_device, unknown_channel: an example, None if there is none.
+        strangers: readings with an unknown device or channel.
     """
 
     readings: ReadingBatch
@@ -67,14 +67,14 @@ class Decoded:
 
 @dataclass(slots=True)
 class Strangers:
-    """Readings that are not judged, or not wholly, because their device or a channel is unknown.
+    """Counts of readings that are skipped, wholly or in part, because of an unknown device or channel.
 
     Attributes:
         expected: ids or shell patterns of devices outside the stream that are not counted.
         of_devices: readings of devices outside the stream's pattern.
-        with_channels: readings that have a channel which the bundle does not have, in addition or instead.
-        device: id of such a device, the first met; "" without one.
-        channel: device and name of such a channel, the first met; None without one.
+        with_channels: readings with a channel not in the bundle.
+        device: id of the first such device, "" if there is none.
+        channel: device and name of the first such channel, None if there is none.
     """
 
     expected: tuple[str, ...] = ()
@@ -91,12 +91,12 @@ class Strangers:
         self.device = self.device or device
 
     def add_devices(self, devices: Iterable[str]) -> None:
-        """Count a reading each of devices outside the pattern."""
+        """Count one reading for each device outside the pattern."""
         for device, readings in Counter(devices).items():
             self.add_device(device, readings)
 
     def add_channel(self, device: str, channel: str, readings: int) -> None:
-        """Count readings of a device with a channel that the bundle does not have; "" is none."""
+        """Count a device's readings with a channel not in the bundle; "" means none."""
         if not channel:
             return
         self.with_channels += readings
@@ -104,7 +104,7 @@ class Strangers:
 
 
 class Series(NamedTuple):
-    """A JSON series, its numbers as bytes of float64: `columns` are c arrays of n, one after the other."""
+    """A JSON series with its numbers as float64 bytes: `columns` are c consecutive arrays of n."""
 
     record: int
     slot: int
@@ -115,7 +115,7 @@ class Series(NamedTuple):
 
 
 class Singles(NamedTuple):
-    """Single readings, a record each, ascending; values float64[n, c]."""
+    """Single readings, one per record, ascending; values float64[n, c]."""
 
     record: npt.NDArray[np.intp]
     slot: Int64Array
@@ -125,7 +125,7 @@ class Singles(NamedTuple):
 
 @dataclass(slots=True)
 class Gathered:
-    """What one call of `decode` collects, record by record; series by (samples, has times)."""
+    """Collects the content of records during one call of `decode`; series by (samples, has times)."""
 
     slots: dict[str, int] = field(default_factory=dict)
     singles: list[Singles] = field(default_factory=list)
@@ -139,23 +139,23 @@ class Gathered:
     strangers: Strangers = field(default_factory=Strangers)
 
     def skip_device(self, device: str, records: int = 1) -> None:
-        """Count a device outside of the stream."""
+        """Count a device outside the stream."""
         self.unknown_devices += records
         self.unknown_device = self.unknown_device or device
 
     def skip_channels(self, names: Sequence[str]) -> None:
-        """Count channels that the bundle does not have."""
+        """Count channels not in the bundle."""
         self.unknown_channels += len(names)
         if names:
             self.unknown_channel = self.unknown_channel or names[0]
 
     def slot(self, device: str) -> int:
-        """Return the number of a device in this batch."""
+        """Return a device's number in this batch."""
         return self.slots.setdefault(device, len(self.slots))
 
 
 def joined(blobs: Sequence[bytes]) -> Float64Array:
-    """Return the numbers of all blobs as one array, read-only."""
+    """Return the numbers of all blobs as one read-only array."""
     return np.frombuffer(b"".join(blobs), np.float64)
 
 
@@ -175,10 +175,10 @@ def assemble(
     """Put all readings into log order.
 
     Args:
-        found: what the records held; no record occurs in two of its lists of readings.
-        raw: the batch it came from.
+        found: the content of the records; no record occurs in two of its lists of readings.
+        raw: the batch.
         channels: the columns.
-        missing: by channel, values that stand for none.
+        missing: by channel, values that count as missing.
     """
     width = len(channels)
     parts = list(_parts(found, width))
@@ -243,7 +243,7 @@ def assemble(
 
 
 def _as_it_was(found: Gathered, raw: RawBatch, record: int, sample: int, channel: str) -> str:
-    """Return a bad cell as its record has it: kept by the complete way, read once more on the short ones."""
+    """Return a bad cell's text: kept by the general path, decoded again for the fast ones."""
     for number, chunk in found.chunks:
         if number == record:
             return chunk.bad
@@ -279,7 +279,7 @@ def _series_part(samples: int, has_times: bool, group: Sequence[Series], width: 
         step_ms = np.array([series.step_ms for series in group])
         event_ns = (start_ns[:, None] + grid_ns(samples, step_ms[:, None])).ravel()
     values = np.empty((len(group), samples, width))
-    for start in range(0, len(group), BLOCK):  # turned in the processor's cache, not in memory
+    for start in range(0, len(group), BLOCK):  # transposed in blocks, within the processor's cache
         block = joined([series.columns for series in group[start : start + BLOCK]])
         values[start : start + BLOCK] = block.reshape(-1, width, samples).transpose(0, 2, 1)
     return _Part(
@@ -292,9 +292,9 @@ def _series_part(samples: int, has_times: bool, group: Sequence[Series], width: 
 
 
 def _by_first_row(ids: Sequence[str], slot: Int64Array) -> tuple[tuple[str, ...], Int64Array]:
-    """Number the devices as their rows come, and drop those without any."""
+    """Renumber the devices in row order and drop those without rows."""
     first = np.full(len(ids), len(slot), np.int64)
-    first[slot[::-1]] = np.arange(len(slot))[::-1]  # of equal indices the last written stays
+    first[slot[::-1]] = np.arange(len(slot))[::-1]  # for equal indices the last write wins
     order = np.argsort(first, kind="stable")
     number = np.empty(len(ids), np.int64)
     number[order] = np.arange(len(ids))

@@ -1,4 +1,4 @@
-"""Judged windows as rows of an Arrow table: what messages carry, audits compare and, but for types, files hold."""
+"""Judged windows as rows of an Arrow table: used in messages, compared by audits and, up to types, stored in files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _Column: TypeAlias = npt.NDArray[Any]
 
 
 def schema(channels: Sequence[str]) -> pa.Schema:
-    """Return the columns of a score message, which are those of the score log but for `contribution`, there a map.
+    """Return the columns of a score message: those of the score log, except that `contribution` is a map there.
 
-    `start`, `end` and `incident` (the end of the opening window, null outside) are event time in
-    microseconds: finer periods are cut. `score` and `smoothed` are null where unscored, `contribution` also where the
-    detector gives none, and a channel in it where it was missing in the window; `coverage` is the
-    mean over the channels; `offset` is that of the input record that closed the window, or of the last record
-    before the journal entry that did. `revision` is 0: no window is amended.
+    `start`, `end` and `incident` (end of the opening window, null outside) are event times in microseconds; finer
+    digits are truncated. `score` and `smoothed` are null if unscored. `contribution` is also null if the detector
+    provides none, and a channel in it if it was missing in the window. `coverage` is the mean over the channels.
+    `offset` is that of the input record that closed the window, or of the last record before the journal entry that
+    did. `revision` is 0: windows are not amended.
     """
     return pa.schema(
         [
@@ -49,19 +49,19 @@ def schema(channels: Sequence[str]) -> pa.Schema:
 
 
 def table(judged: Sequence[Judged], channels: Sequence[str], window_ns: int, partition: int) -> pa.Table:
-    """Return consecutive batches as one table; the columns are joined, and the devices' ids by Arrow.
+    """Return consecutive batches as one table.
 
     Args:
-        judged: all of one model; n rows.
-        channels: c names, in the order of the columns of coverage and contribution.
+        judged: batches of one model; n rows.
+        channels: c names, in the column order of coverage and contribution.
         window_ns: length of a window.
         partition: number of the readings' partition.
 
     Returns:
-        n rows in one piece; see `schema`.
+        n rows in one chunk; see `schema`.
 
     Raises:
-        ContractError: the columns do not fit the channels.
+        ContractError: the columns do not match the channels.
     """
     wanted = schema(channels)
     if not sum(len(part) for part in judged):
@@ -99,7 +99,7 @@ def table(judged: Sequence[Judged], channels: Sequence[str], window_ns: int, par
 
 
 def plain(rows: pa.Table) -> pa.Table:
-    """Return rows with text in the place of dictionaries, whose types then agree from table to table."""
+    """Return rows with text instead of dictionaries, so that types agree between tables."""
     fields = [
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in rows.schema
     ]
@@ -107,7 +107,7 @@ def plain(rows: pa.Table) -> pa.Table:
 
 
 def as_archived(rows: pa.Table) -> pa.Table:
-    """Return the rows of messages with the types that they have in the score log."""
+    """Return message rows with the score log's types."""
     return contributions.as_map(plain(rows))
 
 
@@ -116,7 +116,7 @@ def _joined(columns: Sequence[_Column]) -> _Column:
 
 
 def _devices(judged: Sequence[Judged]) -> Any:
-    """Return the rows' devices; ids stand in the dictionary in the order in which batches bring them."""
+    """Return the rows' devices; the dictionary has the ids in order of the batches."""
     ids = pa.array([device for part in judged for device in part.ids], pa.string()).dictionary_encode()
     begins = np.cumsum([0, *(len(part.ids) for part in judged[:-1])])
     places = _joined([part.device for part in judged]) + np.repeat(begins, [len(part) for part in judged])
@@ -124,7 +124,7 @@ def _devices(judged: Sequence[Judged]) -> Any:
 
 
 def _contributions(scores: Sequence[ScoreBatch], unscored: _Column, kind: Any) -> Any:
-    """Return a struct for each row, null in all rows where a batch has no contributions."""
+    """Return one struct per row, null in all rows if a batch has no contributions."""
     given = [batch.contribution for batch in scores if batch.contribution is not None]
     if len(given) == len(scores):
         shares, absent = _joined(given), unscored

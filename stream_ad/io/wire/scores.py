@@ -1,7 +1,7 @@
-"""Rows <-> messages of the scores topic: Arrow IPC, split by bytes, each naming the spans it comes from.
+"""Rows <-> messages of the scores topic: Arrow IPC, split by size, each with the spans it comes from.
 
-The spans chain (`io.spans`), so a reader sees a hole. One that closed no window needs no message; the next one then
-starts where the last published ended.
+The spans chain (`io.spans`), so that readers detect a gap. A span that closed no window needs no message; the next one
+then starts where the last published one ended.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class ScoreMessage:
 
     Attributes:
         table: one row per window; see `score_rows.schema`.
-        spans: input offsets whose windows the parts of these spans hold together, none where a journal entry
-            alone closed them; and the journal entries that took effect in between.
-        generation: how often the partition's state had been started again by then. A device's `sequence`
-            counts on within a generation, or from 0; across generations it may begin anywhere.
-        part: this message's number among those of its spans, from 0.
-        parts: how many messages carry them.
+        spans: input offsets whose windows the messages of these spans contain together (empty if only a journal entry
+            closed them), and the journal entries applied in between.
+        generation: number of state resets of the partition so far. A device's `sequence` continues within a
+            generation or restarts from 0; in a new generation it may start anywhere.
+        part: index of this message among those of its spans, from 0.
+        parts: number of messages of its spans.
         input: the partition of the readings.
         model_id: digest of the bundle.
         config_digest: digest of the settings.
-        lost: parts of the input span that were deleted before they were scored: they have no rows.
+        lost: parts of the input span that were deleted before they were scored; they have no rows.
     """
 
     table: pa.Table
@@ -54,9 +54,9 @@ class ScoreMessage:
 
 
 def prepare() -> None:
-    """Convert an array once: at the first one pyarrow imports pandas, where that is installed, which takes seconds.
+    """Convert an array once: for the first one, pyarrow imports pandas if installed, which takes seconds.
 
-    A role does so before it joins its group: a member that is silent for as long loses its partitions.
+    Roles call it before they join a group: a member that is silent for that long would be evicted.
     """
     pa.array(np.zeros(1))
 
@@ -70,15 +70,15 @@ def encode(
     generation: int = 0,
     lost: Sequence[Span] = (),
 ) -> list[Record]:
-    """Return the messages of a commit; none where no window closed.
+    """Return the messages of a commit; none if no window closed.
 
     Args:
-        rows: what `score_rows.table` returned, all of `source`.
-        spans: the input read and the journal entries applied since the last published spans.
+        rows: from `score_rows.table`, all of `source`.
+        spans: input read and journal entries applied since the last published spans.
         source: the partition of the readings; the messages go to the same number.
         config_digest: digest of the settings.
-        max_bytes: largest payload; more rows make more messages.
-        generation: how many of all entries applied so far started the state again.
+        max_bytes: maximum payload size; more rows make more messages.
+        generation: number of state resets among the entries applied so far.
         lost: parts of the input that were deleted before they were scored.
 
     Raises:
@@ -113,10 +113,10 @@ def encode(
 
 
 def decode(value: bytes, headers: Headers) -> ScoreMessage:
-    """Read a score message.
+    """Decode a score message.
 
     Raises:
-        ContractError: a header is missing, the format unknown, or the payload no table of scores.
+        ContractError: a header is missing, the format is unknown, or the payload is not a table of scores.
     """
     texts = {name: content.decode("utf-8", "replace") for name, content in headers}
     try:
@@ -148,24 +148,24 @@ def _spans(texts: Mapping[str, str]) -> Spans:
 
 
 def spans_of(headers: Headers) -> tuple[Partition, Spans]:
-    """Return the input's partition and the spans that a score message's headers name.
+    """Return the input's partition and the spans from a score message's headers.
 
     Raises:
-        ContractError: they are none of a score message.
+        ContractError: they are not headers of a score message.
     """
     texts = {name: content.decode("utf-8", "replace") for name, content in headers}
     try:
         source = Partition(texts[PREFIX + "input-topic"], int(texts[PREFIX + "input-partition"]))
         return source, _spans(texts)
     except (KeyError, ValueError, ContractError) as error:
-        raise ContractError(f"score message: expected the spans that it tells of, found: {error}") from error
+        raise ContractError(f"score message: expected its spans in the headers, found: {error}") from error
 
 
 def _expect_cause(spans: Spans, generation: int) -> None:
     """Check that rows can come from these spans.
 
     Raises:
-        ContractError: they name neither a record nor a journal entry, or a generation below 0.
+        ContractError: both are empty, or the generation is negative.
     """
     if spans.is_empty:
         raise ContractError(
@@ -176,7 +176,7 @@ def _expect_cause(spans: Spans, generation: int) -> None:
 
 
 def _split(batch: Any, max_bytes: int) -> list[bytes]:
-    """Serialise rows in messages of at most `max_bytes`, halving what is too large."""
+    """Serialise rows into messages of at most `max_bytes`, halving those that are too large."""
     payload = _serialised(batch)
     if len(payload) <= max_bytes:
         return [payload]
@@ -191,7 +191,7 @@ def _split(batch: Any, max_bytes: int) -> list[bytes]:
 def _serialised(batch: Any) -> bytes:
     device = batch["device"]
     used, codes = np.unique(np.asarray(device.indices), return_inverse=True)
-    if len(used) < len(device.dictionary):  # a part names only its own devices
+    if len(used) < len(device.dictionary):  # a message has only its own devices
         columns = list(batch.columns)
         columns[0] = pa.DictionaryArray.from_arrays(codes.astype(np.int32), device.dictionary.take(pa.array(used)))
         batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema)

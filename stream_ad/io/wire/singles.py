@@ -1,6 +1,6 @@
-"""Many parsed single readings -> columns, one channel at a time over all of them.
+"""Many parsed single readings -> columns, one channel at a time.
 
-Python's own loops (`map`, `zip`) do the work of a record, so that it costs little more than its parsing.
+Python's built-in loops (`map`, `zip`) do the per-record work, so that it costs little more than parsing.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def take_singles(
     accepts: Callable[[str], bool],
     ignored: frozenset[str] = frozenset(),
 ) -> list[int]:
-    """Take all well-formed single readings.
+    """Decode all well-formed single readings.
 
     Args:
-        found: where they go; unknown devices and channels are counted there.
+        found: receives the readings; unknown devices and channels are counted there.
         records: number of each document's record in the batch, ascending.
-        documents: parsed JSON without any array of samples.
-        channels: the bundle's channels, in the order of the columns.
-        accepts: tells whether a device belongs to the stream.
+        documents: parsed JSON without arrays of samples.
+        channels: the bundle's channels, in column order.
+        accepts: returns whether a device belongs to the stream.
         ignored: names that are neither used nor unknown.
 
     Returns:
-        the records left for the complete way.
+        the records left for the general path.
     """
     if _take(found, records, documents, channels, accepts, ignored):
         return []
@@ -51,12 +51,12 @@ def take_singles(
 
 
 def is_id(device: Any) -> bool:
-    """Tell whether a value can be a device's id."""
+    """Return whether a value is a valid device id."""
     return type(device) is str and 1 <= len(device) <= MAX_DEVICE_LENGTH
 
 
 def _is_plain(document: Any) -> bool:
-    """Tell of one document what `_take` asks of all."""
+    """Return whether one document meets the conditions that `_take` checks for all."""
     try:
         device, ts, values = _FIELDS(document)
     except (KeyError, TypeError):
@@ -72,7 +72,7 @@ def _take(
     accepts: Callable[[str], bool],
     ignored: frozenset[str],
 ) -> bool:
-    """Take all documents, or none where one of them is not plain."""
+    """Decode all documents, or none if one of them does not qualify."""
     if not documents:
         return True
     try:

@@ -1,8 +1,8 @@
 """Times on the wire -> UTC nanoseconds.
 
-A time is epoch milliseconds (an integer or a float) or RFC 3339 text with an offset. Integers are
-exact; a float is taken at its full double precision (about 0.25 µs today), never through a product
-that rounds again; text is exact to the nanosecond, further digits are cut.
+A time is epoch milliseconds (an integer or a float) or RFC 3339 text with an offset. Integers are exact; a float keeps
+its full double precision (about 0.25 µs today), without a second rounding; text is exact to the nanosecond, further
+digits are truncated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from stream_ad.core.batches import Float64Array, Int64Array
 
 MIN_MS = 631_152_000_000
-"""1990-01-01: whatever is older is a clock that was never set, or no count of milliseconds since 1970."""
+"""1990-01-01: anything older comes from a clock that was never set, or is not epoch milliseconds."""
 MAX_MS = 9_214_646_400_000
 """2262-01-01, the last new year that fits into int64 nanoseconds."""
 MIN_NS, MAX_NS = MIN_MS * 1_000_000, MAX_MS * 1_000_000
@@ -31,7 +31,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def time_ns(value: object) -> int | None:
-    """Return one time in nanoseconds, or None where it is no time or an absurd one."""
+    """Return one time in nanoseconds, or None if it is not a time or out of range."""
     if isinstance(value, int):
         return value * 1_000_000 if MIN_MS <= value <= MAX_MS else None  # True and False are out of range
     if isinstance(value, float):
@@ -44,7 +44,7 @@ def time_ns(value: object) -> int | None:
 
 
 def rfc3339_ns(text: str) -> int | None:
-    """Return the time of RFC 3339 text with an offset in nanoseconds, whatever the year, or None."""
+    """Return RFC 3339 text with an offset as nanoseconds, for any year, or None."""
     match = _RFC_3339.fullmatch(text)
     if match is None:
         return None
@@ -64,17 +64,17 @@ def milliseconds_ns(ms: Float64Array) -> Int64Array:
 
 
 def grid_ns(samples: int, step_ms: float | Float64Array) -> Int64Array:
-    """Return what each sample of an even series adds to its start: i * step_ms in float64, rounded to ns.
+    """Return each sample's offset from the start of an even series: i * step_ms in float64, rounded to ns.
 
     Args:
         samples: number of samples.
-        step_ms: milliseconds between two; one number, or float64[m, 1] for m series at once.
+        step_ms: milliseconds between two samples; one number, or float64[m, 1] for m series at once.
     """
     return np.rint(np.arange(samples, dtype=np.float64) * step_ms * 1e6).astype(np.int64)
 
 
 def grid_fits(start_ns: int, samples: int, step_ms: Any) -> bool:
-    """Tell whether a step is a positive number and the series ends before 2262."""
+    """Return whether a step is a positive number and the series ends before 2262."""
     if isinstance(step_ms, bool) or not isinstance(step_ms, int | float):
         return False
     return step_ms > 0 and start_ns + (samples - 1) * float(step_ms) * 1e6 <= MAX_NS

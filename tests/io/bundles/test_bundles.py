@@ -172,7 +172,7 @@ def test_scales_of_devices_and_the_floor_of_limits_are_kept(tmp_path: Path) -> N
 
 
 def test_a_bundle_is_replaced_only_on_purpose(folder: Path) -> None:
-    with pytest.raises(BundleError, match="already there"):
+    with pytest.raises(BundleError, match="exists already"):
         bundles.save(MODEL, folder, windows(5))
     model_id = bundles.save(replace(MODEL, name="new"), folder, windows(5), replace=True)
 
@@ -319,7 +319,9 @@ def test_a_bundle_made_before_far_values_counted_opens_with_what_its_calibration
 def test_a_bundle_made_before_whose_scores_differ_names_the_command_that_makes_it_again(folder: Path) -> None:
     seal(folder, lambda manifest: manifest.pop("overrange"))
     nudge(folder, 1.5)
-    with pytest.raises(BundleProbeError, match=r"made before 0\.2\.0.*stream-ad train RECORDING --detector pca --out"):
+    with pytest.raises(
+        BundleProbeError, match=r"created before 0\.2\.0.*stream-ad train RECORDING --detector pca --out"
+    ):
         bundles.load(folder)
 
 
@@ -388,10 +390,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
     "changed manifest": (
         lambda f: (f / "manifest.json").write_text((f / "manifest.json").read_text().replace('"pumps"', '"others"')),
         BundleDigestError,
-        "not its model id",
+        "expected the model id as digest",
     ),
     "other format": (said(format="zip"), BundleFormatError, "expected format 'stream_ad.bundle', found 'zip'"),
-    "other version": (said(version=2, news=1), BundleFormatError, "reads format version 1, found 2"),
+    "other version": (said(version=2, news=1), BundleFormatError, "expected format version 1, found 2"),
     "text version": (said(version="1"), BundleFormatError, "format version"),
     "unknown key": (said(run="rm"), BundleFormatError, "run: Extra inputs"),
     "unknown detector": (
@@ -412,7 +414,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
     "reach of two channels": (
         said(overrange={"score": 1.0, "reach": [10.0, 10.0]}),
         BundleFormatError,
-        "a reach of each of 3 channels",
+        "a reach for each of 3 channels",
     ),
     "reach of nought": (said(overrange={"score": 1.0, "reach": [10.0, 0.0, 10.0]}), BundleFormatError, "overrange"),
     "no far score": (said(overrange={"score": 0.0, "reach": [10.0, 10.0, 10.0]}), BundleFormatError, "overrange"),

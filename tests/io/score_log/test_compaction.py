@@ -90,7 +90,7 @@ def test_rows_stay_and_files_become_few(folder: Path) -> None:
     assert foreign_rows(folder) == before
     assert not is_unfinished(folder)
 
-    held = [one for part in score_log.parts(folder) for one in part.held()]
+    held = [one for part in score_log.parts(folder) for one in part.ranges()]
     assert [(one.span, one.spans, one.rows) for one in held] == [(info.span, info.spans, info.rows) for info in infos]
     proof = verify(folder)
     assert proof.gaps == ()
@@ -215,7 +215,7 @@ def test_what_is_no_part_stays_and_strange_folders_stop_an_hour(folder: Path) ->
 def test_two_compactions_do_not_meet(folder: Path) -> None:
     before = content(folder)
     with score_exchange.locked(folder.resolve()):
-        with pytest.raises(BusyError, match="found one running"):
+        with pytest.raises(BusyError, match="another compaction is running"):
             done(folder)
         assert finish(folder) is False
     assert content(folder) == before

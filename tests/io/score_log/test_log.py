@@ -255,7 +255,7 @@ def test_a_part_needs_tables_of_scores(tmp_path: Path) -> None:
 
 
 def test_a_part_has_a_span_of_the_topic_though_its_input_may_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="expected a span of the scores topic, found 3-3"):
+    with pytest.raises(ContractError, match="expected a non-empty span of the scores topic, found 3-3"):
         write(tmp_path, 3, 3)
     path = score_log.write_part(
         tmp_path, 0, Span(3, 4), [table([1])], T0, "topic-1", Spans(Span(9, 9), Span(1, 2)), {}, generation=5
