@@ -87,13 +87,13 @@ def test_readings_made_anew_are_not_taken_for_the_old(
     if noticed_by != "start":
         why = turned(scorer)
         assert isinstance(why, PositionError)
-        assert "made anew" in str(why)
+        assert "recreated" in str(why)
         kill(scorer)
     scorer = open_scorer(stream)
     why = turned(scorer)
     kill(scorer)
     assert isinstance(why, PositionError)
-    assert "made anew" in str(why)
+    assert "recreated" in str(why)
     assert published(stream) == before
     assert committed(stream) in (None, offset)
 
@@ -114,7 +114,7 @@ def test_scores_made_anew_are_not_placed_behind_the_old(stream: Stream, is_runni
     if is_running:
         why = turned(archiver)
         assert isinstance(why, PositionError)
-        assert "made anew" in str(why)
+        assert "recreated" in str(why)
         kill(archiver)
     archiver = open_archiver(stream)
     why = turned(archiver)

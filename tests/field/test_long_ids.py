@@ -33,4 +33,4 @@ def test_a_recording_of_such_ids_alone_is_refused(plant: Plant) -> None:
     ran = plant("send", "today.csv")
 
     assert ran.code != 0
-    assert "at most 256 characters" in ran.said
+    assert "exceed 256 characters" in ran.said

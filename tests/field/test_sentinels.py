@@ -46,7 +46,7 @@ def test_a_sentinel_is_missing_in_training_and_live(plant: Plant, option: tuple[
     assert (float(sentinel) in model.channels[0].missing) == ("=" not in option[1])
     assert 40 < model.normaliser.center[temp] < 80
     assert model.normaliser.scale[temp] < 20
-    assert f"without {float(sentinel):g}" in plant.ok("bundle", "show", str(plant.settings().stream.bundle)).out
+    assert f"missing if {float(sentinel):g}" in plant.ok("bundle", "show", str(plant.settings().stream.bundle)).out
 
     plant.file("today.csv", lines(300, 100_000, sentinel))
     plant.ok("send", "today.csv")  # as devices do: with the sentinel on the wire
