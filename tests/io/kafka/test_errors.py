@@ -14,15 +14,78 @@ KAFKAS = sorted(
 )
 
 
+UNDECIDED = {
+    "BrokerResponseError",
+    "CorruptRecordError",
+    "DuplicateBrokerRegistrationError",
+    "DuplicateResourceError",
+    "DuplicateSequenceNumberError",
+    "DuplicateVoterError",
+    "FeatureUpdateFailedError",
+    "FencedStateEpochError",
+    "GroupIdNotFoundError",
+    "GroupMaxSizeReachedError",
+    "GroupSubscribedToTopicError",
+    "IllegalStateError",
+    "IncompatibleBrokerVersion",
+    "InconsistentClusterIdError",
+    "InconsistentGroupProtocolError",
+    "InconsistentVoterSetError",
+    "IneligibleReplicaError",
+    "InvalidFetchRequestError",
+    "InvalidReceiveError",
+    "InvalidRecordError",
+    "InvalidRecordStateError",
+    "InvalidRegistrationError",
+    "InvalidRequestError",
+    "InvalidRequiredAcksError",
+    "InvalidTxnStateError",
+    "InvalidUpdateVersionError",
+    "InvalidVoterKeyError",
+    "KafkaError",
+    "KafkaProtocolError",
+    "LogDirNotFoundError",
+    "MemberIdRequiredError",
+    "MismatchedEndpointTypeError",
+    "NewLeaderElectedError",
+    "NoError",
+    "NoReassignmentInProgressError",
+    "NonEmptyGroupError",
+    "OperationNotAttemptedError",
+    "OutOfOrderSequenceNumberError",
+    "QuotaViolationError",
+    "ReassignmentInProgressError",
+    "SnapshotNotFoundError",
+    "StaleBrokerEpochError",
+    "StaleControllerEpochError",
+    "TelemetryTooLargeError",
+    "TransactionAbortableError",
+    "TransactionAbortedError",
+    "TransactionalIdNotFoundError",
+    "UnknownError",
+    "UnknownProducerIdError",
+    "UnknownSubscriptionIdError",
+    "UnrecognizedBrokerVersion",
+    "UnsupportedAssignorError",
+    "UnsupportedCompressionTypeError",
+    "UnsupportedEndpointTypeError",
+    "UnsupportedForMessageFormatError",
+    "UnsupportedVersionError",
+    "VoterNotFoundError",
+}
+"""What neither a user nor a retry can mend: damage, protocol mismatches, answers to requests that are never sent."""
+
+
 @pytest.mark.parametrize("kind", KAFKAS, ids=lambda kind: kind.__name__)
 def test_every_error_of_the_client_is_decided(kind: type[Exception]) -> None:
-    assert kind in TABLE or issubclass(kind, tuple(BASES))
+    is_decided = kind in TABLE or issubclass(kind, tuple(BASES))
+    assert is_decided != (kind.__name__ in UNDECIDED)
 
 
 def test_no_decision_is_made_twice_or_for_nothing() -> None:
     names = [name for group in DECIDED.values() for name in group]
     assert len(names) == len(set(names))
-    assert set(names) <= set(vars(kafka))
+    assert {*names, *UNDECIDED} <= set(vars(kafka))
 
 
 @pytest.mark.parametrize(
