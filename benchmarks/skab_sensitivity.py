@@ -16,12 +16,12 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rehearsal import rehearse
 from stream_ad.config import IncidentSettings
 from stream_ad.core.measures import Confusion
 from stream_ad.evaluation.configurations import SKAB, Configuration
 from stream_ad.evaluation.datasets import Run, skab
 from stream_ad.evaluation.evaluation import evaluate
-from stream_ad.evaluation.rehearsal import rehearse
 
 FACTORS = (1.6, 1.8, 2.0, 2.1, 2.2, 2.3, 2.4, 2.6, 2.8, 3.0)
 CHANGES: Mapping[str, Sequence[Any]] = {

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
+import orjson
 
 from simulators.faults import FaultSpec
 from simulators.fleet import Mode, device_id
 from simulators.randomness import Randomness, Stream
 from simulators.signals import DAY_S, Signals
-from stream_ad.io.wire import events as event_messages
-from stream_ad.io.wire.events import Severity
 
 VISITS = (
     "Visual inspection done, no findings",
@@ -40,6 +40,13 @@ COMPLAINTS: Mapping[str, str] = MappingProxyType(
 REPAIRED_SHARE = 0.6
 
 
+class Severity(StrEnum):
+    """How much an event matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+
+
 @dataclass(frozen=True, slots=True)
 class PumpEvent:
     """A message about one pump.
@@ -64,7 +71,8 @@ class PumpEvent:
 
     def encode(self, start_ms: int) -> bytes:
         """Return the event as the events topic holds it, schema v1."""
-        return event_messages.encode(self.device, self.at_ms(start_ms), self.code, self.severity, self.text)
+        fields = {"code": self.code, "severity": self.severity.value, "text": self.text}
+        return orjson.dumps({"device": self.device, "ts": self.at_ms(start_ms)} | fields)
 
 
 def pump_events(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 
+from benchmarks.rehearsal import rehearse
 from stream_ad.assembly import ensure_topics
 from stream_ad.cli.main import main
 from stream_ad.config import StreamSettings
 from stream_ad.evaluation.configurations import SKAB
 from stream_ad.evaluation.datasets import skab
 from stream_ad.evaluation.evaluation import evaluate
-from stream_ad.evaluation.rehearsal import rehearse
 from stream_ad.io.bundles import bundles
 from stream_ad.io.score_log import log as score_log
 from tests.support.e2e import Stream

@@ -44,7 +44,6 @@ from stream_ad.io.transport import Headers, Partition, RawBatch
 from stream_ad.io.wire import alerts as alert_messages
 from stream_ad.io.wire import control as control_messages
 from stream_ad.io.wire import dead_letters
-from stream_ad.io.wire import events as event_messages
 from stream_ad.io.wire import scores as score_messages
 from stream_ad.io.wire.encode import ARROW_HEADERS, encode_arrow, encode_reading, encode_series, encode_series_at
 from stream_ad.io.wire.readings import Decoder
@@ -190,15 +189,10 @@ ALERT = Alert(
 )
 
 
-def _event(data: bytes) -> bool:
-    return isinstance(event_messages.decode(data, 0), event_messages.Event)
-
-
 def _headers_of(headers: Headers) -> tuple[bytes, ...]:
     return tuple(name.encode() + b"=" + content for name, content in headers)
 
 
-EVENT = event_messages.encode("d", START_MS, "E1", event_messages.Severity.ERROR, "it broke")
 CHECKPOINT = "s.0.00000000000000000005.0123456789abcdef.ckpt"
 
 
@@ -378,10 +372,6 @@ def targets() -> Iterator[tuple[str, Callable[[], Target]]]:
     yield "single", lambda: Target(_singles(), _reads(()))
     yield "series", lambda: Target(_series(), _reads(()))
     yield "arrow", lambda: Target(_arrow(), _reads(ARROW_HEADERS))
-    yield (
-        "event",
-        lambda: Target((EVENT,), _event),
-    )
     yield (
         "score",
         lambda: Target(

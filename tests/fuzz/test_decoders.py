@@ -80,7 +80,7 @@ def test_mutated_files_of_a_bundle_are_taken_or_refused(name: str, number: int) 
     swift(target(name), mutated(target(name).seeds, number))
 
 
-@pytest.mark.parametrize("name", ["single", "series", "event", "alert", "marker", "manifest"])
+@pytest.mark.parametrize("name", ["single", "series", "alert", "marker", "manifest"])
 @given(document=JSON)
 def test_any_json_is_taken_or_refused(name: str, document: object) -> None:
     swift(target(name), json.dumps(document).encode("utf-8", "surrogatepass"))

@@ -10,8 +10,6 @@ from stream_ad.core.quality import Quality
 from stream_ad.io.transport import Partition, RawBatch
 from stream_ad.io.wire import alerts as alert_messages
 from stream_ad.io.wire import dead_letters, score_rows
-from stream_ad.io.wire import events as event_messages
-from stream_ad.io.wire.events import Event, Severity
 from stream_ad.io.wire.readings import Decoded, Decoder
 from tests.docs.pages import ROOT, examples, tables
 
@@ -30,7 +28,7 @@ def decode(name: str) -> Decoded:
 
 
 def test_the_pages_hold_these_examples() -> None:
-    assert set(EXAMPLES) == {"reading", "series", "series with times", "refused", "event", "alert"}
+    assert set(EXAMPLES) == {"reading", "series", "series with times", "refused", "alert"}
 
 
 def test_a_reading() -> None:
@@ -63,12 +61,6 @@ def test_a_refused_record_becomes_a_dead_letter_with_the_headers_named() -> None
     for name, _ in letter.headers:
         assert name in WIRE or name.removeprefix("__connect.errors") in WIRE or name.endswith(("stage", "class.name"))
     assert all(f"`{reason.value}`" in WIRE for reason in Reason)
-
-
-def test_an_event() -> None:
-    found = event_messages.decode(EXAMPLES["event"].encode(), 0)
-
-    assert found == Event("pump-0004", START, "E-STOP", Severity.WARNING, "Stopped by operator")
 
 
 def test_an_alert() -> None:
