@@ -37,10 +37,8 @@ FOREIGN = '''
     import numpy as np
 
     from stream_ad.core.detectors.base import Scores
-    from stream_ad.core.detectors.parameters import Real, complete, defaults
+    from stream_ad.core.detectors.parameters import Declared, Real
     from stream_ad.core.detectors.windows import read_form, stored, training_form
-
-    PARAMETERS = {"power": Real(2.0, 0.5, 4.0)}
 
 
     class Detector:
@@ -56,20 +54,18 @@ FOREIGN = '''
             return {"form": self.form.array(), "mean": self.mean}
 
 
-    class Kind:
+    class Kind(Declared):
         name = "absolute"
-
-        def defaults(self):
-            return defaults(PARAMETERS)
+        parameters = {"power": Real(2.0, 0.5, 4.0)}
 
         def fit(self, values, settings, seed, progress):
-            power = complete(self.name, PARAMETERS, settings)["power"]
+            power = self.complete(settings)["power"]
             form = training_form(values, None, 4)
             progress("mean", 1, 1)
             return Detector(form, form.rows(values).mean(axis=0), power)
 
         def load(self, settings, arrays):
-            power = complete(self.name, PARAMETERS, settings)["power"]
+            power = self.complete(settings)["power"]
             form = read_form(arrays, None)
             return Detector(form, stored(arrays, "mean", np.float32, (form.size,)), power)
 

@@ -5,33 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float32Array
 from stream_ad.core.detectors import networks
 from stream_ad.core.detectors.base import Progress, Scores, Settings
-from stream_ad.core.detectors.networks import Activation, Mlp
-from stream_ad.core.detectors.parameters import Parameter, Real, Sizes, Whole, complete, defaults
+from stream_ad.core.detectors.networks import Mlp
+from stream_ad.core.detectors.parameters import Declared, Parameter, Real, Sizes, Whole
 from stream_ad.core.detectors.windows import WindowForm, read_form, training_form
 from stream_ad.errors import TrainingError
 
 LEAST_WINDOWS = 16
-
-PARAMETERS: Mapping[str, Parameter] = {
-    "hidden": Sizes((128, 32, 128), 1, 4_096, 9),
-    # 0 leaves the random start: the baseline that training must beat.
-    "epochs": Whole(40, 0, 10_000),
-    "batch_size": Whole(128, 1, 65_536),
-    # Falls to 0 along half a cosine, so that the last epochs settle.
-    "learning_rate": Real(1e-3, 1e-7, 1.0),
-    # Standard deviation of what is added to the inputs in training, in normalised units; 0 for none.
-    "noise": Real(0.1, 0.0, 10.0),
-    "weight_decay": Real(0.0, 0.0, 1.0),
-    # Youngest samples of the window that are used; None for all.
-    "lags": Whole(None, 1, 100_000, optional=True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +53,23 @@ class AutoencoderDetector:
         return {"form": self.form.array(), **self.network.arrays("network")}
 
 
-class Autoencoder:
+class Autoencoder(Declared):
     """The kind `autoencoder`."""
 
     name = "autoencoder"
-
-    def defaults(self) -> Settings:
-        """Return every setting with its default."""
-        return defaults(PARAMETERS)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "hidden": Sizes((128, 32, 128), 1, 4_096, 9),
+        # 0 leaves the random start: the baseline that training must beat.
+        "epochs": Whole(40, 0, 10_000),
+        "batch_size": Whole(128, 1, 65_536),
+        # Falls to 0 along half a cosine, so that the last epochs settle.
+        "learning_rate": Real(1e-3, 1e-7, 1.0),
+        # Standard deviation of what is added to the inputs in training, in normalised units; 0 for none.
+        "noise": Real(0.1, 0.0, 10.0),
+        "weight_decay": Real(0.0, 0.0, 1.0),
+        # Youngest samples of the window that are used; None for all.
+        "lags": Whole(None, 1, 100_000, optional=True),
+    }
 
     def fit(self, values: Float32Array, settings: Settings, seed: int, progress: Progress) -> AutoencoderDetector:
         """Train with Adam in one thread; all randomness comes from the seed.
@@ -89,7 +84,7 @@ class Autoencoder:
             ConfigError: a setting is unknown or out of range.
             TrainingError: too few windows, values that are not finite, or the weights diverged.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = training_form(values, chosen["lags"], LEAST_WINDOWS)
         network = train(form.rows(values), chosen, seed, progress)
         return AutoencoderDetector(form, network)
@@ -101,13 +96,10 @@ class Autoencoder:
             ConfigError: a setting is unknown or out of range.
             BundleFormatError: an array is missing or malformed.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = read_form(arrays, chosen["lags"])
         sizes = [form.size, *chosen["hidden"], form.size]
-        return AutoencoderDetector(form, networks.read(arrays, "network", sizes, Activation.RELU))
-
-    def _complete(self, settings: Settings) -> dict[str, Any]:
-        return complete(self.name, PARAMETERS, settings)
+        return AutoencoderDetector(form, networks.read(arrays, "network", sizes))
 
 
 def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress) -> Mlp:
@@ -126,7 +118,7 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
 
     n, size = rows.shape
     rng = np.random.default_rng(seed)
-    start = networks.initial([size, *settings["hidden"], size], Activation.RELU, rng)
+    start = networks.initial([size, *settings["hidden"], size], rng)
     with networks.one_thread():
         layers = networks.to_torch(start)
         optimiser = networks.Adam(layers, settings["weight_decay"])
@@ -136,11 +128,11 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
             for first in range(0, n, settings["batch_size"]):
                 clean = rows[order[first : first + settings["batch_size"]]]
                 noise = rng.standard_normal(clean.shape, dtype=np.float32) * np.float32(settings["noise"])
-                rebuilt = networks.torch_forward(layers, Activation.RELU, torch.from_numpy(clean + noise))
+                rebuilt = networks.torch_forward(layers, torch.from_numpy(clean + noise))
                 loss = (rebuilt - torch.from_numpy(clean)).square().mean()
                 optimiser.step(loss, rate)
             progress("epochs", epoch + 1, settings["epochs"])
-        trained = networks.from_torch(layers, Activation.RELU)
+        trained = networks.from_torch(layers)
     if not all(np.isfinite(weight).all() for weight in trained.weights + trained.biases):
         raise TrainingError(f"autoencoder: the weights diverged, lower learning_rate ({settings['learning_rate']:g})")
     return trained

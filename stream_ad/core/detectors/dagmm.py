@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float32Array, Float64Array
 from stream_ad.core.detectors import networks
 from stream_ad.core.detectors.base import Progress, Scores, Settings
-from stream_ad.core.detectors.networks import Activation, Mlp
-from stream_ad.core.detectors.parameters import Parameter, Real, Sizes, Whole, complete, defaults
+from stream_ad.core.detectors.networks import Mlp
+from stream_ad.core.detectors.parameters import Declared, Parameter, Real, Sizes, Whole
 from stream_ad.core.detectors.products import row_products
 from stream_ad.core.detectors.windows import BLOCK_ROWS, WindowForm, read_form, stored, training_form
 from stream_ad.errors import BundleFormatError, TrainingError
@@ -28,25 +28,6 @@ LEAST_WEIGHT = 1e-4
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 """Added to the covariances' diagonal, the first that makes them positive definite."""
 PROGRESS_STEPS = 20
-
-PARAMETERS: Mapping[str, Parameter] = {
-    # Layers between window and code; the decoder mirrors them.
-    "hidden": Sizes((128, 32), 1, 4_096, 8),
-    "code": Whole(4, 1, 64),
-    "components": Whole(4, 1, 32),
-    "estimation_hidden": Whole(10, 1, 1_024),
-    # Few: more make the energy fall and the detection worse. 0 leaves the random start.
-    "steps": Whole(1_500, 0, 1_000_000),
-    "batch_size": Whole(512, 8, 65_536),
-    "learning_rate": Real(1e-3, 1e-7, 1.0),
-    # Share of the estimation network's hidden values left out in training.
-    "dropout": Real(0.5, 0.0, 0.9),
-    # Weights of the mean energy and of the penalty on small variances: the paper's lambda 1 and 2.
-    "energy_weight": Real(0.1, 0.0, 100.0),
-    "variance_weight": Real(0.005, 0.0, 100.0),
-    # Youngest samples of the window that are used; None for all.
-    "lags": Whole(None, 1, 100_000, optional=True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +116,28 @@ class DagmmDetector:
         }
 
 
-class Dagmm:
+class Dagmm(Declared):
     """The kind `dagmm`."""
 
     name = "dagmm"
-
-    def defaults(self) -> Settings:
-        """Return every setting with its default."""
-        return defaults(PARAMETERS)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        # Layers between window and code; the decoder mirrors them.
+        "hidden": Sizes((128, 32), 1, 4_096, 8),
+        "code": Whole(4, 1, 64),
+        "components": Whole(4, 1, 32),
+        "estimation_hidden": Whole(10, 1, 1_024),
+        # Few: more make the energy fall and the detection worse. 0 leaves the random start.
+        "steps": Whole(1_500, 0, 1_000_000),
+        "batch_size": Whole(512, 8, 65_536),
+        "learning_rate": Real(1e-3, 1e-7, 1.0),
+        # Share of the estimation network's hidden values left out in training.
+        "dropout": Real(0.5, 0.0, 0.9),
+        # Weights of the mean energy and of the penalty on small variances: the paper's lambda 1 and 2.
+        "energy_weight": Real(0.1, 0.0, 100.0),
+        "variance_weight": Real(0.005, 0.0, 100.0),
+        # Youngest samples of the window that are used; None for all.
+        "lags": Whole(None, 1, 100_000, optional=True),
+    }
 
     def fit(self, values: Float32Array, settings: Settings, seed: int, progress: Progress) -> DagmmDetector:
         """Train with Adam in one thread, then take the mixture over all rows.
@@ -157,7 +152,7 @@ class Dagmm:
             ConfigError: a setting is unknown or out of range.
             TrainingError: too few windows, values that are not finite, or the weights diverged.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = training_form(values, chosen["lags"], LEAST_WINDOWS)
         rows = form.rows(values)
         encoder, decoder, estimator = train(rows, chosen, seed, progress)
@@ -170,7 +165,7 @@ class Dagmm:
             ConfigError: a setting is unknown or out of range.
             BundleFormatError: an array is missing or malformed.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = read_form(arrays, chosen["lags"])
         inner = layer_sizes(form.size, chosen)
         weight = stored(arrays, "mixture.weight", np.float64, (None,))
@@ -180,13 +175,10 @@ class Dagmm:
             raise BundleFormatError("dagmm: expected a mixture with positive weights and variances")
         return DagmmDetector(
             form,
-            networks.read(arrays, "encoder", inner, Activation.RELU),
-            networks.read(arrays, "decoder", inner[::-1], Activation.RELU),
+            networks.read(arrays, "encoder", inner),
+            networks.read(arrays, "decoder", inner[::-1]),
             Mixture(weight, stored(arrays, "mixture.mean", np.float64, (k, q)), whiten),
         )
-
-    def _complete(self, settings: Settings) -> dict[str, Any]:
-        return complete(self.name, PARAMETERS, settings)
 
 
 def layer_sizes(size: int, settings: Settings) -> list[int]:
@@ -264,9 +256,7 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
     outer = [settings["code"] + 1, settings["estimation_hidden"], settings["components"]]
     steps, batch, keep_share = settings["steps"], min(settings["batch_size"], len(rows)), 1.0 - settings["dropout"]
     with networks.one_thread():
-        parts = [
-            networks.to_torch(networks.initial(sizes, Activation.RELU, rng)) for sizes in (inner, inner[::-1], outer)
-        ]
+        parts = [networks.to_torch(networks.initial(sizes, rng)) for sizes in (inner, inner[::-1], outer)]
         optimiser = networks.Adam([layer for layers in parts for layer in layers])
         for step in range(steps):
             drawn = torch.from_numpy(rows[rng.choice(len(rows), batch, replace=False)])
@@ -277,7 +267,7 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
             optimiser.step(loss, settings["learning_rate"], longest=5.0)
             if (step + 1) % PROGRESS_STEPS == 0 or step + 1 == steps:
                 progress("steps", step + 1, steps)
-        encoder, decoder, estimator = (networks.from_torch(layers, Activation.RELU) for layers in parts)
+        encoder, decoder, estimator = (networks.from_torch(layers) for layers in parts)
     for network in (encoder, decoder, estimator):
         if not all(np.isfinite(weight).all() for weight in network.weights + network.biases):
             raise TrainingError(f"dagmm: the weights diverged, lower learning_rate ({settings['learning_rate']:g})")
@@ -300,10 +290,10 @@ def objective(parts: list[networks.Layers], rows: torch.Tensor, keep: torch.Tens
     import torch
 
     encoder, decoder, estimator = parts
-    code = networks.torch_forward(encoder, Activation.RELU, rows)
-    square = (networks.torch_forward(decoder, Activation.RELU, code) - rows).square().mean(dim=1)
+    code = networks.torch_forward(encoder, rows)
+    square = (networks.torch_forward(decoder, code) - rows).square().mean(dim=1)
     point = torch.cat([code, 0.5 * (square + LEAST_SQUARE).log()[:, None]], dim=1)
-    share = networks.torch_forward(estimator, Activation.RELU, point, keep).double().softmax(dim=1)
+    share = networks.torch_forward(estimator, point, keep).double().softmax(dim=1)
     energy, penalty = torch_energy(point.double(), share)
     energy_weight, variance_weight = float(settings["energy_weight"]), float(settings["variance_weight"])
     return rows.shape[1] * square.mean() + energy_weight * energy + variance_weight * penalty

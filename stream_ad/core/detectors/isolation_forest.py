@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float32Array, Float64Array
 from stream_ad.core.detectors.base import Progress, Scores, Settings
-from stream_ad.core.detectors.parameters import Parameter, Whole, complete, defaults
+from stream_ad.core.detectors.parameters import Declared, Parameter, Whole
 from stream_ad.core.detectors.windows import WindowForm, read_form, stored, training_form
 from stream_ad.errors import BundleFormatError
 
@@ -22,14 +22,6 @@ LEAST_SPREAD = 0.05
 """Smallest spread of a feature, in normalised units: a constant history must not make every change
 infinite."""
 FEATURES = 5
-
-PARAMETERS: Mapping[str, Parameter] = {
-    "trees": Whole(100, 10, 1_000),
-    # Rows a tree is grown from; 256 is the paper's choice (section 4.1), more swamps and masks.
-    "tree_rows": Whole(256, 8, 4_096),
-    # Rows kept in the bundle, from which all trees are grown.
-    "sample_rows": Whole(4_096, 64, 4_096),
-}
 
 
 def features(values: Float32Array) -> Float32Array:
@@ -105,14 +97,17 @@ class IsolationForestDetector:
         return {"form": self.form.array(), **{name: getattr(self, name) for name in names}}
 
 
-class IsolationForest:
+class IsolationForest(Declared):
     """The kind `isolation_forest`."""
 
     name = "isolation_forest"
-
-    def defaults(self) -> Settings:
-        """Return every setting with its default."""
-        return defaults(PARAMETERS)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "trees": Whole(100, 10, 1_000),
+        # Rows a tree is grown from; 256 is the paper's choice (section 4.1), more swamps and masks.
+        "tree_rows": Whole(256, 8, 4_096),
+        # Rows kept in the bundle, from which all trees are grown.
+        "sample_rows": Whole(4_096, 64, 4_096),
+    }
 
     def fit(self, values: Float32Array, settings: Settings, seed: int, progress: Progress) -> IsolationForestDetector:
         """Grow the trees from a random sample of the windows' features.
@@ -127,7 +122,7 @@ class IsolationForest:
             ConfigError: a setting is unknown or out of range.
             TrainingError: too few windows or values that are not finite.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = training_form(values, None, LEAST_WINDOWS)
         found = features(values)
         progress("features", 1, 2)
@@ -152,7 +147,7 @@ class IsolationForest:
             ConfigError: a setting is unknown or out of range.
             BundleFormatError: an array is missing or malformed.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = read_form(arrays, None)
         width = FEATURES * form.channels
         sample = stored(arrays, "sample", np.float32, (None, width))
@@ -170,9 +165,6 @@ class IsolationForest:
         return IsolationForestDetector(
             form, grow(sample, int(seed[0]), chosen), sample, seed, low, high, center, spread
         )
-
-    def _complete(self, settings: Settings) -> dict[str, Any]:
-        return complete(self.name, PARAMETERS, settings)
 
 
 def grow(sample: Float32Array, seed: int, settings: Settings) -> Forest:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float32Array, Float64Array
 from stream_ad.core.detectors.axes import axes_of_rows, thinned
 from stream_ad.core.detectors.base import Progress, Scores, Settings
-from stream_ad.core.detectors.parameters import Parameter, Real, Whole, complete, defaults
+from stream_ad.core.detectors.parameters import Declared, Parameter, Real, Whole
 from stream_ad.core.detectors.products import row_products
 from stream_ad.core.detectors.windows import BLOCK_ROWS, WindowForm, moments, read_form, stored, training_form
 from stream_ad.errors import TrainingError
@@ -23,13 +23,6 @@ LEAST_VARIANCE = 1e-2
 """Mean variance assumed at least, in normalised units: a constant history must not make every
 change infinite."""
 LEDOIT_WOLF = "ledoit-wolf"
-
-PARAMETERS: Mapping[str, Parameter] = {
-    # Weight of the sphere in the covariance; 0.1 as found on TEP, or the optimal weight by a formula.
-    "shrink": Real(0.1, LEAST_SHRINK, 1.0, (LEDOIT_WOLF,)),
-    # Youngest samples of the window that are used; None for all.
-    "lags": Whole(None, 1, 100_000, optional=True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +106,16 @@ class MahalanobisDetector:
         return {"form": self.form.array(), "mean": self.mean, **self.inverse.arrays()}
 
 
-class Mahalanobis:
+class Mahalanobis(Declared):
     """The kind `mahalanobis`."""
 
     name = "mahalanobis"
-
-    def defaults(self) -> Settings:
-        """Return every setting with its default."""
-        return defaults(PARAMETERS)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        # Weight of the sphere in the covariance; 0.1 as found on TEP, or the optimal weight by a formula.
+        "shrink": Real(0.1, LEAST_SHRINK, 1.0, (LEDOIT_WOLF,)),
+        # Youngest samples of the window that are used; None for all.
+        "lags": Whole(None, 1, 100_000, optional=True),
+    }
 
     def fit(self, values: Float32Array, settings: Settings, seed: int, progress: Progress) -> MahalanobisDetector:
         """Fit in float64: by a Cholesky factor, or with fewer windows than values by the axes that they have.
@@ -138,7 +133,7 @@ class Mahalanobis:
             ConfigError: a setting is unknown or out of range.
             TrainingError: too few windows, values that are not finite, or a singular covariance.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = training_form(values, chosen["lags"], LEAST_WINDOWS)
         rows = thinned(form.rows(values))
         if len(rows) < form.size:
@@ -163,7 +158,7 @@ class Mahalanobis:
             ConfigError: a setting is unknown or out of range.
             BundleFormatError: an array is missing or malformed.
         """
-        form = read_form(arrays, self._complete(settings)["lags"])
+        form = read_form(arrays, self.complete(settings)["lags"])
         mean = stored(arrays, "mean", np.float64, (form.size,))
         if "directions" not in arrays:
             precision = stored(arrays, "precision", np.float64, (form.size, form.size))
@@ -171,9 +166,6 @@ class Mahalanobis:
         base = stored(arrays, "base", np.float64, (1,))
         directions = stored(arrays, "directions", np.float64, (None, form.size))
         return MahalanobisDetector(form, mean, ThinPrecision(base, directions))
-
-    def _complete(self, settings: Settings) -> dict[str, Any]:
-        return complete(self.name, PARAMETERS, settings)
 
 
 def _fit_thin(form: WindowForm, rows: Float32Array, shrink: float | str, progress: Progress) -> MahalanobisDetector:

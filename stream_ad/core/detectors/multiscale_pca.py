@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float32Array, Float64Array
 from stream_ad.core.detectors import pca
 from stream_ad.core.detectors.base import Progress, Scores, Settings
-from stream_ad.core.detectors.parameters import Parameter, Real, Whole, complete, defaults
+from stream_ad.core.detectors.parameters import Declared, Parameter, Real, Whole
 from stream_ad.core.detectors.pca import PcaDetector
 from stream_ad.core.detectors.windows import WindowForm, read_form, stored, training_form
 from stream_ad.errors import BundleFormatError
@@ -20,13 +20,6 @@ LEAST_TYPICAL = 1e-6
 """A member that rebuilds its training windows to rounding would turn every score into a huge one."""
 LEAST_SCORE = 1e-9
 """Mean square below which a residual is rounding; its logarithm must not outweigh the other members."""
-
-PARAMETERS: Mapping[str, Parameter] = {
-    # Each looks at half the samples of the one before; the first at the whole window.
-    "members": Whole(3, 1, 8),
-    # Share of the variance that each member's kept components hold.
-    "variance": Real(0.85, 0.01, 0.9999),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +64,16 @@ class MultiscalePcaDetector:
         return arrays
 
 
-class MultiscalePca:
+class MultiscalePca(Declared):
     """The kind `multiscale_pca`."""
 
     name = "multiscale_pca"
-
-    def defaults(self) -> Settings:
-        """Return every setting with its default."""
-        return defaults(PARAMETERS)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        # Each looks at half the samples of the one before; the first at the whole window.
+        "members": Whole(3, 1, 8),
+        # Share of the variance that each member's kept components hold.
+        "variance": Real(0.85, 0.01, 0.9999),
+    }
 
     def fit(self, values: Float32Array, settings: Settings, seed: int, progress: Progress) -> MultiscalePcaDetector:
         """Fit the members on the youngest samples of the same windows; no randomness.
@@ -93,7 +88,7 @@ class MultiscalePca:
             ConfigError: a setting is unknown or out of range.
             TrainingError: too few windows or values that are not finite.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = training_form(values, None, pca.LEAST_WINDOWS)
         scales = lags(form.samples, chosen["members"])
         members, typical = [], []
@@ -111,7 +106,7 @@ class MultiscalePca:
             ConfigError: a setting is unknown or out of range.
             BundleFormatError: an array is missing or malformed.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = read_form(arrays, None)
         scales = lags(form.samples, chosen["members"])
         members = []
@@ -124,9 +119,6 @@ class MultiscalePca:
         if not (typical >= LEAST_TYPICAL).all():
             raise BundleFormatError(f"multiscale_pca: expected typical scores of at least {LEAST_TYPICAL:g}")
         return MultiscalePcaDetector(form, tuple(members), typical)
-
-    def _complete(self, settings: Settings) -> dict[str, Any]:
-        return complete(self.name, PARAMETERS, settings)
 
 
 def lags(samples: int, members: int) -> list[int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -29,13 +28,6 @@ BETA_1, BETA_2 = 0.9, 0.999
 """Decay of Adam's moments, as in the paper."""
 
 
-class Activation(StrEnum):
-    """What a hidden layer applies; the last layer is always linear."""
-
-    RELU = "relu"
-    TANH = "tanh"
-
-
 @dataclass(frozen=True, slots=True)
 class Mlp:
     """A fitted perceptron.
@@ -43,12 +35,10 @@ class Mlp:
     Attributes:
         weights: float32[in, out] of each layer.
         biases: float32[out] of each layer.
-        activation: of the hidden layers.
     """
 
     weights: tuple[Float32Array, ...]
     biases: tuple[Float32Array, ...]
-    activation: Activation
 
     def forward(self, rows: Float32Array) -> Float32Array:
         """Run the network.
@@ -67,10 +57,7 @@ class Mlp:
             rows += bias
             if number == last:
                 break
-            if self.activation is Activation.RELU:
-                np.maximum(rows, 0.0, out=rows)
-            else:
-                np.tanh(rows, out=rows)
+            np.maximum(rows, 0.0, out=rows)
         return rows
 
     def arrays(self, name: str) -> Arrays:
@@ -82,7 +69,7 @@ class Mlp:
         return found
 
 
-def initial(sizes: Sequence[int], activation: Activation, rng: np.random.Generator) -> Mlp:
+def initial(sizes: Sequence[int], rng: np.random.Generator) -> Mlp:
     """Make an untrained perceptron, weights uniform in +-sqrt(6 / (in + out)), biases 0.
 
     Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks",
@@ -90,17 +77,16 @@ def initial(sizes: Sequence[int], activation: Activation, rng: np.random.Generat
 
     Args:
         sizes: values in, of each hidden layer, and out.
-        activation: of the hidden layers.
         rng: source of the weights.
     """
     weights = []
     for wide, narrow in pairwise(sizes):
         bound = np.sqrt(6.0 / (wide + narrow))
         weights.append(rng.uniform(-bound, bound, (wide, narrow)).astype(np.float32))
-    return Mlp(tuple(weights), tuple(np.zeros(size, dtype=np.float32) for size in sizes[1:]), activation)
+    return Mlp(tuple(weights), tuple(np.zeros(size, dtype=np.float32) for size in sizes[1:]))
 
 
-def read(arrays: Arrays, name: str, sizes: Sequence[int], activation: Activation) -> Mlp:
+def read(arrays: Arrays, name: str, sizes: Sequence[int]) -> Mlp:
     """Read what `Mlp.arrays` gave.
 
     Raises:
@@ -110,7 +96,7 @@ def read(arrays: Arrays, name: str, sizes: Sequence[int], activation: Activation
     for number, (wide, narrow) in enumerate(pairwise(sizes)):
         weights.append(stored(arrays, f"{name}.{number}.weight", np.float32, (wide, narrow)))
         biases.append(stored(arrays, f"{name}.{number}.bias", np.float32, (narrow,)))
-    return Mlp(tuple(weights), tuple(biases), activation)
+    return Mlp(tuple(weights), tuple(biases))
 
 
 @contextmanager
@@ -141,29 +127,24 @@ def to_torch(network: Mlp) -> Layers:
     ]
 
 
-def from_torch(layers: Layers, activation: Activation) -> Mlp:
+def from_torch(layers: Layers) -> Mlp:
     """Copy trained tensors back."""
     return Mlp(
         tuple(np.ascontiguousarray(weight.detach().numpy()) for weight, _ in layers),
         tuple(np.ascontiguousarray(bias.detach().numpy()) for _, bias in layers),
-        activation,
     )
 
 
-def torch_forward(
-    layers: Layers, activation: Activation, rows: torch.Tensor, keep: torch.Tensor | None = None
-) -> torch.Tensor:
+def torch_forward(layers: Layers, rows: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
     """Run trainable layers: the same sums as `Mlp.forward`.
 
     Args:
         layers: as `to_torch` gave them.
-        activation: of the hidden layers.
         rows: float32[n, in].
         keep: float32, broadcast over the last hidden layer and multiplied with it (dropout).
     """
     for weight, bias in layers[:-1]:
-        rows = rows @ weight + bias
-        rows = rows.relu() if activation is Activation.RELU else rows.tanh()
+        rows = (rows @ weight + bias).relu()
     if keep is not None:
         rows = rows * keep
     weight, bias = layers[-1]

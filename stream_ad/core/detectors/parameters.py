@@ -1,11 +1,11 @@
-"""Parameter ranges as data: what settings a detector takes, and one function that holds them to it."""
+"""Parameter ranges as data: what settings a detector takes, held to their ranges."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from stream_ad.core.detectors.base import Settings
 from stream_ad.errors import ConfigError
@@ -90,36 +90,42 @@ class Sizes:
 Parameter = Whole | Real | Sizes
 
 
-def defaults(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Return every parameter with its default, as plain JSON values."""
-    return {name: parameter.read(parameter.default) for name, parameter in parameters.items()}
+class Declared:
+    """A kind of detector whose settings are declared once, with default and range.
 
-
-def complete(kind: str, parameters: Mapping[str, Parameter], settings: Settings) -> dict[str, Any]:
-    """Put settings over the defaults and hold each against its range.
-
-    Args:
-        kind: the detector's name, for the error.
-        parameters: what the detector takes.
-        settings: overrides.
-
-    Returns:
-        every parameter, as plain JSON values.
-
-    Raises:
-        ConfigError: one line for each unknown name or value out of range.
+    Attributes:
+        name: the detector's name.
+        parameters: what it takes.
     """
-    merged = defaults(parameters)
-    lines = []
-    for name, value in settings.items():
-        if name not in parameters:
-            lines.append(f"{kind}.{name}: unknown setting, expected one of {', '.join(sorted(parameters))}")
-            continue
-        try:
-            merged[name] = parameters[name].read(value)
-        except ValueError as error:
-            shown = "NaN" if isinstance(value, float) and math.isnan(value) else repr(value)
-            lines.append(f"{kind}.{name}: expected {error}, found {shown}")
-    if lines:
-        raise ConfigError("\n".join(lines))
-    return merged
+
+    name: str
+    parameters: ClassVar[Mapping[str, Parameter]]
+
+    def defaults(self) -> dict[str, Any]:
+        """Return every parameter with its default, as plain JSON values."""
+        return {name: parameter.read(parameter.default) for name, parameter in self.parameters.items()}
+
+    def complete(self, settings: Settings) -> dict[str, Any]:
+        """Put settings over the defaults and hold each against its range.
+
+        Returns:
+            every parameter, as plain JSON values.
+
+        Raises:
+            ConfigError: one line for each unknown name or value out of range.
+        """
+        merged = self.defaults()
+        lines = []
+        for name, value in settings.items():
+            if name not in self.parameters:
+                known = ", ".join(sorted(self.parameters))
+                lines.append(f"{self.name}.{name}: unknown setting, expected one of {known}")
+                continue
+            try:
+                merged[name] = self.parameters[name].read(value)
+            except ValueError as error:
+                shown = "NaN" if isinstance(value, float) and math.isnan(value) else repr(value)
+                lines.append(f"{self.name}.{name}: expected {error}, found {shown}")
+        if lines:
+            raise ConfigError("\n".join(lines))
+        return merged

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
 from stream_ad.core.batches import Arrays, Float32Array
 from stream_ad.core.detectors.axes import axes_of_rows, axes_of_values, thinned
 from stream_ad.core.detectors.base import Progress, Scores, Settings
-from stream_ad.core.detectors.parameters import Parameter, Real, Whole, complete, defaults
+from stream_ad.core.detectors.parameters import Declared, Parameter, Real, Whole
 from stream_ad.core.detectors.products import row_products
 from stream_ad.core.detectors.windows import WindowForm, read_form, stored, training_form
 
 LEAST_WINDOWS = 8
 NO_VARIANCE = 1e-12
 """Mean variance of a normalised value below which a history counts as constant."""
-
-PARAMETERS: Mapping[str, Parameter] = {
-    # Share of the variance that the kept components hold; the rest is where faults show.
-    "variance": Real(0.9, 0.01, 0.9999),
-    # Youngest samples of the window that are used; None for all.
-    "lags": Whole(None, 1, 100_000, optional=True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +56,16 @@ class PcaDetector:
         return {"form": self.form.array(), "mean": self.mean, "components": self.components}
 
 
-class Pca:
+class Pca(Declared):
     """The kind `pca`."""
 
     name = "pca"
-
-    def defaults(self) -> Settings:
-        """Return every setting with its default."""
-        return defaults(PARAMETERS)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        # Share of the variance that the kept components hold; the rest is where faults show.
+        "variance": Real(0.9, 0.01, 0.9999),
+        # Youngest samples of the window that are used; None for all.
+        "lags": Whole(None, 1, 100_000, optional=True),
+    }
 
     def fit(self, values: Float32Array, settings: Settings, seed: int, progress: Progress) -> PcaDetector:
         """Fit by eigenvectors in float64, of the covariance or, with fewer windows than values, of their products.
@@ -88,7 +83,7 @@ class Pca:
             ConfigError: a setting is unknown or out of range.
             TrainingError: too few windows or values that are not finite.
         """
-        chosen = self._complete(settings)
+        chosen = self.complete(settings)
         form = training_form(values, chosen["lags"], LEAST_WINDOWS)
         rows = thinned(form.rows(values))
         axes = axes_of_rows(rows) if len(rows) < form.size else axes_of_values(rows)
@@ -112,15 +107,12 @@ class Pca:
             ConfigError: a setting is unknown or out of range.
             BundleFormatError: an array is missing or malformed.
         """
-        form = read_form(arrays, self._complete(settings)["lags"])
+        form = read_form(arrays, self.complete(settings)["lags"])
         return PcaDetector(
             form,
             stored(arrays, "mean", np.float32, (form.size,)),
             stored(arrays, "components", np.float32, (None, form.size)),
         )
-
-    def _complete(self, settings: Settings) -> dict[str, Any]:
-        return complete(self.name, PARAMETERS, settings)
 
 
 KIND = Pca()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
+from stream_ad.core.slot_state import SlotState
 
 SCORE_FLOOR = 1e-12
 SCORE_CEILING = 1e300
@@ -58,37 +61,69 @@ class Calibration:
         return float(np.quantile(self.score, q))
 
 
-class Threshold(Protocol):
-    """Limits a device; state by slot, at most 1 kB a device.
+class Threshold:
+    """Limits of devices; state by slot, at most 1 kB per device.
 
-    All methods are called once a round, with each slot at most once.
+    All methods are called once per round, with each slot at most once. A kind of threshold gives a new slot's state and
+    says what a row changes in it.
 
-    Attributes:
-        learns: whether `learn` ever changes a limit.
+    Args:
+        calibration: its floor lies under every limit.
+        seed: a new slot's state, with the `limit`; see `SlotState`.
     """
 
-    learns: ClassVar[bool]
+    learns: ClassVar[bool] = True
+    """Whether `learn` ever changes a limit."""
+
+    def __init__(self, calibration: Calibration, seed: Mapping[str, npt.NDArray[Any] | np.generic]) -> None:
+        self._floor = calibration.floor
+        self._state = SlotState(seed)
 
     def grow(self, slots: int) -> None:
-        """Make room for slots 0..slots-1; new slots start from the calibration seed."""
-        ...
+        """Make room for slots 0..slots-1; new slots start from the calibration."""
+        self._state.grow(slots)
 
     def reset(self, device: Int32Array) -> None:
-        """Put slots back to the calibration seed (a device was evicted or is new)."""
-        ...
+        """Put slots back to the calibration (a device was evicted or is new)."""
+        self._state.reset(device)
 
     def limits(self, device: Int32Array) -> Float64Array:
-        """Return the limit in force of each given slot, in units of the smoothed score."""
-        ...
+        """Return float64[k], the limit in force of each given slot, finite, > 0, in units of the smoothed score."""
+        limits: Float64Array = np.maximum(self._state["limit"][device], self._floor)
+        return limits
 
     def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
-        """Take in smoothed scores; NaN rows are never passed. `phase` holds `Phase` values."""
-        ...
+        """Take in the rows outside of incidents, and those that open one.
+
+        Args:
+            device: int32[k], each slot at most once.
+            score: float64[k], smoothed, finite, >= 0.
+            phase: uint8[k], values of `Phase`.
+        """
+        used = phase != Phase.IN_INCIDENT
+        if not used.all():
+            device, score, phase = device[used], score[used], phase[used]
+        if len(device):
+            self._learn(device, score, phase)
 
     def snapshot(self) -> Arrays:
         """Return the state as named arrays whose first axis is the slot."""
-        ...
+        return self._state.snapshot()
 
     def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot; afterwards every result is the same bit for bit."""
-        ...
+        """Take back a snapshot; afterwards every result is the same bit for bit.
+
+        Raises:
+            ContractError: the arrays are not a snapshot of this threshold.
+        """
+        self._state.restore(arrays)
+
+    def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
+        """Take in rows to learn from; nothing here."""
+
+    def _settle(self, *steps: Callable[[Int32Array], None]) -> None:
+        """Complete a new slot's state by steps that work on slots."""
+        self._state.grow(1)
+        for step in steps:
+            step(np.zeros(1, np.int32))
+        self._state = SlotState({name: array[0] for name, array in self._state.snapshot().items()})

@@ -7,7 +7,6 @@ from typing import Any
 
 from stream_ad.core.thresholds.base import Calibration, Threshold
 from stream_ad.core.thresholds.fixed import Fixed
-from stream_ad.core.thresholds.floored import Floored, FlooredFixed
 from stream_ad.core.thresholds.quantile import Quantile
 from stream_ad.core.thresholds.spot import Spot
 from stream_ad.errors import ConfigError
@@ -29,9 +28,6 @@ def make_threshold(kind: str, calibration: Calibration, settings: Mapping[str, A
     if kind not in THRESHOLDS:
         raise ConfigError(f"threshold: expected one of {sorted(THRESHOLDS)}, found {kind!r}")
     try:
-        threshold = THRESHOLDS[kind](calibration, **settings)
+        return THRESHOLDS[kind](calibration, **settings)
     except TypeError as error:
         raise ConfigError(f"threshold {kind}: {error}") from error
-    if calibration.floor <= 0:
-        return threshold
-    return (Floored if threshold.learns else FlooredFixed)(threshold, calibration.floor)

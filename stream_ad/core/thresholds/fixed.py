@@ -6,13 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
-from stream_ad.core.slot_state import SlotState
-from stream_ad.core.thresholds.base import SCORE_FLOOR, Calibration
+from stream_ad.core.thresholds.base import SCORE_FLOOR, Calibration, Threshold
 from stream_ad.errors import ConfigError
 
 
-class Fixed:
+class Fixed(Threshold):
     """A limit that never learns.
 
     Args:
@@ -39,32 +37,4 @@ class Fixed:
         derived = max(calibration.quantile(quantile) * factor, 2 * SCORE_FLOOR)
         self.limit = derived if limit is None else limit
         # The limit is part of a snapshot so that the record of what was in force is complete.
-        self._state = SlotState({"limit": np.float64(self.limit)})
-
-    def grow(self, slots: int) -> None:
-        """Make room for slots 0..slots-1."""
-        self._state.grow(slots)
-
-    def reset(self, device: Int32Array) -> None:
-        """Put slots back to the configured limit."""
-        self._state.reset(device)
-
-    def limits(self, device: Int32Array) -> Float64Array:
-        """Return float64[k], the same limit for every slot."""
-        limits: Float64Array = self._state["limit"][device]
-        return limits
-
-    def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
-        """Learn nothing."""
-
-    def snapshot(self) -> Arrays:
-        """Return the limits as an array whose first axis is the slot."""
-        return self._state.snapshot()
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot.
-
-        Raises:
-            ContractError: the arrays are not a snapshot of this threshold.
-        """
-        self._state.restore(arrays)
+        super().__init__(calibration, {"limit": np.float64(self.limit)})

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
-from stream_ad.core.batches import Arrays, Float64Array, Int32Array, Int64Array, UInt8Array, UInt16Array
-from stream_ad.core.slot_state import SlotState
-from stream_ad.core.thresholds.base import SCORE_FLOOR, Calibration, Phase, log_scores, spread_of
+from stream_ad.core.batches import Float64Array, Int32Array, Int64Array, UInt8Array, UInt16Array
+from stream_ad.core.thresholds.base import SCORE_FLOOR, Calibration, Phase, Threshold, log_scores, spread_of
 from stream_ad.errors import ConfigError
 
 BINS = 240
@@ -24,7 +21,7 @@ YOUNG_ROWS = 100
 """A histogram with fewer rows says nothing about a tail; the calibration's quantile is used."""
 
 
-class Quantile:
+class Quantile(Threshold):
     """Limit = factor x exp(offset) x the quantile of a device's quiet smoothed scores.
 
     The scores of a device are counted in 240 bins over the log score: 128 equal bins around the
@@ -56,8 +53,6 @@ class Quantile:
     Raises:
         ConfigError: an argument is out of range.
     """
-
-    learns: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -92,7 +87,8 @@ class Quantile:
         seed = seed_counts(self._bin(logs), seed_rows)
         # `at` is the bin where each share of the rows is reached, counted from the top, and `over`
         # the rows in the bins above it: kept up to date, they spare a sum over all bins a row.
-        self._state = SlotState(
+        super().__init__(
+            calibration,
             {
                 "young": np.zeros(BINS, np.uint16),
                 "old": seed,
@@ -102,42 +98,12 @@ class Quantile:
                 "over": np.zeros(2, np.int32),
                 "offset": np.float64(0),
                 "limit": np.float64(0),
-            }
+            },
         )
-        self._state.grow(1)
-        self._refresh(np.zeros(1, np.int32))
-        first = {name: array[0] for name, array in self._state.snapshot().items()}
-        self._state = SlotState(first)
+        self._settle(self._refresh)
 
-    def grow(self, slots: int) -> None:
-        """Make room for slots 0..slots-1; new slots start from the calibration."""
-        self._state.grow(slots)
-
-    def reset(self, device: Int32Array) -> None:
-        """Put slots back to the calibration."""
-        self._state.reset(device)
-
-    def limits(self, device: Int32Array) -> Float64Array:
-        """Return float64[k], the limits in force, finite and > 0."""
-        limits: Float64Array = self._state["limit"][device]
-        return limits
-
-    def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
-        """Count quiet and opening rows, move the offset, and renew these slots' limits.
-
-        The opening row is counted: without it the tail would be cut at the limit and the quantile
-        would sink.
-
-        Args:
-            device: int32[k], each slot at most once.
-            score: float64[k], smoothed, finite, >= 0.
-            phase: uint8[k], values of `Phase`.
-        """
-        used = phase != Phase.IN_INCIDENT
-        if not used.all():
-            device, score, phase = device[used], score[used], phase[used]
-        if len(device) == 0:
-            return
+    def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
+        """Count quiet and opening rows, move the offset, and renew these slots' limits."""
         state = self._state
         cell = self._bin(log_scores(score))
         state["young"][device, cell] += np.uint16(1)
@@ -149,18 +115,6 @@ class Quantile:
             self._forget(device[is_full])
         state["offset"][device] += np.where(phase == Phase.OPENED, self._step, -self._step * self._budget)
         self._refresh(device)
-
-    def snapshot(self) -> Arrays:
-        """Return the histograms, offsets and limits; the first axis is the slot."""
-        return self._state.snapshot()
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot.
-
-        Raises:
-            ContractError: the arrays are not a snapshot of this threshold.
-        """
-        self._state.restore(arrays)
 
     def _bin(self, logs: Float64Array) -> Int64Array:
         inner = self._edges[1:-1]

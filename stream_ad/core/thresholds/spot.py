@@ -5,13 +5,10 @@ Siffer, Fouque, Termier, Largouët: Anomaly detection in streams with extreme va
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
-from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
-from stream_ad.core.slot_state import SlotState
-from stream_ad.core.thresholds.base import Calibration, Phase, log_scores, spread_of
+from stream_ad.core.batches import Float64Array, Int32Array, UInt8Array
+from stream_ad.core.thresholds.base import Calibration, Threshold, log_scores, spread_of
 from stream_ad.errors import ConfigError
 
 SHAPE_LIMIT = 0.5
@@ -24,7 +21,7 @@ LEAST_GAP = 0.1
 """The limit lies over the tail's start by at least this share of the spread."""
 
 
-class Spot:
+class Spot(Threshold):
     """Limit = the score that a quiet row exceeds with probability `risk` (Siffer et al., eq. 1).
 
     It works on the log of the smoothed score, where tails are close to exponential and the shape
@@ -53,8 +50,6 @@ class Spot:
         ConfigError: an argument is out of range.
     """
 
-    learns: ClassVar[bool] = True
-
     def __init__(
         self, calibration: Calibration, risk: float = 1e-4, tail_share: float = 0.02, peaks: int = 100
     ) -> None:
@@ -74,7 +69,8 @@ class Spot:
         ring = np.full(peaks, -np.inf, np.float32)
         ring[: len(kept)] = kept
         scale = min(1.0, 2 * peaks / (len(over) + 1))
-        self._state = SlotState(
+        super().__init__(
+            calibration,
             {
                 "ring": ring,
                 "next": np.uint16(len(kept) % peaks),
@@ -84,40 +80,12 @@ class Spot:
                 "shape": np.float64(0),
                 "scale": np.float64(0),
                 "limit": np.float64(0),
-            }
+            },
         )
-        self._state.grow(1)
-        first = np.zeros(1, np.int32)
-        self._fit(first)
-        self._refresh(first)
-        self._state = SlotState({name: array[0] for name, array in self._state.snapshot().items()})
+        self._settle(self._fit, self._refresh)
 
-    def grow(self, slots: int) -> None:
-        """Make room for slots 0..slots-1; new slots start from the calibration."""
-        self._state.grow(slots)
-
-    def reset(self, device: Int32Array) -> None:
-        """Put slots back to the calibration."""
-        self._state.reset(device)
-
-    def limits(self, device: Int32Array) -> Float64Array:
-        """Return float64[k], the limits in force, finite and > 0."""
-        limits: Float64Array = self._state["limit"][device]
-        return limits
-
-    def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
-        """Count quiet and opening rows, keep their excesses, and renew these slots' limits.
-
-        Args:
-            device: int32[k], each slot at most once.
-            score: float64[k], smoothed, finite, >= 0.
-            phase: uint8[k], values of `Phase`.
-        """
-        used = phase != Phase.IN_INCIDENT
-        if not used.all():
-            device, score = device[used], score[used]
-        if len(device) == 0:
-            return
+    def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
+        """Count quiet and opening rows, keep their excesses, and renew these slots' limits."""
         state = self._state
         logs = log_scores(score)
         start = state["start"][device]
@@ -127,18 +95,6 @@ class Spot:
         if is_over.any():
             self._keep(device[is_over], logs[is_over])
         self._refresh(device)
-
-    def snapshot(self) -> Arrays:
-        """Return tails, counts and limits; the first axis is the slot."""
-        return self._state.snapshot()
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot.
-
-        Raises:
-            ContractError: the arrays are not a snapshot of this threshold.
-        """
-        self._state.restore(arrays)
 
     def _keep(self, device: Int32Array, logs: Float64Array) -> None:
         """Put peaks into the rings, count them, and fit these slots' tails anew."""

@@ -46,10 +46,9 @@ def test_scoring_with_networks_does_not_import_torch() -> None:
         import sys
         import numpy as np
         from stream_ad.core.detectors import autoencoder, dagmm, networks
-        from stream_ad.core.detectors.networks import Activation
         rng = np.random.default_rng(0)
         form = np.array([8, 2])
-        make = lambda *sizes: networks.initial(sizes, Activation.RELU, rng)
+        make = lambda *sizes: networks.initial(sizes, rng)
         one = autoencoder.KIND.load({"hidden": [4]}, {"form": form, **make(16, 4, 16).arrays("network")})
         mixture = {"mixture.weight": np.ones(1), "mixture.mean": np.zeros((1, 3)), "mixture.whiten": np.eye(3)[None]}
         layers = {**make(16, 4, 2).arrays("encoder"), **make(2, 4, 16).arrays("decoder")}

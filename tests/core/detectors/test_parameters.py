@@ -1,24 +1,28 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import pytest
 
-from stream_ad.core.detectors.parameters import Parameter, Real, Sizes, Whole, complete, defaults
+from stream_ad.core.detectors.parameters import Declared, Parameter, Real, Sizes, Whole
 from stream_ad.errors import ConfigError
 
-PARAMETERS: dict[str, Parameter] = {
-    "layers": Sizes((8, 2), 1, 64, 3),
-    "lags": Whole(None, 1, 9, optional=True),
-    "steps": Whole(5, 1, 9),
-    "rate": Real(0.1, 0.0, 1.0),
-    "shrink": Real("auto", 0.0, 1.0, ("auto",)),
-}
+
+class X(Declared):
+    name = "x"
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "layers": Sizes((8, 2), 1, 64, 3),
+        "lags": Whole(None, 1, 9, optional=True),
+        "steps": Whole(5, 1, 9),
+        "rate": Real(0.1, 0.0, 1.0),
+        "shrink": Real("auto", 0.0, 1.0, ("auto",)),
+    }
 
 
 def test_defaults_stand_where_nothing_is_said() -> None:
     expected = {"layers": [8, 2], "lags": None, "steps": 5, "rate": 0.1, "shrink": "auto"}
-    assert defaults(PARAMETERS) == complete("x", PARAMETERS, {}) == expected
+    assert X().defaults() == X().complete({}) == expected
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def test_defaults_stand_where_nothing_is_said() -> None:
     ],
 )
 def test_values_in_range_are_taken(name: str, value: Any, read: Any) -> None:
-    found = complete("x", PARAMETERS, {name: value})[name]
+    found = X().complete({name: value})[name]
     assert found == read
     assert type(found) is type(read)
 
@@ -59,14 +63,14 @@ def test_values_in_range_are_taken(name: str, value: Any, read: Any) -> None:
 )
 def test_values_out_of_range_are_refused(name: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        complete("x", PARAMETERS, {name: value})
+        X().complete({name: value})
     assert f"x.{name}: expected" in str(caught.value)
     assert expected in str(caught.value)
 
 
 def test_every_wrong_setting_has_its_line() -> None:
     with pytest.raises(ConfigError) as caught:
-        complete("x", PARAMETERS, {"steps": 0, "rate": 2, "colour": "red"})
+        X().complete({"steps": 0, "rate": 2, "colour": "red"})
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert "x.colour: unknown setting, expected one of lags, layers, rate, shrink, steps" in lines
