@@ -82,7 +82,7 @@ class Normaliser:
     Attributes:
         center: float64[c], mean of the training rows.
         scale: float64[c], > 0, standard deviation of the training rows (a floor keeps a constant
-            channel finite). Both may be given as float32, and are widened.
+            channel finite).
         clip: largest normalised value that a detector is fitted on, > 0.
     """
 
@@ -91,10 +91,6 @@ class Normaliser:
     clip: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("center", "scale"):  # float32 in bundles made before 0.2.0
-            array = getattr(self, name)
-            if isinstance(array, np.ndarray) and array.dtype == np.float32:
-                object.__setattr__(self, name, array.astype(np.float64))
         expect("center", self.center, np.float64, (None,))
         expect("scale", self.scale, np.float64, self.center.shape)
         if not (np.isfinite(self.center).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):

@@ -23,6 +23,18 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
         raise StorageError(f"{path}: cannot be {doing}: {error.strerror or error}") from error
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file durably; its name is only once the folder is synced.
+
+    Raises:
+        OSError: it is there already, or cannot be written.
+    """
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -53,6 +54,25 @@ def parse(raw: bytes) -> Any:
         except (ValueError, RecursionError):
             pass
     raise ValueError(str(first)) from first
+
+
+def repeated_names(raw: bytes) -> list[str]:
+    """Return the names that stand twice in one object of a document.
+
+    Raises:
+        ValueError: not JSON, or too deep.
+    """
+    twice: set[str] = set()
+
+    def pairs(found: list[tuple[str, object]]) -> None:
+        twice.update(name for name, count in Counter(name for name, _ in found).items() if count > 1)
+
+    try:
+        # Numbers stay text: Python refuses long ones.
+        json.loads(raw, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    return sorted(twice)
 
 
 def mended(raw: bytes) -> bytes:

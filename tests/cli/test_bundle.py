@@ -44,9 +44,9 @@ def test_verify(path: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_broken_bundle_fails(path: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (Path(path) / "probe.npz").write_bytes(b"")
+    (Path(path) / "probe.safetensors").write_bytes(b"")
 
     assert main(["bundle", "verify", path]) == 1
-    assert "probe.npz: expected the digest" in capsys.readouterr().err
+    assert "probe.safetensors: expected the digest" in capsys.readouterr().err
     assert main(["bundle", "show", "none"]) == 1
     assert main(["bundle"]) == 2

@@ -243,7 +243,7 @@ def test_a_bundle_that_cannot_be_used_is_refused_and_the_old_one_goes_on(
         shutil.copytree(other_bundle, bad)
         ask_for(stream, bad)
         if fault == "probe":
-            damage(bad / "probe.npz")
+            damage(bad / "probe.safetensors")
         elif fault == "other content":
             damage(bad / "manifest.json")
         else:
@@ -282,7 +282,7 @@ def test_a_command_that_comes_while_a_bad_bundle_loads_is_obeyed(
 
     monkeypatch.setattr(role._models, "load", load_slowly)
     ask_for(stream, bad)
-    damage(bad / "probe.npz")
+    damage(bad / "probe.safetensors")
     turn_until(role, lambda: commands._loading is not None)
     good = ask_for(stream, other_bundle)
     turn_until(role, lambda: commands._wanted is not None and commands._wanted.command.bundle == str(other_bundle))

@@ -138,13 +138,6 @@ class _Mark:
         return os.mkdir, ("ran",)
 
 
-def npy(descr: str, shape: str, data: bytes = b"", version: bytes = b"\x01\x00", order: str = "False") -> bytes:
-    """Return an array's file with a header of any text."""
-    header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
-    size = len(header).to_bytes(2 if version == b"\x01\x00" else 4, "little")
-    return b"\x93NUMPY" + version + size + header + data
-
-
 def archive(entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     """Return a zip archive."""
     buffer = io.BytesIO()
@@ -154,54 +147,29 @@ def archive(entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> byte
     return buffer.getvalue()
 
 
-def calibration(**changes: bytes) -> bytes:
-    """Return the calibration with arrays' files replaced."""
-    with zipfile.ZipFile(bundle_folder() / CALIBRATION) as source:
-        entries = {name: source.read(name) for name in source.namelist()}
-    return archive(entries | {f"{name}.npy": data for name, data in changes.items()})
-
-
-def overlapping_zip(size: int = 5_000_000) -> bytes:
-    """Return an archive of three names for one stretch of bytes (a bomb without compression)."""
-    plain = archive({"center.npy": bytes(size)})
-    local, central_at = plain[: plain.index(b"PK\x01\x02")], plain.index(b"PK\x01\x02")
-    entry = plain[central_at : plain.index(b"PK\x05\x06")]
-    entries = b"".join(entry.replace(b"center.npy", name) for name in (b"center.npy", b"scaled.npy", b"scored.npy"))
-    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 3, 3, len(entries), len(local), 0)
-    return local + entries + end
-
-
-def liar_zip() -> bytes:
-    """Return an archive whose entry tells a size of four gigabytes."""
-    data = bytearray(calibration())
-    at = data.index(b"PK\x01\x02")
-    data[at + 20 : at + 28] = struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0)
-    return bytes(data)
-
-
 def weights(header: Any, data: bytes = b"", size: int | None = None) -> bytes:
     """Return a safetensors file with a header of any content and length."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if size is None else size) + text + data
 
 
-def true_weights() -> tuple[dict[str, Any], bytes]:
-    """Return header and data of the sound file."""
-    content = (bundle_folder() / WEIGHTS).read_bytes()
+def true_arrays(name: str = WEIGHTS) -> tuple[dict[str, Any], bytes]:
+    """Return header and data of a sound file."""
+    content = (bundle_folder() / name).read_bytes()
     (size,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + size]), content[8 + size :]
 
 
-def tensors(change: Callable[[dict[str, Any]], None], extra: bytes = b"") -> bytes:
-    """Return the sound file with another header."""
-    header, data = true_weights()
+def tensors(change: Callable[[dict[str, Any]], None], extra: bytes = b"", name: str = WEIGHTS) -> bytes:
+    """Return a sound file with another header."""
+    header, data = true_arrays(name)
     change(header)
     return weights(header, data + extra)
 
 
 def doubled() -> bytes:
     """Return the sound file with its first tensor named twice."""
-    header, data = true_weights()
+    header, data = true_arrays()
     name = next(name for name in header if name != "__metadata__")
     twice = json.dumps(header).replace("{", f"{{{json.dumps(name)}: {json.dumps(header[name])}, ", 1)
     return weights(twice.encode(), data)
@@ -213,6 +181,10 @@ def overlap(header: dict[str, Any]) -> None:
         header[name]["data_offsets"] = header[names[0]]["data_offsets"]
 
 
+def renamed(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda header: header.update({name: header.pop("center")})
+
+
 def each(**fields: Any) -> Callable[[dict[str, Any]], None]:
     def change(header: dict[str, Any]) -> None:
         for entry in header.values():
@@ -221,9 +193,9 @@ def each(**fields: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-def values(number: float) -> bytes:
-    """Return the sound weights with every number replaced."""
-    header, data = true_weights()
+def values(number: float, name: str = WEIGHTS) -> bytes:
+    """Return a sound file with every number replaced."""
+    header, data = true_arrays(name)
     widths = {"F32": "<f4", "F64": "<f8"}
     buffer = bytearray(data)
     for entry in header.values():
@@ -314,16 +286,8 @@ WINDOW = {"period_ns": 1_000_000_000, "samples": 8, "stride": 4}
 
 SEALED: dict[str, Callable[[Path], None]] = {
     # pickles and code
-    "object array": put(CALIBRATION, lambda: calibration(score=npy("'|O'", "(1,)", pickle.dumps([_Mark()])))),
-    "object array of the old format": put(PROBE, lambda: archive({"values.npy": pickle.dumps(_Mark())})),
-    "structured dtype": put(CALIBRATION, lambda: calibration(score=npy("[('a', '<f8')]", "(1,)", bytes(8)))),
-    "dtype that is code": put(
-        CALIBRATION, lambda: calibration(score=npy("__import__('os').mkdir('ran')", "(1,)", bytes(8)))
-    ),
-    "shape that is code": put(
-        CALIBRATION, lambda: calibration(score=npy("'<f8'", "(__import__('os').mkdir('ran'),)", bytes(8)))
-    ),
-    "header that overflows a parser": put(CALIBRATION, lambda: calibration(score=npy("'<f8'", "(" * 30_000, bytes(8)))),
+    "numpy's archive with a pickle": put(PROBE, lambda: archive({"values.npy": pickle.dumps(_Mark())})),
+    "pickle as calibration": put(CALIBRATION, lambda: pickle.dumps({"score": _Mark()})),
     "pickle as card": put(CARD, lambda: pickle.dumps({"a": _Mark()})),
     "zip of a module as weights": put(WEIGHTS, lambda: archive({"__main__.py": b"import os; os.mkdir('ran')"})),
     "torch's own format as weights": put(
@@ -331,12 +295,6 @@ SEALED: dict[str, Callable[[Path], None]] = {
     ),
     # bombs
     "packed bomb": put(PROBE, lambda: archive({"values.npy": bytes(40_000_000)}, zipfile.ZIP_DEFLATED)),
-    "packed bomb by LZMA": put(PROBE, lambda: archive({"values.npy": bytes(5_000_000)}, zipfile.ZIP_LZMA)),
-    "overlapping entries": put(CALIBRATION, overlapping_zip),
-    "entry that lies of its size": put(CALIBRATION, liar_zip),
-    "a hundred thousand entries": put(
-        CALIBRATION, lambda: archive({f"a{number}.npy": b"" for number in range(10_000)})
-    ),
     "header of 64 bits": put(WEIGHTS, lambda: weights({}, size=2**64 - 1)),
     "header beyond the file": put(WEIGHTS, lambda: weights({}, size=50_000_000)),
     "header of negative length": put(WEIGHTS, lambda: weights({}, size=2**63)),
@@ -348,11 +306,9 @@ SEALED: dict[str, Callable[[Path], None]] = {
     "nested header": put(WEIGHTS, lambda: weights(b'{"a":' * DEEP)),
     "nested card": put(CARD, lambda: b'{"a":' * DEEP + b"1" + b"}" * DEEP),
     "nested settings": text('"settings": {', '"settings": {"a": ' + "[" * DEEP + "]" * DEEP + ", "),
-    "array of 2^62 elements": put(CALIBRATION, lambda: calibration(score=npy("'<f8'", f"({2**62},)"))),
-    "array whose product overflows": put(
-        CALIBRATION, lambda: calibration(score=npy("'<f8'", f"({2**32}, {2**32})", bytes(8)))
-    ),
-    "array of zeros in every axis": put(CALIBRATION, lambda: calibration(score=npy("'<f8'", f"(0, {2**60}, {2**60})"))),
+    "array of 2^62 elements": put(CALIBRATION, lambda: tensors(each(shape=[2**62]), name=CALIBRATION)),
+    "array whose product overflows": put(CALIBRATION, lambda: tensors(each(shape=[2**32, 2**32]), name=CALIBRATION)),
+    "array of zeros in every axis": put(CALIBRATION, lambda: tensors(each(shape=[0, 2**60, 2**60]), name=CALIBRATION)),
     "number of a million digits in the card": put(CARD, lambda: b'{"a":' + b"9" * 1_000_000 + b"}"),
     "number of ten thousand digits": text('"period_ns": 1000000000', '"period_ns": ' + "9" * 10_000),
     "window that fills the memory": said(window={**WINDOW, "samples": 333_333}),
@@ -361,12 +317,9 @@ SEALED: dict[str, Callable[[Path], None]] = {
     "period beyond 62 bits": said(window={**WINDOW, "period_ns": 2**62}),
     "infinite clip": text('"clip": ', '"clip": 1e999, "clip2": '),
     # names
-    "entry of an absolute path": put(CALIBRATION, lambda: archive({"/etc/passwd": b""})),
-    "entry that climbs": put(CALIBRATION, lambda: archive({"../../../ran.npy": b""})),
-    "entry with a NUL": put(CALIBRATION, lambda: archive({"center.npy\0.py": b""})),
-    "entries of one name": put(
-        CALIBRATION, lambda: calibration() and archive({"center.npy": b"1"}) + archive({"center.npy": b"2"})
-    ),
+    "array of an absolute path": put(CALIBRATION, lambda: tensors(renamed("/etc/passwd"), name=CALIBRATION)),
+    "array that climbs": put(CALIBRATION, lambda: tensors(renamed("../../../ran"), name=CALIBRATION)),
+    "array with a NUL": put(CALIBRATION, lambda: tensors(renamed("center\0"), name=CALIBRATION)),
     "detector that is a path": said(detector={"kind": "../../evil", "settings": {}}),
     "detector that is a module": said(detector={"kind": "subprocess.Popen", "settings": {"args": ["touch", "ran"]}}),
     "duplicate keys in the card": put(CARD, lambda: b'{"a": 1, "b": {"c": 1, "c": 2}}'),
@@ -385,13 +338,8 @@ SEALED: dict[str, Callable[[Path], None]] = {
     "weights of infinity": put(WEIGHTS, lambda: values(float("inf"))),
     "weights of 1e38": put(WEIGHTS, lambda: values(1e38)),
     "weights of zero": put(WEIGHTS, lambda: values(0.0)),
-    # arrays
-    "Fortran order": put(CALIBRATION, lambda: calibration(score=npy("'<f8'", "(1,)", bytes(8), order="True"))),
-    "big endian": put(CALIBRATION, lambda: calibration(score=npy("'>f8'", "(1,)", bytes(8)))),
-    "header of version 3": put(CALIBRATION, lambda: calibration(score=npy("'<f8'", "(1,)", bytes(8), b"\x03\x00"))),
-    "scores of infinity": put(
-        CALIBRATION, lambda: calibration(score=npy("'<f8'", "(1,)", struct.pack("<d", float("inf"))))
-    ),
+    "calibration of infinity": put(CALIBRATION, lambda: values(float("inf"), CALIBRATION)),
+    "calibration of another type": put(CALIBRATION, lambda: tensors(each(dtype="I64"), name=CALIBRATION)),
 }
 
 UNSEALED: dict[str, Callable[[Path], None]] = {

@@ -1,13 +1,13 @@
 """Bundles: a model with everything that scoring needs, as a folder that loads without executing code.
 
-Format version 1, five files::
+Format version 2, five files::
 
-    manifest.json         description of the model, and the digests of the other files
-    weights.safetensors   the detector's arrays
-    calibration.npz       center float64[c], scale float64[c] (float32 before 0.2.0), score float64[m]; with devices in
-                          the manifest also device_center and device_scale, float64[k, c]
-    probe.npz             values float64[k, t, c] (float32 before 0.2.0), raw windows, with score float64[k], expected
-    card.json             the training card
+    manifest.json             description of the model, and the digests of the other files
+    weights.safetensors       the detector's arrays
+    calibration.safetensors   center, scale float64[c], score float64[m]; with devices in the manifest also
+                              device_center and device_scale, float64[k, c]
+    probe.safetensors         values float64[k, t, c], raw windows, with score float64[k], expected
+    card.json                 the training card
 
 Loading reads each file once, verifies its digest, and scores the probe: a bundle that does not reproduce its own scores
 is refused. A model's id is the digest of the manifest's content, and so of all files.
@@ -16,15 +16,13 @@ is refused. A model's id is the digest of the manifest's content, and so of all 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from stream_ad.core.batches import Arrays, Float64Array, expect
 from stream_ad.core.detectors import catalog
@@ -42,7 +40,7 @@ from stream_ad.errors import (
     ContractError,
     StreamAdError,
 )
-from stream_ad.io.bundles.files import FLOATS, digest, pack_npz, place_folder, read_file, unpack_npz
+from stream_ad.io.bundles.files import digest, pack_arrays, place_folder, read_file, unpack_arrays
 from stream_ad.io.bundles.manifest import (
     CALIBRATION,
     CARD,
@@ -52,14 +50,16 @@ from stream_ad.io.bundles.manifest import (
     PROBE,
     VERSION,
     WEIGHTS,
+    ChannelPart,
+    DetectorPart,
     Manifest,
     OverrangePart,
+    WindowPart,
     described,
     pack_json,
     read_checked,
     read_json,
     read_manifest,
-    refuse_repeats,
 )
 
 PROBE_RTOL = 1e-4
@@ -67,8 +67,6 @@ PROBE_RTOL = 1e-4
 PROBE_ATOL = 1e-6
 """Share of the probe's largest score; a score near 0 is a difference of large numbers."""
 MAX_PROBE_ROWS = 256
-MAX_WEIGHTS_HEADER = 1 << 20
-"""Limit of the header that lists the arrays (thousands of them); a file of empty arrays would take minutes to read."""
 CODE_FLAW = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, AttributeError)
 """What a detector's code may raise on unexpected arrays."""
 
@@ -109,56 +107,46 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
         BundleError: the target cannot be replaced, or the bundle does not reproduce the model's scores.
         StorageError: writing failed.
     """
-    overrange = model.overrange or _overrange(None, model.calibration, len(model.channels))
+    least = np.full(len(model.channels), LEAST_REACH, np.float32)
+    overrange = model.overrange or Overrange.of(model.calibration.score, least)
     model = replaced(model, overrange=overrange)
     probe = _probe_with_gap(model, probe_rows)
+    scored = {"values": probe, "score": Scoring(model).score_values(probe).score}
     files = {
-        WEIGHTS: _pack_weights(model.detector.arrays()),
-        CALIBRATION: pack_npz(_calibration(model)),
-        PROBE: pack_npz({"values": probe, "score": Scoring(model).score_values(probe).score}),
+        WEIGHTS: pack_arrays(model.detector.arrays(), "detector"),
+        CALIBRATION: pack_arrays(_calibration(model), "calibration"),
+        PROBE: pack_arrays(scored, "probe"),
         CARD: pack_json(dict(model.card), "card"),
     }
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": model.name,
-        "model_id": "0" * 64,
-        "channels": [
-            {
-                "name": channel.name,
-                "unit": channel.unit,
-                "fill": channel.fill.value,
-                "hold_max_age_ns": channel.hold_max_age_ns,
-                "always_moves": bool(channel.always_moves),
-                **({"missing": list(channel.missing)} if channel.missing else {}),
-                **({"counter": True} if channel.counter else {}),
-            }
-            for channel in model.channels
-        ],
-        "window": {
-            "period_ns": model.window.period_ns,
-            "samples": model.window.samples,
-            "stride": model.window.stride,
-        },
-        "min_coverage": float(model.min_coverage),
-        "clip": float(model.normaliser.clip),
-        "overrange": {"score": float(overrange.score), "reach": overrange.reach.tolist()},
-        "detector": {"kind": model.kind, "settings": dict(model.settings)},
-        "smoothing": float(model.smoothing),
-        **({"devices": list(model.scales.devices)} if model.scales is not None else {}),
-        **({"limit_floor": float(model.calibration.floor)} if model.calibration.floor > 0 else {}),
-        "digests": {name: digest(data) for name, data in files.items()},
-    }
-    if model.ignored:
-        content["ignored"] = sorted(model.ignored)
     try:
-        manifest = Manifest.model_validate_json(pack_json(content, "manifest"))
+        manifest = _manifest(model, overrange, {name: digest(data) for name, data in files.items()})
     except ValidationError as error:
         raise ContractError(f"model: does not fit a manifest: {described(error)}") from error
-    content["model_id"] = manifest.content_id()
-    files[MANIFEST] = pack_json(content, "manifest")
+    files[MANIFEST] = pack_json(manifest.model_dump(mode="json"), "manifest")
     place_folder(folder, files, replace, load)
-    return str(content["model_id"])
+    return manifest.model_id
+
+
+def _manifest(model: Model, overrange: Overrange, digests: Mapping[str, str]) -> Manifest:
+    scales = model.scales
+    manifest = Manifest(
+        format=FORMAT,
+        version=VERSION,
+        name=model.name,
+        model_id="0" * 64,
+        channels=tuple(ChannelPart(**asdict(channel)) for channel in model.channels),
+        window=WindowPart(**asdict(model.window)),
+        min_coverage=model.min_coverage,
+        clip=model.normaliser.clip,
+        overrange=OverrangePart(score=overrange.score, reach=tuple(overrange.reach.tolist())),
+        detector=DetectorPart(kind=model.kind, settings=dict(model.settings)),
+        smoothing=model.smoothing,
+        ignored=tuple(sorted(model.ignored)),
+        limit_floor=model.calibration.floor,
+        devices=None if scales is None else tuple(scales.devices),
+        digests=dict(digests),
+    )
+    return manifest.model_copy(update={"model_id": manifest.content_id()})
 
 
 def load(folder: Path) -> Model:
@@ -173,8 +161,7 @@ def load(folder: Path) -> Model:
         BundleDigestError: a file or the manifest differs from its digest.
         BundleProbeError: the model does not reproduce its stored scores.
     """
-    model, probe, is_dated = _load(folder)
-    _expect_agreement(model, probe, folder, is_dated)
+    model, _ = _load(folder)
     return model
 
 
@@ -184,8 +171,7 @@ def verify(folder: Path) -> list[str]:
     Raises:
         BundleError: as `load`.
     """
-    model, probe, is_dated = _load(folder)
-    _expect_agreement(model, probe, folder, is_dated)
+    model, probe = _load(folder)
     lines = [
         f"manifest: format version {VERSION}, {model.name}, model id {model.model_id}",
         f"detector: {model.kind}, {len(model.channels)} channels, window of {model.window.samples} samples",
@@ -219,7 +205,7 @@ def check_fits(model: Model, channels: Mapping[str, str]) -> None:
         raise BundleMismatchError(f"bundle {model.name!r} does not match the stream: {shown}")
 
 
-def _load(folder: Path) -> tuple[Model, ProbeResult, bool]:
+def _load(folder: Path) -> tuple[Model, ProbeResult]:
     manifest = read_manifest(folder)
     # Hidden files are allowed: volumes and file managers create some.
     extra = sorted(name.name for name in folder.iterdir() if not name.name.startswith("."))
@@ -227,18 +213,23 @@ def _load(folder: Path) -> tuple[Model, ProbeResult, bool]:
     if extra:
         raise BundleFormatError(f"{folder}: not part of a bundle: {', '.join(extra[:10])}")
     files = {name: read_checked(folder, name, manifest) for name in LIMITS}
-    names = {"center": FLOATS, "scale": FLOATS, "score": "<f8"}
+    names = ["center", "scale", "score"]
     if manifest.devices is not None:
-        names |= {"device_center": "<f8", "device_scale": "<f8"}
-    arrays = unpack_npz(files[CALIBRATION], names, f"{folder / CALIBRATION}")
+        names += ["device_center", "device_scale"]
+    arrays = unpack_arrays(files[CALIBRATION], folder / CALIBRATION, names)
     card = read_json(files[CARD], folder / CARD)
-    detector = _load_detector(manifest, _unpack_weights(files[WEIGHTS], folder / WEIGHTS), folder)
+    detector = _load_detector(manifest, unpack_arrays(files[WEIGHTS], folder / WEIGHTS), folder)
     try:
         model = _assemble(manifest, arrays, detector, card)
     except ContractError as error:
         raise BundleFormatError(f"{folder}: {error}") from error
-    probe = unpack_npz(files[PROBE], {"values": FLOATS, "score": "<f8"}, f"{folder / PROBE}")
-    return model, _probe(model, probe, folder / PROBE), manifest.overrange is None
+    probe = _probe(model, unpack_arrays(files[PROBE], folder / PROBE, ["values", "score"]), folder / PROBE)
+    if not probe.agrees:
+        raise BundleProbeError(
+            f"{folder}: the model does not reproduce its {probe.rows} probe scores: "
+            f"largest relative difference {probe.worst:.3g}, expected at most {PROBE_RTOL:g}"
+        )
+    return model, probe
 
 
 def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict[str, Any]) -> Model:
@@ -257,21 +248,14 @@ def _assemble(manifest: Manifest, arrays: Arrays, detector: Detector, card: dict
         kind=manifest.detector.kind,
         settings=manifest.detector.settings,
         smoothing=manifest.smoothing,
-        calibration=Calibration(score, manifest.limit_floor or 0.0),
+        calibration=Calibration(score, manifest.limit_floor),
         card=card,
-        overrange=_overrange(manifest.overrange, Calibration(score), len(manifest.channels)),
+        overrange=Overrange(manifest.overrange.score, np.array(manifest.overrange.reach, np.float32)),
         ignored=manifest.ignored,
         scales=None
         if manifest.devices is None
         else DeviceScales(manifest.devices, arrays["device_center"], arrays["device_scale"]),
     )
-
-
-def _overrange(part: OverrangePart | None, calibration: Calibration, channels: int) -> Overrange:
-    """Return the stored overrange; for a bundle without one, derive it from the calibration alone."""
-    if part is None:
-        return Overrange.of(calibration.score, np.full(channels, LEAST_REACH, np.float32))
-    return Overrange(part.score, np.array(part.reach, np.float32))
 
 
 def _calibration(model: Model) -> Arrays:
@@ -292,7 +276,7 @@ def _load_detector(manifest: Manifest, arrays: Arrays, folder: Path) -> Detector
 
 
 def _probe(model: Model, probe: Arrays, path: Path) -> ProbeResult:
-    values, wanted = probe["values"].astype(np.float64, copy=False), probe["score"]
+    values, wanted = probe["values"], probe["score"]
     shape = (model.window.samples, len(model.channels))
     if values.ndim != 3 or values.shape[1:] != shape or wanted.shape != values.shape[:1] or not len(values):
         raise BundleFormatError(f"{path}: expected windows of shape {shape} with a score each, found {values.shape}")
@@ -310,20 +294,6 @@ def _probe(model: Model, probe: Arrays, path: Path) -> ProbeResult:
     return ProbeResult(len(wanted), bool(np.array_equal(found, wanted)), worst, agrees)
 
 
-def _expect_agreement(model: Model, probe: ProbeResult, folder: Path, is_dated: bool) -> None:
-    if probe.agrees:
-        return
-    if is_dated:
-        raise BundleProbeError(
-            f"{folder}: created before 0.2.0, which scores values far outside the training range differently; recreate "
-            f"it from its recording: stream-ad train RECORDING --detector {model.kind} --out {folder} --replace"
-        )
-    raise BundleProbeError(
-        f"{folder}: the model does not reproduce its {probe.rows} probe scores: "
-        f"largest relative difference {probe.worst:.3g}, expected at most {PROBE_RTOL:g}"
-    )
-
-
 def _probe_with_gap(model: Model, rows: Float64Array) -> Float64Array:
     shape = (model.window.samples, len(model.channels))
     expect("probe", rows, np.float64, (None, *shape))
@@ -334,27 +304,3 @@ def _probe_with_gap(model: Model, rows: Float64Array) -> Float64Array:
     gap = rows[:1].copy()
     gap[:, : (shape[0] + 3) // 4, 0] = np.nan
     return np.concatenate([rows, gap])
-
-
-def _pack_weights(arrays: Arrays) -> bytes:
-    try:
-        # Not ascontiguousarray, which would turn a scalar into a vector.
-        return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ContractError(f"detector: its arrays cannot be stored as safetensors: {error}") from error
-
-
-def _unpack_weights(data: bytes, path: Path) -> Arrays:
-    header = int.from_bytes(data[:8], "little")
-    if header > MAX_WEIGHTS_HEADER:
-        raise BundleFormatError(
-            f"{path}: not a readable safetensors file: expected a header of at most {MAX_WEIGHTS_HEADER} bytes, found "
-            f"{header}"
-        )
-    try:
-        # Copied, since loaded arrays may be read-only views of the file's bytes.
-        arrays = {name: array.copy() for name, array in safetensors.numpy.load(data).items()}
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise BundleFormatError(f"{path}: not a readable safetensors file: {error}") from error
-    refuse_repeats(data[8 : 8 + header], path)
-    return arrays

@@ -7,29 +7,25 @@ could execute code or allocate memory according to a header.
 from __future__ import annotations
 
 import hashlib
-import io
-import math
 import os
-import re
 import shutil
 import stat
 import uuid
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
 
 from stream_ad.core.batches import Arrays
-from stream_ad.errors import BundleError, BundleFormatError, StorageError
+from stream_ad.errors import BundleError, BundleFormatError, ContractError
+from stream_ad.io.durable import storage_errors, sync_folder, write_file
+from stream_ad.io.json_text import repeated_names
 
 MIB = 1 << 20
-NPY_MAGIC = b"\x93NUMPY\x01\x00"
-NPY_HEADER = re.compile(rb"\{'descr': '(<f4|<f8)', 'fortran_order': False, 'shape': \(([0-9, ]{1,80})\), \} *\n")
-FLOATS = "<f"
-"""Dtype of an array that may be float32 or float64."""
-ZIP_FLAW = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError)
-"""Raised by `zipfile` on malformed input."""
+MAX_HEADER = 1 << 20
+"""Limit of the header that lists the arrays (thousands of them); a file of empty arrays would take minutes to read."""
 
 
 def digest(data: bytes) -> str:
@@ -77,77 +73,65 @@ def read_file(folder: Path, name: str, limit: int) -> bytes:
     return data
 
 
-def pack_npz(arrays: Arrays) -> bytes:
-    """Return the arrays as an uncompressed `.npz` that `numpy.load` reads; equal arrays give equal bytes.
+def pack_arrays(arrays: Arrays, what: str) -> bytes:
+    """Return named arrays as safetensors, a container in which nothing can run.
 
-    Args:
-        arrays: float32 or float64, with one to three axes.
+    Raises:
+        ContractError: safetensors does not support an array's dtype.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name])
-            shape = ", ".join(str(size) for size in array.shape) + ("," if array.ndim == 1 else "")
-            header = f"{{'descr': '<f{array.itemsize}', 'fortran_order': False, 'shape': ({shape}), }}".encode()
-            # The format aligns the data to 64 bytes.
-            header += b" " * (-(len(NPY_MAGIC) + 3 + len(header)) % 64) + b"\n"
-            data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-            member = zipfile.ZipInfo(f"{name}.npy")  # has a fixed date
-            archive.writestr(member, NPY_MAGIC + len(header).to_bytes(2, "little") + header + data)
-    return buffer.getvalue()
+    try:
+        # Not ascontiguousarray, which would turn a scalar into a vector.
+        return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ContractError(f"{what}: its arrays cannot be stored as safetensors: {error}") from error
 
 
-def unpack_npz(data: bytes, names: Mapping[str, str], origin: str) -> Arrays:
-    """Read the output of `pack_npz`.
+def unpack_arrays(data: bytes, path: Path, float64: Sequence[str] | None = None) -> Arrays:
+    """Read the output of `pack_arrays`.
 
     Args:
-        data: the archive.
-        names: name of every array with its dtype, "<f4", "<f8" or FLOATS for either; other entries are refused.
-        origin: the file, for errors.
+        data: the content.
+        path: the file, for errors.
+        float64: names of the arrays, if they are known and all of this dtype; others are refused.
 
     Returns:
         writable C-contiguous arrays.
 
     Raises:
-        BundleFormatError: not an archive, unexpected, compressed or encrypted entries, an object array, or a shape that
-            does not match the number of bytes.
+        BundleFormatError: not a safetensors file, a duplicate name, unexpected arrays or another dtype.
     """
-    arrays: Arrays = {}
+    header = int.from_bytes(data[:8], "little")
+    if header > MAX_HEADER:
+        raise BundleFormatError(
+            f"{path}: not a readable safetensors file: expected a header of at most {MAX_HEADER} bytes, found {header}"
+        )
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            found = sorted(member.filename for member in members)
-            if found != sorted(f"{name}.npy" for name in names):
-                raise BundleFormatError(f"{origin}: expected the arrays {sorted(names)}, found entries {found[:10]}")
-            for member in members:
-                # Stored entries cannot be zip bombs: none is larger than the file itself.
-                if member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data):
-                    raise BundleFormatError(f"{origin}: {member.filename[:80]}: expected an uncompressed entry")
-                name = member.filename.removesuffix(".npy")
-                arrays[name] = _read_npy(archive.read(member), names[name], f"{origin}: {name}")
-    except ZIP_FLAW as error:
-        raise BundleFormatError(f"{origin}: not a readable .npz archive: {error}") from error
+        arrays = {name: array.copy() for name, array in safetensors.numpy.load(data).items()}
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise BundleFormatError(f"{path}: not a readable safetensors file: {error}") from error
+    refuse_repeats(data[8 : 8 + header], path)
+    found = {name: array.dtype.name for name, array in arrays.items()}
+    if float64 is not None and found != dict.fromkeys(float64, "float64"):
+        raise BundleFormatError(f"{path}: expected the float64 arrays {sorted(float64)}, found {str(found)[:200]}")
     return arrays
 
 
-def _read_npy(data: bytes, dtype: str, origin: str) -> np.ndarray[tuple[int, ...], np.dtype[np.floating]]:
-    """Read one array with a fixed pattern; numpy's own reader evaluates the header as Python literals."""
-    start = len(NPY_MAGIC) + 2
-    end = start + int.from_bytes(data[len(NPY_MAGIC) : start], "little")
-    match = NPY_HEADER.fullmatch(data[start:end])
-    said = "<f4 or <f8" if dtype == FLOATS else dtype
-    if not data.startswith(NPY_MAGIC) or match is None:
-        raise BundleFormatError(
-            f"{origin}: expected a plain {said} array in C order, found header {data[start:end][:100]!r}"
-        )
-    found = match[1].decode()
-    if found != dtype and dtype != FLOATS:
-        raise BundleFormatError(f"{origin}: expected dtype {dtype}, found {found}")
-    shape = tuple(int(size) for size in match[2].replace(b" ", b"").split(b",") if size)
-    if not shape or math.prod(shape) * np.dtype(found).itemsize != len(data) - end:
-        raise BundleFormatError(f"{origin}: shape {shape} does not match {len(data) - end} bytes of {found}")
-    array = np.frombuffer(data, found, offset=end).reshape(shape)
-    return array.astype(array.dtype.newbyteorder("="))
+def refuse_repeats(data: bytes, path: Path) -> None:
+    """Refuse JSON with a duplicate key: a human reader and this program could see different models.
+
+    Args:
+        data: already accepted by another parser, including its depth limit.
+        path: for the error.
+
+    Raises:
+        BundleFormatError: an object has a duplicate key.
+    """
+    try:
+        twice = repeated_names(data)
+    except ValueError as error:
+        raise BundleFormatError(f"{path}: not JSON: {str(error)[:200]}") from error
+    if twice:
+        raise BundleFormatError(f"{path}: duplicate key {twice[0][:80]!r}")
 
 
 def place_folder(folder: Path, files: Mapping[str, bytes], replace: bool, check: Callable[[Path], object]) -> None:
@@ -169,16 +153,13 @@ def place_folder(folder: Path, files: Mapping[str, bytes], replace: bool, check:
     _refuse_target(folder, replace)
     fresh = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
     old = fresh.with_suffix(".old")
-    try:
+    with storage_errors(folder, "written"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh.mkdir()
         try:
             for name, data in files.items():
-                with (fresh / name).open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-            _sync_folder(fresh)
+                write_file(fresh / name, data)
+            sync_folder(fresh)
             check(fresh)
             if replace and folder.exists():
                 folder.rename(old)
@@ -188,12 +169,10 @@ def place_folder(folder: Path, files: Mapping[str, bytes], replace: bool, check:
                 if old.exists():
                     old.rename(folder)
                 raise
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _refuse_target(folder: Path, replace: bool) -> None:
@@ -206,11 +185,3 @@ def _refuse_target(folder: Path, replace: bool) -> None:
             raise BundleError(f"{folder}: contains other files, which a bundle must not replace")
         if not replace:
             raise BundleError(f"{folder}: a bundle exists already; use --replace to replace it")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

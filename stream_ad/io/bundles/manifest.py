@@ -11,14 +11,14 @@ from pydantic_core import from_json
 
 from stream_ad.core.model import Fill
 from stream_ad.errors import BundleDigestError, BundleFormatError, ContractError
-from stream_ad.io.bundles.files import MIB, digest, read_file
+from stream_ad.io.bundles.files import MIB, digest, read_file, refuse_repeats
 
-FORMAT = "stream_ad.bundle"
-VERSION = 1
+FORMAT: Literal["stream_ad.bundle"] = "stream_ad.bundle"
+VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
-CALIBRATION = "calibration.npz"
-PROBE = "probe.npz"
+CALIBRATION = "calibration.safetensors"
+PROBE = "probe.safetensors"
 CARD = "card.json"
 LIMITS = {WEIGHTS: 1024 * MIB, CALIBRATION: 64 * MIB, PROBE: 256 * MIB, CARD: 16 * MIB}
 """Maximum size of each file, bytes; the manifest's is `MANIFEST_LIMIT`."""
@@ -75,7 +75,7 @@ class Manifest(Part):
     """Content of manifest.json."""
 
     format: Literal["stream_ad.bundle"]
-    version: Literal[1]
+    version: Literal[2]
     name: Text
     model_id: Digest
     channels: Annotated[tuple[ChannelPart, ...], Field(min_length=1, max_length=10_000)]
@@ -83,16 +83,15 @@ class Manifest(Part):
     min_coverage: Annotated[float, Field(ge=0, le=1)]
     clip: Annotated[float, Field(gt=0)]
     """Largest normalised value on which the detector was fitted, in training standard deviations."""
-    overrange: OverrangePart | None = None
-    """None in bundles created before 0.2.0."""
+    overrange: OverrangePart
     detector: DetectorPart
     smoothing: Annotated[float, Field(gt=0, le=1)]
     ignored: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=500)], ...], Field(max_length=10_000)] = ()
     """Names that devices send and the model ignores on purpose."""
-    limit_floor: Annotated[float, Field(gt=0)] | None = None
-    """Lower bound of all limits; None in bundles created before 0.2.0 and if all channels moved in training."""
+    limit_floor: Annotated[float, Field(ge=0)] = 0.0
+    """Lower bound of all limits; 0 if all channels moved in training."""
     devices: Annotated[tuple[Text, ...], Field(max_length=1_000_000)] | None = None
-    """Devices with their own centre and scale, rows of `device_center` and `device_scale` in calibration.npz."""
+    """Devices with their own centre and scale, rows of `device_center` and `device_scale` in the calibration."""
     digests: dict[str, Digest]
     """SHA-256 of every other file."""
 
@@ -103,7 +102,7 @@ class Manifest(Part):
         names = [channel.name for channel in self.channels]
         if names != sorted(set(names)):
             raise ValueError("channels: expected unique names in sorted order")
-        if self.overrange is not None and len(self.overrange.reach) != len(names):
+        if len(self.overrange.reach) != len(names):
             raise ValueError(f"overrange: expected a reach for each of {len(names)} channels")
         if self.window.samples * len(names) > MAX_CELLS:
             raise ValueError(f"window: expected at most {MAX_CELLS:,} cells, samples times channels")
@@ -111,8 +110,7 @@ class Manifest(Part):
 
     def content_id(self) -> str:
         """Return the digest of the content, which is the model's id."""
-        # Later fields are not part of the ids of bundles without them.
-        content = self.model_dump(mode="json", exclude={"model_id"}, exclude_unset=True)
+        content = self.model_dump(mode="json", exclude={"model_id"})
         return digest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
@@ -133,7 +131,10 @@ def read_manifest(folder: Path) -> Manifest:
     if content.get("format") != FORMAT:
         raise BundleFormatError(f"{path}: expected format {FORMAT!r}, found {str(content.get('format'))[:80]!r}")
     if content.get("version") != VERSION:
-        raise BundleFormatError(f"{path}: expected format version {VERSION}, found {str(content.get('version'))[:80]}")
+        raise BundleFormatError(
+            f"{path}: expected format version {VERSION}, found {str(content.get('version'))[:80]}; recreate the bundle "
+            "from its recording: stream-ad train"
+        )
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -185,31 +186,6 @@ def read_json(data: bytes, path: Path) -> dict[str, Any]:
         raise BundleFormatError(f"{path}: expected a JSON object, found {type(content).__name__}")
     refuse_repeats(data, path)
     return content
-
-
-def refuse_repeats(data: bytes, path: Path) -> None:
-    """Refuse JSON with a duplicate key: a human reader and this program could see different models.
-
-    Args:
-        data: already accepted by another parser, including its depth limit.
-        path: for the error.
-
-    Raises:
-        BundleFormatError: an object has a duplicate key.
-    """
-
-    def pairs(found: list[tuple[str, object]]) -> None:
-        seen: set[str] = set()
-        for name, _ in found:
-            if name in seen:
-                raise BundleFormatError(f"{path}: duplicate key {name[:80]!r}")
-            seen.add(name)
-
-    try:
-        # Numbers stay text, since Python refuses long ones.
-        json.loads(data, object_pairs_hook=pairs, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError) as error:
-        raise BundleFormatError(f"{path}: not JSON: {str(error)[:200]}") from error
 
 
 def described(error: ValidationError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import glob
-import json
 import re
 import zlib
 from collections import Counter
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from stream_ad.errors import RecordingError
-from stream_ad.io.json_text import mended, parse
+from stream_ad.io.json_text import mended, parse, repeated_names
 from stream_ad.io.recordings.blocks import Block
 from stream_ad.io.recordings.csv_text import read_csv
 from stream_ad.io.recordings.text_files import open_bytes
@@ -160,18 +159,13 @@ def _read_line(text: bytes, path: Path, number: int) -> dict[str, Any]:
 
 
 def _refuse_repeats(text: bytes, path: Path, number: int) -> None:
-    def pairs(found: list[tuple[str, object]]) -> None:
-        twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
-        if twice:
-            raise RecordingError(
-                f"{path}: line {number}: expected unique names, found twice: {', '.join(sorted(twice))[:200]}"
-            )
-
+    """Refuse an object that has a name twice; the parser takes the last one."""
     try:
-        # Numbers stay text: Python refuses long ones.
-        json.loads(text, object_pairs_hook=pairs, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError) as error:
+        twice = repeated_names(text)
+    except ValueError as error:
         raise RecordingError(f"{path}: line {number}: not JSON: {str(error)[:200]}") from error
+    if twice:
+        raise RecordingError(f"{path}: line {number}: expected unique names, found twice: {', '.join(twice)[:200]}")
 
 
 def _to_array(cells: list[Any]) -> pa.Array:

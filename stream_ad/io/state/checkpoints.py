@@ -1,7 +1,7 @@
 """Checkpoints: a partition's state at an offset, one file each, whole or not at all.
 
-Layout: magic, length of the header, header (JSON), arrays (each aligned to 64 bytes), BLAKE2b digest of all
-before it. Written aside under a unique name, synced, renamed, folder synced; nothing in it can run.
+A safetensors file whose metadata holds the facts about the state as JSON, and the BLAKE2b digest of facts and arrays.
+Written aside under a unique name, synced, renamed, folder synced; nothing in it can run.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
 
-from stream_ad.core.batches import Arrays, UInt8Array
+from stream_ad.core.batches import Arrays
 from stream_ad.errors import CheckpointError, ContractError
-from stream_ad.io.durable import make_folder, storage_errors, sync_folder
+from stream_ad.io.durable import make_folder, storage_errors, sync_folder, write_file
 
-FORMAT = 1
-MAGIC = b"SADCKPT\n"
-ALIGN = 64
-DIGEST_BYTES = 32
+FORMAT = 2
+FACTS, DIGEST = "facts", "blake2b"
+"""Keys of the metadata."""
 DTYPES = frozenset("?bBhHiIlLqQefd")
 _NAME = re.compile(r"([a-z0-9][a-z0-9-]{0,63})\.([0-9]{1,9})\.([0-9]{20})\.[0-9a-f]{16}\.ckpt")
 
@@ -82,18 +83,17 @@ def write(
     if _NAME.fullmatch(name) is None:
         raise ContractError(f"checkpoint: expected a stream, partition and offset, found {name!r}")
     ready = {key: _plain(key, array) for key, array in arrays.items()}
-    facts = {"format": FORMAT, "stream": stream, "partition": partition, "topic_id": topic_id, "offset": offset}
-    layout = [[key, array.dtype.str, list(array.shape)] for key, array in ready.items()]
-    header = json.dumps({**facts, "meta": dict(meta), "arrays": layout}).encode()
+    described = {"format": FORMAT, "stream": stream, "partition": partition, "topic_id": topic_id, "offset": offset}
+    facts = json.dumps(described | {"meta": dict(meta)})
+    content = safetensors.numpy.save(ready, {FACTS: facts, DIGEST: _digest(ready, facts)})
     aside = folder / f".{name}"
     with storage_errors(folder, "written"):
         make_folder(folder)
         try:
-            _write_file(aside, header, ready)
+            write_file(aside, content)
             aside.rename(folder / name)
-        except BaseException:
+        finally:
             aside.unlink(missing_ok=True)
-            raise
         sync_folder(folder)
     return name
 
@@ -109,19 +109,21 @@ def load(folder: Path, name: str) -> Checkpoint:
         raise CheckpointError(f"{name!r}: expected the name of a checkpoint")
     path = folder / name
     try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    body = content[:-DIGEST_BYTES]
-    if len(content) < len(MAGIC) + 8 + DIGEST_BYTES or body[: len(MAGIC)].tobytes() != MAGIC:
-        raise CheckpointError(f"{path}: expected a checkpoint, found {len(content)} other bytes")
-    if hashlib.blake2b(body.data, digest_size=DIGEST_BYTES).digest() != content[-DIGEST_BYTES:].tobytes():
+        with safetensors.safe_open(path, "np") as file:
+            arrays: Arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        facts = json.loads(metadata[FACTS])
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format {facts['format']}")
+        loaded = Checkpoint(
+            facts["stream"], facts["partition"], facts["topic_id"], facts["offset"], arrays, facts["meta"]
+        )
+        found = (loaded.stream, str(loaded.partition), f"{loaded.offset:020d}")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, found: {error}") from error
+    if _digest(arrays, metadata[FACTS]) != metadata.get(DIGEST):
         raise CheckpointError(f"{path}: expected content that fits its digest, found another")
-    try:
-        loaded = _parse(body)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{path}: expected a header of format {FORMAT}, found: {error}") from error
-    if (loaded.stream, str(loaded.partition), f"{loaded.offset:020d}") != match.groups():
+    if found != match.groups():
         raise CheckpointError(f"{path}: expected the content that its name says, found {loaded.stream}")
     return loaded
 
@@ -213,44 +215,9 @@ def _plain(name: str, array: Any) -> Any:
     return np.require(array, requirements="C")
 
 
-def _padding(position: int) -> int:
-    return -position % ALIGN
-
-
-def _write_file(path: Path, header: bytes, arrays: Arrays) -> None:
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    with path.open("xb") as file:
-        position = 0
-        start = MAGIC + len(header).to_bytes(8, "little") + header
-        contents: list[Any] = [start, *(array.reshape(-1).view(np.uint8) for array in arrays.values())]
-        for content in contents:
-            for piece in (bytes(_padding(position)), memoryview(content)):
-                digest.update(piece)
-                file.write(piece)
-                position += len(piece)
-        file.write(digest.digest())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _parse(body: UInt8Array) -> Checkpoint:
-    start = len(MAGIC) + 8
-    position = start + int.from_bytes(body[len(MAGIC) : start].tobytes(), "little")
-    header = json.loads(body[start:position].tobytes())
-    if header["format"] != FORMAT:
-        raise ValueError(f"format {header['format']}")
-    arrays: Arrays = {}
-    for name, code, shape in header["arrays"]:
-        dtype = np.dtype(code)
-        if dtype.char not in DTYPES:
-            raise ValueError(f"array {name} of dtype {dtype}")
-        position += _padding(position)
-        end = position + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        if not position <= end <= len(body):
-            raise ValueError(f"array {name} beyond the end")
-        arrays[name] = body[position:end].view(dtype).reshape(shape)
-        position = end
-    if position != len(body):
-        raise ValueError(f"{len(body) - position} bytes behind the arrays")
-    meta = header["meta"]
-    return Checkpoint(header["stream"], header["partition"], header["topic_id"], header["offset"], arrays, meta)
+def _digest(arrays: Arrays, facts: str) -> str:
+    digest = hashlib.blake2b(facts.encode(), digest_size=32)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name!r} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

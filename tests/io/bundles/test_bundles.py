@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -42,7 +40,7 @@ from stream_ad.io.bundles import files as bundle_files
 from stream_ad.io.bundles import manifest as bundle_manifest
 
 SAMPLES, CHANNELS = 8, 3
-FILES = ("manifest.json", "weights.safetensors", "calibration.npz", "probe.npz", "card.json")
+FILES = ("manifest.json", "weights.safetensors", "calibration.safetensors", "probe.safetensors", "card.json")
 
 
 def windows(n: int, seed: int = 1) -> Float64Array:
@@ -123,20 +121,20 @@ def test_the_same_model_gives_the_same_bytes_and_another_another_id(tmp_path: Pa
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_numpy_reads_the_arrays(folder: Path) -> None:
-    with np.load(folder / "probe.npz", allow_pickle=False) as probe:
-        assert probe["values"].shape == (6, SAMPLES, CHANNELS)
-        assert np.isnan(probe["values"]).any()
-        assert probe["score"].dtype == np.float64
-    with np.load(folder / "calibration.npz", allow_pickle=False) as arrays:
-        np.testing.assert_array_equal(arrays["center"], MODEL.normaliser.center)
-        np.testing.assert_array_equal(arrays["score"], MODEL.calibration.score)
+def test_other_programs_read_the_arrays(folder: Path) -> None:
+    probe = safetensors.numpy.load_file(folder / "probe.safetensors")
+    assert probe["values"].shape == (6, SAMPLES, CHANNELS)
+    assert np.isnan(probe["values"]).any()
+    assert probe["score"].dtype == np.float64
+    arrays = safetensors.numpy.load_file(folder / "calibration.safetensors")
+    np.testing.assert_array_equal(arrays["center"], MODEL.normaliser.center)
+    np.testing.assert_array_equal(arrays["score"], MODEL.calibration.score)
 
 
 def test_verify_says_what_it_found(folder: Path) -> None:
     report = bundles.verify(folder)
 
-    assert report[0].startswith("manifest: format version 1, pumps, model id ")
+    assert report[0].startswith("manifest: format version 2, pumps, model id ")
     assert report[-1] == "probe: 6 windows, scores reproduced bit for bit"
     assert len(report) == 7
 
@@ -216,7 +214,7 @@ def test_a_model_that_does_not_survive_saving_is_not_saved(tmp_path: Path) -> No
         bundles.save(replace(MODEL, detector=_Hoarder()), tmp_path / "b", windows(5))
     with pytest.raises(ContractError, match="card: expected plain JSON"):
         bundles.save(replace(MODEL, card={"when": np.float32(1)}), tmp_path / "b", windows(5))
-    with pytest.raises(ContractError, match="manifest: expected plain JSON"):
+    with pytest.raises(ContractError, match="manifest"):
         bundles.save(replace(MODEL, settings={"x": float("nan")}), tmp_path / "b", windows(5))
     assert os.listdir(tmp_path) == []
 
@@ -243,21 +241,6 @@ def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
 
 
 # Fitting a stream
-
-
-def test_a_bundle_made_before_with_arrays_of_float32_still_opens(folder: Path) -> None:
-    center, scale = MODEL.normaliser.center.astype(np.float32), MODEL.normaliser.scale.astype(np.float32)
-    old = replace(MODEL, normaliser=Normaliser(center.astype(np.float64), scale.astype(np.float64), 8.0))
-    values = windows(5).astype(np.float32)
-    score = Scoring(old).score_values(values.astype(np.float64)).score
-    put("calibration.npz", bundle_files.pack_npz({"center": center, "scale": scale, "score": SCORE}))(folder)
-    put("probe.npz", bundle_files.pack_npz({"values": values, "score": score}))(folder)
-
-    loaded = bundles.load(folder)
-
-    assert loaded.normaliser.center.dtype == np.float64
-    np.testing.assert_array_equal(loaded.normaliser.center, center)
-    np.testing.assert_array_equal(loaded.normaliser.scale, scale)
 
 
 def test_a_bundle_fits_a_stream_with_its_channels() -> None:
@@ -291,10 +274,9 @@ def seal(folder: Path, change: Callable[[dict[str, Any]], object] = lambda manif
 
 def nudge(folder: Path, factor: float) -> None:
     """Store expected probe scores that are wrong by a factor."""
-    with np.load(folder / "probe.npz") as probe:
-        values = probe["values"]
+    values = safetensors.numpy.load_file(folder / "probe.safetensors")["values"]
     score = Scoring(MODEL).score_values(values).score * factor
-    (folder / "probe.npz").write_bytes(bundle_files.pack_npz({"values": values, "score": score}))
+    (folder / "probe.safetensors").write_bytes(safetensors.numpy.save({"values": values, "score": score}))
     seal(folder)
 
 
@@ -305,31 +287,6 @@ def test_what_values_far_outside_score_is_kept(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded.score == 0.75
     assert loaded.reach.tolist() == [10.0, 31.5, 12.25]
-
-
-def test_a_bundle_made_before_far_values_counted_opens_with_what_its_calibration_gives(folder: Path) -> None:
-    seal(folder, lambda manifest: manifest.pop("overrange"))
-    loaded = bundles.load(folder)
-    assert loaded.overrange is not None
-    assert loaded.overrange.score == MODEL.calibration.quantile(0.999)
-    far = windows(1, seed=3) + 15.0 * SCALE
-    assert Scoring(loaded).score_values(far).score > loaded.overrange.score
-
-
-def test_a_bundle_made_before_whose_scores_differ_names_the_command_that_makes_it_again(folder: Path) -> None:
-    seal(folder, lambda manifest: manifest.pop("overrange"))
-    nudge(folder, 1.5)
-    with pytest.raises(
-        BundleProbeError, match=r"created before 0\.2\.0.*stream-ad train RECORDING --detector pca --out"
-    ):
-        bundles.load(folder)
-
-
-def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
-    """Return an archive as numpy writes it, object arrays and all."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=True, **arrays)
-    return buffer.getvalue()
 
 
 def put(name: str, data: bytes) -> Callable[[Path], None]:
@@ -356,31 +313,30 @@ class _Bomb:
 
 CENTER, SCALE = MODEL.normaliser.center, MODEL.normaliser.scale
 SCORE = MODEL.calibration.score
-PICKLE = np.array([_Bomb()], object)
 WEIGHTS = MODEL.detector.arrays()
 
 
-def _zip(name: str, data: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        archive.writestr(name, data)
-    return buffer.getvalue()
+def calibration(**arrays: Float64Array) -> Callable[[Path], None]:
+    """Return a change of arrays of the calibration that leaves the digests right."""
+    whole = {"center": CENTER, "scale": SCALE, "score": SCORE} | arrays
+    return put("calibration.safetensors", safetensors.numpy.save(whole))
 
 
-def _lying_npy() -> bytes:
-    """Return an archive whose header promises more than is there."""
-    true = bundle_files.pack_npz({"center": CENTER, "scale": SCALE, "score": SCORE})
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(true)) as source, zipfile.ZipFile(buffer, "w") as target:
-        for member in source.infolist():
-            target.writestr(member.filename, source.read(member).replace(b"(250,), }     ", b"(99999999,), }"))
-    return buffer.getvalue()
+def probe(values: Float64Array, score: Float64Array) -> Callable[[Path], None]:
+    """Return a change of the probe that leaves the digests right."""
+    return put("probe.safetensors", safetensors.numpy.save({"values": values, "score": score}))
+
+
+def _lying() -> bytes:
+    """Return arrays whose header promises more than is there."""
+    true = safetensors.numpy.save({"center": CENTER, "scale": SCALE, "score": SCORE})
+    return true.replace(b'"shape":[250]', b'"shape":[999]')
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
     "no manifest": (lambda f: (f / "manifest.json").unlink(), BundleFormatError, "manifest.json: missing"),
     "no weights": (lambda f: (f / "weights.safetensors").unlink(), BundleFormatError, "weights.safetensors: missing"),
-    "no probe": (lambda f: (f / "probe.npz").unlink(), BundleFormatError, "probe.npz: missing"),
+    "no probe": (lambda f: (f / "probe.safetensors").unlink(), BundleFormatError, "probe.safetensors: missing"),
     "changed weights": (
         lambda f: (f / "weights.safetensors").write_bytes(b"x" + (f / "weights.safetensors").read_bytes()),
         BundleDigestError,
@@ -393,8 +349,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
         "expected the model id as digest",
     ),
     "other format": (said(format="zip"), BundleFormatError, "expected format 'stream_ad.bundle', found 'zip'"),
-    "other version": (said(version=2, news=1), BundleFormatError, "expected format version 1, found 2"),
-    "text version": (said(version="1"), BundleFormatError, "format version"),
+    "other version": (said(version=3, news=1), BundleFormatError, "expected format version 2, found 3"),
+    "older version": (said(version=1), BundleFormatError, "found 1; recreate the bundle .*: stream-ad train"),
+    "text version": (said(version="2"), BundleFormatError, "format version"),
     "unknown key": (said(run="rm"), BundleFormatError, "run: Extra inputs"),
     "unknown detector": (
         said(detector={"kind": "oracle", "settings": {}}),
@@ -471,44 +428,31 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
         BundleFormatError,
         "not part of a bundle: model.pkl",
     ),
-    "pickle in calibration": (
-        put("calibration.npz", npz(center=PICKLE, scale=SCALE, score=SCORE)),
+    "pickle for calibration": (
+        put("calibration.safetensors", pickle.dumps(_Bomb())),
         BundleFormatError,
-        "calibration.npz: center: expected a plain <f4 or <f8 array",
+        "calibration.safetensors: not a readable safetensors",
     ),
-    "pickle in probe": (
-        put("probe.npz", npz(values=PICKLE, score=SCORE)),
+    "pickle for probe": (
+        put("probe.safetensors", pickle.dumps(_Bomb())),
         BundleFormatError,
-        "probe.npz: values: expected a plain <f4 or <f8 array",
+        "probe.safetensors: not a readable safetensors",
     ),
     "pickle for weights": (
         put("weights.safetensors", pickle.dumps(_Bomb())),
         BundleFormatError,
         "not a readable safetensors",
     ),
-    "pickle for an archive": (put("probe.npz", pickle.dumps(_Bomb())), BundleFormatError, "not a readable .npz"),
-    "entry too many": (
-        put("calibration.npz", npz(center=CENTER, scale=SCALE, score=SCORE, more=SCORE)),
+    "array too many": (calibration(more=SCORE), BundleFormatError, "expected the float64 arrays"),
+    "array with a path": (
+        put("probe.safetensors", safetensors.numpy.save({"../../values": SCORE})),
         BundleFormatError,
-        "found entries",
+        "expected the float64 arrays",
     ),
-    "entry with a path": (put("probe.npz", _zip("../../values.npy", b"")), BundleFormatError, "found entries"),
-    "lying shape": (put("calibration.npz", _lying_npy()), BundleFormatError, r"shape \(99999999,\) does not fit"),
-    "other dtype": (
-        put("calibration.npz", npz(center=CENTER.astype(np.float16), scale=SCALE, score=SCORE)),
-        BundleFormatError,
-        "expected",
-    ),
-    "zero scale": (
-        put("calibration.npz", bundle_files.pack_npz({"center": CENTER, "scale": SCALE * 0, "score": SCORE})),
-        BundleFormatError,
-        "scale finite and > 0",
-    ),
-    "no calibration": (
-        put("calibration.npz", bundle_files.pack_npz({"center": CENTER, "scale": SCALE, "score": SCORE[:0]})),
-        BundleFormatError,
-        "calibration: expected finite float64",
-    ),
+    "lying shape": (put("calibration.safetensors", _lying()), BundleFormatError, "not a readable safetensors"),
+    "other dtype": (calibration(center=CENTER.astype(np.float16)), BundleFormatError, "expected the float64 arrays"),
+    "zero scale": (calibration(scale=SCALE * 0), BundleFormatError, "scale finite and > 0"),
+    "no calibration": (calibration(score=SCORE[:0]), BundleFormatError, "calibration: expected finite float64"),
     "no weights inside": (
         put("weights.safetensors", safetensors.numpy.save({})),
         BundleFormatError,
@@ -530,24 +474,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
         BundleProbeError,
         "does not reproduce",
     ),
-    "empty probe": (
-        put("probe.npz", bundle_files.pack_npz({"values": windows(0), "score": SCORE[:0]})),
-        BundleFormatError,
-        "probe.npz: expected windows",
-    ),
-    "infinite probe": (
-        put(
-            "probe.npz",
-            bundle_files.pack_npz({"values": windows(1) * np.float32("inf"), "score": SCORE[:1]}),
-        ),
-        BundleFormatError,
-        "no infinite values",
-    ),
-    "scores that are NaN": (
-        put("probe.npz", bundle_files.pack_npz({"values": windows(1), "score": SCORE[:1] * np.nan})),
-        BundleFormatError,
-        "expected finite scores",
-    ),
+    "empty probe": (probe(windows(0), SCORE[:0]), BundleFormatError, "probe.safetensors: expected windows"),
+    "infinite probe": (probe(windows(1) * np.inf, SCORE[:1]), BundleFormatError, "no infinite values"),
+    "scores that are NaN": (probe(windows(1), SCORE[:1] * np.nan), BundleFormatError, "expected finite scores"),
 }
 
 
@@ -605,26 +534,20 @@ def test_pipes_and_folders_are_no_files(folder: Path) -> None:
         bundles.load(folder)
 
 
-def test_a_packed_archive_is_refused_before_it_is_unpacked() -> None:
-    data = _zip("a.npy", b"\0" * 10**7, zipfile.ZIP_DEFLATED)
-    with pytest.raises(BundleFormatError, match="expected an uncompressed entry"):
-        bundle_files.unpack_npz(data, {"a": "<f4"}, "x")
-
-
-PACKED = bundle_files.pack_npz({"a": windows(2).astype(np.float32), "b": SCORE})
+PACKED = safetensors.numpy.save({"a": windows(2), "b": SCORE})
 
 
 @given(
     st.lists(st.tuples(st.integers(0, len(PACKED) - 1), st.integers(0, 255)), max_size=6), st.integers(0, len(PACKED))
 )
 @settings(max_examples=300)
-def test_a_damaged_archive_is_read_or_refused(changes: list[tuple[int, int]], length: int) -> None:
+def test_damaged_arrays_are_read_or_refused(changes: list[tuple[int, int]], length: int) -> None:
     data = bytearray(PACKED)
     for place, byte in changes:
         data[place] = byte
     for candidate in (bytes(data), bytes(data[:length])):
         try:
-            arrays = bundle_files.unpack_npz(candidate, {"a": "<f4", "b": "<f8"}, "x")
+            arrays = bundle_files.unpack_arrays(candidate, Path("x"), ["a", "b"])
         except StreamAdError:
             continue
-        assert {name: array.dtype for name, array in arrays.items()} == {"a": np.float32, "b": np.float64}
+        assert {name: array.dtype for name, array in arrays.items()} == {"a": np.float64, "b": np.float64}

@@ -28,7 +28,7 @@ def write(folder: Path, offset: int = 5, stream: str = "pumps", partition: int =
 
 
 def same(left: Arrays, right: Arrays) -> bool:
-    return list(left) == list(right) and all(
+    return left.keys() == right.keys() and all(
         left[k].dtype == right[k].dtype and left[k].shape == right[k].shape and left[k].tobytes() == right[k].tobytes()
         for k in left
     )
