@@ -420,7 +420,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], type[BundleError], str]] = {
     "oversized manifest": (
         lambda f: (f / "manifest.json").write_bytes(b" " * (17 << 20)),
         BundleFormatError,
-        "larger than the 16 MiB",
+        "larger than the limit of 16 MiB",
     ),
     "card a list": (put("card.json", b"[]"), BundleFormatError, "card.json: expected a JSON object"),
     "extra pickle": (
