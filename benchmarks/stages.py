@@ -24,6 +24,7 @@ from benchmarks.load import DEVICES, TOPIC, make_bundle, messages_of, settings_o
 from stream_ad import assembly
 from stream_ad.core.batches import Judged
 from stream_ad.core.model import Model
+from stream_ad.fronts.readings import READINGS
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Span, Spans
 from stream_ad.io.transport import Partition, RawBatch, Record
@@ -90,11 +91,12 @@ def raw_batches(records: list[Record], poll: int) -> list[RawBatch]:
 def measure(model: Model, settings_path: Path, form: str, batches: list[RawBatch]) -> Stages:
     """Send polls through decoder, pipe, encoder and the archiver's part."""
     settings = settings_of(settings_path)
-    decoder, pipeline = assembly.build_decoder(settings, model), assembly.build_pipeline(settings, model)
+    decoder, pipeline = READINGS.decoder(settings, model), assembly.build_pipeline(settings, model)
+    front: Any = pipeline._front
     names = [channel.name for channel in model.channels]
     bare = bare_decoder(form)
     stages, now = Stages(), batches[0]
-    for part, method, stage in ((pipeline._windowing, "add", "windows"), (pipeline._scoring, "score", "score"),
+    for part, method, stage in ((front._windowing, "add", "windows"), (front._scoring, "score", "score"),
                                 (pipeline._deciding, "decide", "decide")):  # fmt: skip
         stages.wrap(part, method, stage, lambda: len(now))
     pending: list[Judged] = []
@@ -107,7 +109,7 @@ def measure(model: Model, settings_path: Path, form: str, batches: list[RawBatch
             with stages.timing("decode", len(now)):
                 decoded = decoder.decode(now)
             with stages.timing("pipe", len(now)):
-                pending += pipeline.step(decoded.readings, decoded.bad_value_rows).judged
+                pending += pipeline.step(decoded.readings).judged
             if sum(len(part.verdicts) for part in pending) >= COMMIT_ROWS:
                 span = Span(int(begun), now.next_offset)
                 publish(stages, pending, names, model, span, Path(folder))

@@ -12,16 +12,14 @@ from stream_ad.core.deciding import Deciding
 from stream_ad.core.incidents import IncidentRules
 from stream_ad.core.model import Model
 from stream_ad.core.pipeline import PartitionPipeline, StepResult
-from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.base import Threshold
 from stream_ad.core.thresholds.catalog import make_threshold
-from stream_ad.core.windowing import TimeRules, Windowing
 from stream_ad.errors import AccessError, BundleDigestError, ConfigError, TopicError
+from stream_ad.fronts.table import front
 from stream_ad.io.bundles import bundles
 from stream_ad.io.kafka.security import Security, read_secret, readable_by_others
 from stream_ad.io.state import journal
 from stream_ad.io.transport import Partition, TopicInfo, Transport
-from stream_ad.io.wire.readings import Decoder
 
 LOCAL_MAX_RECORD_BYTES = 1_000_000
 MIN_RECORD_BYTES = 100_000
@@ -203,7 +201,9 @@ def load_model(settings: Settings, bundle: Path | None = None) -> Model:
 
     Raises:
         BundleError: it cannot be used; the class says why.
+        ConfigError: the stream's front is not installed.
     """
+    front(settings)
     model = bundles.load(bundle or settings.stream.bundle)
     if settings.stream.channels:
         bundles.check_fits(model, settings.stream.channels)
@@ -256,18 +256,15 @@ class Models:
         self._loaded[model.model_id] = model
 
 
-def build_decoder(settings: Settings, model: Model) -> Decoder:
-    """Return the decoder for the stream's readings."""
-    channels = [channel.name for channel in model.channels]
-    missing = {channel.name: channel.missing for channel in model.channels if channel.missing}
-    stream = settings.stream
-    return Decoder(channels, stream.devices, ignored=model.ignored, missing=missing, other_devices=stream.other_devices)
-
-
 def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
-    """Return an empty pipe for one partition."""
+    """Return an empty pipe for one partition.
+
+    Raises:
+        ConfigError: the stream's front is not installed.
+    """
     names = [channel.name for channel in model.channels]
-    incident = settings.incident
+    spec, incident = front(settings), settings.incident
+    rows = spec.rules(settings, model)
     rules = IncidentRules(
         open_after_windows=incident.open_after_windows,
         close_after_ns=nanoseconds(incident.close_after_s),
@@ -275,26 +272,20 @@ def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
         update_factor=incident.update_factor,
         relearn_after_ns=nanoseconds(incident.relearn_after_s),
         sensor_windows=incident.sensor_windows,
-        stride_ns=model.window.stride * model.window.period_ns,
+        step_ns=rows.step_ns,
     )
     return PartitionPipeline(
-        windowing=Windowing(model.window, model.channels, time_rules(settings)),
-        scoring=Scoring(model),
+        front=spec.build(settings, model),
         deciding=Deciding(
             settings.stream.name,
             names,
             model.smoothing,
             build_threshold(settings, model),
             rules,
+            ends_rise=rows.ends_rise,
         ),
         evict_after_ns=nanoseconds(settings.time.evict_after_s),
     )
-
-
-def time_rules(settings: Settings) -> TimeRules:
-    """Return how event time is held against log time."""
-    time = settings.time
-    return TimeRules(nanoseconds(time.lateness_s), nanoseconds(time.idle_close_s), nanoseconds(time.max_ahead_s))
 
 
 def build_threshold(settings: Settings, model: Model) -> Threshold:
@@ -304,9 +295,9 @@ def build_threshold(settings: Settings, model: Model) -> Threshold:
 
 
 def swap_model(settings: Settings, pipeline: PartitionPipeline, model: Model, offset: int) -> StepResult:
-    """Let a pipe score with another model of the same grid; see `PartitionPipeline.swap`."""
+    """Let a pipe score with another model that fits its front; see `PartitionPipeline.swap`."""
     reason = f"the bundle {model.name} took over; if the trouble goes on a new incident opens"
-    return pipeline.swap(Scoring(model), model.smoothing, build_threshold(settings, model), offset, reason)
+    return pipeline.swap(model, build_threshold(settings, model), offset, reason)
 
 
 def nanoseconds(seconds: float) -> int:

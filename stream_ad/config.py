@@ -52,6 +52,8 @@ class StreamSettings(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     """Used in the names of consumer groups, checkpoints and output topics."""
+    front: str = "readings"
+    """What turns records into scored rows: `readings` cuts windows; installed packages may add others."""
     readings_topic: Topic = "sensor.readings.v1"
     devices: str = "*"
     """A device id or a shell pattern; other devices are skipped and counted."""

@@ -31,7 +31,7 @@ def member(settings: Settings, role: str, index: int = 0) -> str:
 def deciding_config(settings: Settings) -> dict[str, Any]:
     """Return the settings that change results, as plain values by section."""
     return {
-        "stream": settings.stream.model_dump(mode="json", include={"name", "devices", "readings_topic"}),
+        "stream": settings.stream.model_dump(mode="json", include={"name", "front", "devices", "readings_topic"}),
         "time": settings.time.model_dump(mode="json", exclude={"trust_producer_clocks"}),
         "threshold": settings.threshold.model_dump(mode="json"),
         "incident": settings.incident.model_dump(mode="json"),

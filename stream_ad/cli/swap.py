@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad import pretrained
     from stream_ad.assembly import load_model, open_transport
     from stream_ad.config import load
-    from stream_ad.core.model import grid_differences
     from stream_ad.errors import BundleMismatchError
+    from stream_ad.fronts.table import front
     from stream_ad.io.wire import control as control_messages
 
     settings = load(args.config)
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         else args.bundle.expanduser().resolve()
     )
     model = load_model(settings, folder)
-    if differences := grid_differences(load_model(settings), model):
+    if differences := front(settings).differences(load_model(settings), model):
         raise BundleMismatchError(
             f"{folder}: expected the windows of {settings.stream.bundle}, found {'; '.join(differences)}; set "
             "stream.bundle to it and restart: state is then rebuilt from recent input"

@@ -27,21 +27,23 @@ PHASES = {
 ChannelShares = tuple[tuple[str, float], ...]
 
 
-def alert_id(stream: str, device: str, kind: AlertKind, opened_end_ns: int) -> str:
+def alert_id(stream: str, device: str, kind: AlertKind, opened_end_ns: int, *more: int) -> str:
     """Return the id of an incident: 32 hex digits, the same wherever and whenever it is computed.
 
     Args:
         stream: name of the stream.
         device: the device's id.
         kind: what the incident was about when it opened; a later `regime` message keeps the id.
-        opened_end_ns: end of the window that opened it.
+        opened_end_ns: end of the row that opened it.
+        more: numbers that tell apart the rows of a device with the same end, where ends may repeat.
     """
     digest = blake2b(digest_size=16)
     for text in (stream, device, str(kind)):
         data = text.encode()
         # Lengths keep ("ab", "c") apart from ("a", "bc").
         digest.update(len(data).to_bytes(8, "big") + data)
-    digest.update(opened_end_ns.to_bytes(8, "big", signed=True))
+    for number in (opened_end_ns, *more):
+        digest.update(number.to_bytes(8, "big", signed=True))
     return digest.hexdigest()
 
 

@@ -47,7 +47,6 @@ class Arrivals:
         batch: ReadingBatch,
         record: Int64Array,
         rows: Int64Array | None,
-        bad: BoolArray | None,
         cells: Cells,
     ) -> Arrivals | None:
         """Sort readings by slot.
@@ -57,7 +56,6 @@ class Arrivals:
             batch: n readings.
             record: int64[n], `records_of(batch)`.
             rows: int64[k], the readings to take, or None for all.
-            bad: bool[n], readings that held values which are no finite numbers, or None.
             cells: returns the cell of each reading, by the runs of a slot and their times.
 
         Returns:
@@ -78,7 +76,7 @@ class Arrivals:
             cell=cells(segments, batch.event_ns[row]),
             record=record[row],
             offset=batch.offset[row],
-            flags=np.zeros(len(row), np.uint8) if bad is None else np.where(bad[row], BAD, np.uint8(0)),
+            flags=_flags(batch.is_bad, row),
         )
 
     def slot(self, rows: Int64Array) -> Int64Array:
@@ -127,3 +125,7 @@ def _ahead(event_ns: int, log_ns: int) -> str:
 
 def _utc(time_ns: int) -> str:
     return str(np.datetime64(time_ns // 1_000_000_000, "s")) + "Z"
+
+
+def _flags(is_bad: BoolArray | None, row: Int64Array) -> UInt8Array:
+    return np.zeros(len(row), np.uint8) if is_bad is None else np.where(is_bad[row], BAD, np.uint8(0))

@@ -103,6 +103,7 @@ class ReadingBatch:
         values: float64[n, c], one column per channel of the bundle; NaN is missing.
         record_offset: int64[r], offsets of all records of the batch, ascending.
         record_log_ns: int64[r], their append times, UTC nanoseconds.
+        is_bad: bool[n], True where a reading had a value that is no finite number, now NaN; None if no reading had.
     """
 
     ids: tuple[str, ...]
@@ -112,6 +113,7 @@ class ReadingBatch:
     values: Float64Array
     record_offset: Int64Array
     record_log_ns: Int64Array
+    is_bad: BoolArray | None = None
 
     def __post_init__(self) -> None:
         expect("device", self.device, np.int32, (None,))
@@ -120,6 +122,30 @@ class ReadingBatch:
         expect("values", self.values, np.float64, (*self.device.shape, None))
         expect("record_offset", self.record_offset, np.int64, (None,))
         expect("record_log_ns", self.record_log_ns, np.int64, self.record_offset.shape)
+        if self.is_bad is not None:
+            expect("is_bad", self.is_bad, np.bool_, self.device.shape)
+
+    @property
+    def cells(self) -> int:
+        """Number of values that are not missing."""
+        return self.values.size - int(np.count_nonzero(np.isnan(self.values)))
+
+    def cut(self, start: int, stop: int) -> ReadingBatch:
+        """Return records start..stop-1, counted from 0, at least one, and their readings."""
+        offsets = self.record_offset
+        lowest = np.searchsorted(self.offset, offsets[start], side="left")
+        highest = np.searchsorted(self.offset, offsets[stop - 1], side="right")
+        rows = slice(int(lowest), int(highest))
+        return ReadingBatch(
+            ids=self.ids,
+            device=self.device[rows],
+            event_ns=self.event_ns[rows],
+            offset=self.offset[rows],
+            values=self.values[rows],
+            record_offset=offsets[start:stop],
+            record_log_ns=self.record_log_ns[start:stop],
+            is_bad=None if self.is_bad is None else self.is_bad[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,11 @@ DeviceIds = Callable[[int], str] | Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class _Messages:
-    """The rows of a round that become alerts: row numbers, parts of a step, where the incidents opened."""
+    """The rows of a round that become alerts: row numbers, parts of a step, what opened the incidents."""
 
     rows: Int64Array
     step: Step
-    opened_offset: Int64Array
+    opened: list[tuple[int, ...]]
 
 
 class Deciding:
@@ -54,13 +54,21 @@ class Deciding:
         smoothing: weight of the newest log score, 0 < a <= 1; 1 means none.
         threshold: gives the limits; owned by this object from now on.
         rules: when incidents open and end.
+        ends_rise: False where two rows of a device may have the same `end_ns`: then offset and sequence of the row that
+            opened an incident are part of its id.
 
     Raises:
         ConfigError: `smoothing` is out of range.
     """
 
     def __init__(
-        self, stream: str, channels: Sequence[str], smoothing: float, threshold: Threshold, rules: IncidentRules
+        self,
+        stream: str,
+        channels: Sequence[str],
+        smoothing: float,
+        threshold: Threshold,
+        rules: IncidentRules,
+        ends_rise: bool = True,
     ) -> None:
         self._check_smoothing(smoothing)
         self._stream = stream
@@ -70,7 +78,11 @@ class Deciding:
         # Where nothing is learned, no message may say so, and no exit level need change.
         self._rules = rules if threshold.learns else replace(rules, relearn_after_ns=0)
         self._incidents = Incidents(self._rules)
-        self._state = SlotState({"level": np.array(np.nan), "opened_offset": np.array(-1, np.int64)})
+        state = {"level": np.array(np.nan), "opened_offset": np.array(-1, np.int64)}
+        if not ends_rise:
+            state["opened_sequence"] = np.array(-1, np.int64)
+        self._ends_rise = ends_rise
+        self._state = SlotState(state)
 
     @staticmethod
     def _check_smoothing(smoothing: float) -> None:
@@ -123,8 +135,9 @@ class Deciding:
             if (told := step.event != Event.NONE).any():
                 opens = step.event == Event.OPENED
                 self._state["opened_offset"][device[opens]] = scores.keys.offset[rows[opens]]
-                opened_offset = self._state["opened_offset"][device[told]]
-                messages.append(_Messages(rows[told], _take(step, told), opened_offset))
+                if not self._ends_rise:
+                    self._state["opened_sequence"][device[opens]] = scores.keys.sequence[rows[opens]]
+                messages.append(_Messages(rows[told], _take(step, told), self._opened(device[told])))
         verdicts = VerdictBatch(scores, smoothed, limit, is_anomaly, incident)
         return verdicts, self._alerts(verdicts, messages, ids)
 
@@ -154,6 +167,7 @@ class Deciding:
         offsets = dict(zip(device.tolist(), np.broadcast_to(offset, device.shape).tolist(), strict=True))
         limit = dict(zip(device.tolist(), self._threshold.limits(device).tolist(), strict=True))
         found, step = self._incidents.resolve(device)
+        openings = self._opened(found)
         alerts = []
         for at, slot in enumerate(found.tolist()):
             name = _name(ids, slot)
@@ -161,7 +175,7 @@ class Deciding:
             opened = int(step.opened_ns[at])
             alerts.append(
                 Alert(
-                    id=alert_id(self._stream, name, kind, opened),
+                    id=self._alert_id(name, kind, opened, openings[at]),
                     version=int(step.version[at]),
                     phase=PHASES[Event.RESOLVED],
                     kind=kind,
@@ -169,7 +183,7 @@ class Deciding:
                     device=name,
                     opened_end_ns=opened,
                     end_ns=ends[slot],
-                    opened_offset=int(self._state["opened_offset"][slot]),
+                    opened_offset=openings[at][0],
                     offset=offsets[slot],
                     score=float("nan"),
                     limit=limit[slot],
@@ -279,7 +293,7 @@ class Deciding:
         name = _name(ids, int(keys.device[row]))
         opened = int(step.opened_ns[at])
         return Alert(
-            id=alert_id(self._stream, name, KINDS[kind], opened),
+            id=self._alert_id(name, KINDS[kind], opened, part.opened[at]),
             version=int(step.version[at]),
             phase=PHASES[event],
             kind=AlertKind.REGIME if event is Event.REGIME else KINDS[kind],
@@ -287,7 +301,7 @@ class Deciding:
             device=name,
             opened_end_ns=opened,
             end_ns=int(keys.end_ns[row]),
-            opened_offset=int(part.opened_offset[at]),
+            opened_offset=part.opened[at][0],
             offset=int(keys.offset[row]),
             score=facts.score,
             limit=facts.limit,
@@ -296,6 +310,14 @@ class Deciding:
             model_id=scores.model_id,
             reason=reason_of(facts, self._rules),
         )
+
+    def _opened(self, slots: Int32Array) -> list[tuple[int, ...]]:
+        """Return the offset of the row that opened each slot's incident, and its sequence where ends may repeat."""
+        names = ("opened_offset",) if self._ends_rise else ("opened_offset", "opened_sequence")
+        return list(zip(*(self._state[name][slots].tolist() for name in names), strict=True))
+
+    def _alert_id(self, device: str, kind: AlertKind, opened_ns: int, opened: tuple[int, ...]) -> str:
+        return alert_id(self._stream, device, kind, opened_ns, *(() if self._ends_rise else opened))
 
     def _shares(self, scores: ScoreBatch, row: int, kind: Open) -> ChannelShares:
         if kind is Open.SENSOR:

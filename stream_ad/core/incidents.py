@@ -44,7 +44,7 @@ class IncidentRules:
         update_factor: growth of the peak since the last message that sends another, > 1.
         relearn_after_ns: judged time (event time) after which an incident's rows are learned; 0: never.
         sensor_windows: windows in a row with a sensor fault that open a sensor incident, >= 1.
-        stride_ns: event time between two windows, > 0; no judged window counts for more.
+        step_ns: event time that one judged row stands for at most, > 0.
 
     Raises:
         ConfigError: a value is out of range.
@@ -56,14 +56,14 @@ class IncidentRules:
     update_factor: float = 2.0
     relearn_after_ns: int = 0
     sensor_windows: int = 3
-    stride_ns: int = 1_000_000_000
+    step_ns: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         if self.open_after_windows < 1 or self.sensor_windows < 1:
             raise ConfigError(f"incidents: expected at least one window, found {self}")
-        if self.close_after_ns < 0 or self.relearn_after_ns < 0 or self.stride_ns < 1:
+        if self.close_after_ns < 0 or self.relearn_after_ns < 0 or self.step_ns < 1:
             raise ConfigError(
-                f"incidents: expected close_after_ns and relearn_after_ns >= 0 and stride_ns > 0, found {self}"
+                f"incidents: expected close_after_ns and relearn_after_ns >= 0 and step_ns > 0, found {self}"
             )
         if not 0 <= self.exit_ratio < 1 or not self.update_factor > 1:
             raise ConfigError(f"incidents: expected 0 <= exit_ratio < 1 and update_factor > 1, found {self}")
@@ -144,7 +144,7 @@ class Incidents:
     Rows of an incident are not learned, however long it lasts, unless `relearn_after_ns` is set:
     once the incident was judged for so long, they are learned as quiet ones. The limit then follows
     the trouble, so the exit level of a process incident is from there on the limit at its opening.
-    Each scored row counts as judged time for the time since the one before, at most `stride_ns`:
+    Each scored row counts as judged time for the time since the one before, at most `step_ns`:
     neither silence nor windows without a score make an incident older.
 
     An incident may end far below its peak and over the limit at its opening. What follows, also if it
@@ -330,7 +330,7 @@ class Incidents:
         before = np.where(is_new, 0, state["judged_ns"][row.device])
         last_ns = np.where(is_new, row.end_ns, state["judged_end_ns"][row.device])
         is_scored = ~np.isnan(row.smoothed)
-        gained = np.where(is_scored, np.minimum(row.end_ns - last_ns, self._rules.stride_ns), 0)
+        gained = np.where(is_scored, np.minimum(row.end_ns - last_ns, self._rules.step_ns), 0)
         return before + gained, np.where(is_scored, row.end_ns, last_ns)
 
     def _judge(

@@ -1,36 +1,28 @@
-"""The pipe of one partition: readings in, verdicts and alerts out; all its state in one place."""
+"""The pipe of one partition: a front makes rows of records, deciding makes verdicts and alerts of rows."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from stream_ad.core.batches import (
-    Alert,
-    Arrays,
-    BoolArray,
-    Int32Array,
-    Judged,
-    ReadingBatch,
-    Refused,
-    WindowBatch,
-)
+from stream_ad.core.batches import Alert, Arrays, Int32Array, Judged, Refused, ScoreBatch
 from stream_ad.core.deciding import Deciding
 from stream_ad.core.devices import DeviceIndex
+from stream_ad.core.front import Front, Records
+from stream_ad.core.model import Model
 from stream_ad.core.quality import Quality
 from stream_ad.core.ring import NEVER
-from stream_ad.core.scoring import Scoring
 from stream_ad.core.segments import runs
 from stream_ad.core.thresholds.base import Threshold
-from stream_ad.core.unscored import HOUR_NS, Unscored, UnscoredDevice
-from stream_ad.core.windowing import Windowing
+from stream_ad.core.unscored import UnscoredDevice
 from stream_ad.errors import ContractError
 
-AFRESH_WINDOWS = 1_000
-"""So many windows of a device bear `Quality.AFRESH` after a loss of input: as many as the bundle's calibration
-counts for at a device's start."""
+AFRESH_ROWS = 1_000
+"""A device's first rows after a loss of input bear `Quality.AFRESH`: as many as the bundle's calibration counts for at
+a device's start."""
 EVICTION_TICKS = 4
 """Eviction is judged when log time passes a multiple of the silence divided by this."""
 
@@ -77,17 +69,20 @@ class StepResult:
 
 
 class PartitionPipeline:
-    """Windows, scores and judges the readings of one partition.
+    """Scores and judges the records of one partition; all its state in one place.
 
     Results depend on the records alone, not on how they are cut into steps.
+
+    Args:
+        front: makes rows of records; owned by this object from now on.
+        deciding: judges rows; likewise.
+        evict_after_ns: log time of silence after which a device's state is dropped.
     """
 
-    def __init__(self, windowing: Windowing, scoring: Scoring, deciding: Deciding, evict_after_ns: int) -> None:
+    def __init__(self, front: Front[Any], deciding: Deciding, evict_after_ns: int) -> None:
         self._devices = DeviceIndex()
-        self._windowing = windowing
-        self._scoring = scoring
+        self._front = front
         self._deciding = deciding
-        self._unscored = Unscored(scoring.model)
         self._evict_after_ns = evict_after_ns
         self._tick_ns = max(evict_after_ns // EVICTION_TICKS, 1)
         self._ids: tuple[str, ...] | None = None
@@ -107,40 +102,39 @@ class PartitionPipeline:
     @property
     def log_ns(self) -> int:
         """Log time of the partition, UTC nanoseconds; `ring.NEVER` before the first record."""
-        return self._windowing.log_ns
+        return self._front.log_ns
 
-    def step(self, batch: ReadingBatch, bad: BoolArray | None = None) -> StepResult:
+    def step(self, records: Records) -> StepResult:
         """Take in a stretch of input, in log order, beginning where the last one ended.
 
         Args:
-            batch: decoded readings and the coordinates of all records polled.
-            bad: bool[n], readings that held values which are no finite numbers, or None.
+            records: what the front's decoder made of all records polled.
         """
         judged: list[Judged] = []
         alerts: list[Alert] = []
         refused: list[Refused] = []
         evicted = 0
-        log = np.maximum(np.maximum.accumulate(batch.record_log_ns), self.log_ns)
+        log = np.maximum(np.maximum.accumulate(records.record_log_ns), self.log_ns)
         ticks = np.flatnonzero(np.diff(log // self._tick_ns, prepend=self.log_ns // self._tick_ns))
         edges = sorted({0, *ticks.tolist(), len(log)})
         for start, stop in itertools.pairwise(edges):
             if start in ticks:
-                evicted += self._evict(int(log[start]), int(batch.record_offset[start]), judged, alerts)
-            piece, piece_bad = (batch, bad) if len(edges) == 2 else _cut(batch, bad, start, stop)
-            windows, letters = self._windowing.add(self._slots(piece), piece, piece_bad)
+                evicted += self._evict(int(log[start]), int(records.record_offset[start]), judged, alerts)
+            piece = records if len(edges) == 2 else records.cut(start, stop)
+            rows, letters = self._front.add(self._slots(piece), piece, self._table())
             refused += letters
-            self._judge(windows, judged, alerts)
-        return StepResult(tuple(judged), tuple(alerts), tuple(refused), len(batch.device), evicted)
+            self._judge(rows, judged, alerts)
+        return StepResult(tuple(judged), tuple(alerts), tuple(refused), len(records.device), evicted)
 
     def silence_ends_ns(self) -> int | None:
-        """Return the earliest log time at which silence closes a window or drops a device, None without either."""
-        heard = self._windowing.heard()
+        """Return the earliest log time at which silence completes a row or drops a device, None without either."""
+        heard = self._front.heard()
         known = heard[heard != NEVER]
         if len(known) == 0:
             return None
         next_tick = (self.log_ns // self._tick_ns + 1) * self._tick_ns
         evicts = max(int(known.min()) + self._evict_after_ns, next_tick)
-        closes = self._windowing.silence_ends_ns()
+        closes = self._front.silence_ends_ns()
         return evicts if closes is None else min(evicts, closes)
 
     def advance(self, log_ns: int, offset: int) -> StepResult:
@@ -156,75 +150,62 @@ class PartitionPipeline:
         if log_ns > self.log_ns != NEVER:
             if log_ns // self._tick_ns != self.log_ns // self._tick_ns:
                 evicted = self._evict(log_ns, offset, judged, alerts)
-            self._judge(self._windowing.close_idle(log_ns, offset), judged, alerts)
+            self._judge(self._front.advance(log_ns, offset, self._table()), judged, alerts)
         return StepResult(tuple(judged), tuple(alerts), (), 0, evicted)
 
-    def swap(self, scoring: Scoring, smoothing: float, threshold: Threshold, offset: int, reason: str) -> StepResult:
-        """Score with another model from here on; open windows stay, open incidents end.
+    def swap(self, model: Model, threshold: Threshold, offset: int, reason: str) -> StepResult:
+        """Score with another model from here on; open rows stay, open incidents end.
 
         Args:
-            scoring: of a model with the same channels and window (`model.grid_differences`).
-            smoothing: of the new model.
+            model: one that fits the front's state.
             threshold: fresh, seeded by the new model's calibration.
             offset: input offset that the alerts bear.
             reason: one line for a person, in the alerts that end incidents.
         """
         slots = self._deciding.open_slots()
-        ends = self._windowing.final_ns(slots)
-        alerts = self._deciding.resolve(slots, ends, offset, self._table(), self._scoring.model.model_id, reason)
-        self._scoring = scoring
-        self._deciding.replace_judge(smoothing, threshold)
+        ends = self._front.final_ns(slots)
+        alerts = self._deciding.resolve(slots, ends, offset, self._table(), self._front.model.model_id, reason)
+        self._front.replace_model(model)
+        self._deciding.replace_judge(model.smoothing, threshold)
         return StepResult((), alerts, ())
 
     def unscored(self, most: int) -> tuple[int, tuple[UnscoredDevice, ...]]:
-        """Return how many devices sent readings in the last hour of log time and have no score, and some of them.
-
-        Args:
-            most: so many are described, those without a score for longest.
-        """
-        heard = self._windowing.heard()[: self._devices.capacity]
-        newest_ns = self._windowing.newest_ns()[: self._devices.capacity]
-        slots = self._unscored.due(newest_ns, heard >= self.log_ns - HOUR_NS)
-        ids = self._table()
-        shown = slots[:most].tolist()
-        return len(slots), tuple(self._unscored.describe(slot, ids[slot], int(newest_ns[slot])) for slot in shown)
+        """Return how many devices send readings and have had no score for long, and `most` of them."""
+        return self._front.unscored(most, self._table())
 
     def forget_incidents(self) -> None:
         """Drop all incidents without a word: they are not public, or ended otherwise."""
         self._deciding.forget_incidents()
 
     def mark_afresh(self) -> None:
-        """From here on flag each device's first windows: input before them was lost."""
+        """From here on flag each device's first rows: input before them was lost."""
         self._is_afresh = True
 
-    def _slots(self, batch: ReadingBatch) -> Int32Array:
+    def _slots(self, records: Records) -> Int32Array:
         """Return int32[n], the slot of each reading; new devices get one in the order of their readings."""
-        device = batch.device
+        device = records.device
         if len(device) == 0:
             return device
         starts = runs(device)
         found, first = np.unique(device[starts], return_index=True)
         order = np.argsort(first)
         seen = found[order]
-        slots, fresh = self._devices.slots([batch.ids[k] for k in seen.tolist()])
+        slots, fresh = self._devices.slots([records.ids[k] for k in seen.tolist()])
         if len(fresh):
             self._ids = None
-            self._windowing.grow(self._devices.capacity)
+            self._front.grow(self._devices.capacity)
             self._deciding.grow(self._devices.capacity)
-            self._unscored.grow(self._devices.capacity)
             is_fresh = np.isin(slots, fresh)
-            self._unscored.met(slots[is_fresh], batch.event_ns[starts[first[order][is_fresh]]])
-        table = np.zeros(len(batch.ids), np.int32)
+            self._front.begin(slots[is_fresh], records.event_ns[starts[first[order][is_fresh]]])
+        table = np.zeros(len(records.ids), np.int32)
         table[seen] = slots
         return table[device]
 
-    def _judge(self, windows: WindowBatch, judged: list[Judged], alerts: list[Alert]) -> None:
-        if len(windows) == 0:
+    def _judge(self, scores: ScoreBatch, judged: list[Judged], alerts: list[Alert]) -> None:
+        if len(scores) == 0:
             return
         if self._is_afresh:
-            windows.quality[windows.keys.sequence < AFRESH_WINDOWS] |= np.uint32(Quality.AFRESH)
-        scores = self._scoring.score(windows, self._table())
-        self._unscored.take(windows, scores.quality)
+            scores.quality[scores.keys.sequence < AFRESH_ROWS] |= np.uint32(Quality.AFRESH)
         verdicts, raised = self._deciding.decide(scores, self._table())
         judged.append(Judged.of(verdicts, self._table()))
         alerts += raised
@@ -235,8 +216,8 @@ class PartitionPipeline:
         return self._ids
 
     def _evict(self, log_ns: int, offset: int, judged: list[Judged], alerts: list[Alert]) -> int:
-        """Drop devices that were silent for long; their open windows and incidents end first."""
-        heard = self._windowing.heard()[: self._devices.capacity]
+        """Drop devices that were silent for long; their open rows and incidents end first."""
+        heard = self._front.heard()[: self._devices.capacity]
         # Of some devices every reading was refused as too far ahead: they hold a slot and no state.
         unheard = np.flatnonzero(self._devices.used() & (heard == NEVER)).astype(np.int32)
         if len(unheard):
@@ -245,24 +226,21 @@ class PartitionPipeline:
         slots = np.flatnonzero((heard != NEVER) & (heard + self._evict_after_ns <= log_ns)).astype(np.int32)
         if len(slots) == 0:
             return len(unheard)
-        self._judge(self._windowing.close_idle(log_ns, offset), judged, alerts)
-        final_ns = self._windowing.final_ns(slots)
-        alerts += self._deciding.resolve(slots, final_ns, offset, self._table(), self._scoring.model.model_id)
-        self._windowing.reset(slots)
+        self._judge(self._front.advance(log_ns, offset, self._table()), judged, alerts)
+        final_ns = self._front.final_ns(slots)
+        alerts += self._deciding.resolve(slots, final_ns, offset, self._table(), self._front.model.model_id)
+        self._front.reset(slots)
         self._deciding.reset(slots)
-        self._unscored.reset(slots)
         self._devices.release(slots)
         self._ids = None
         return len(unheard) + len(slots)
 
     def snapshot(self) -> Arrays:
         """Return all state as named arrays; taking it changes nothing."""
-        slots = self._devices.capacity
         parts = {
             "devices": self._devices.snapshot(),
-            "windowing": self._windowing.snapshot(slots),
+            "front": self._front.snapshot(self._devices.capacity),
             "deciding": self._deciding.snapshot(),
-            "unscored": self._unscored.snapshot(),
         }
         arrays = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
         return arrays | {"pipeline.afresh": np.array([self._is_afresh])}
@@ -273,7 +251,7 @@ class PartitionPipeline:
         Raises:
             ContractError: an array is missing or has another shape.
         """
-        parts: dict[str, Arrays] = {"devices": {}, "windowing": {}, "deciding": {}, "unscored": {}, "pipeline": {}}
+        parts: dict[str, Arrays] = {"devices": {}, "front": {}, "deciding": {}, "pipeline": {}}
         for name, array in arrays.items():
             part, _, rest = name.partition(".")
             if part not in parts:
@@ -282,28 +260,9 @@ class PartitionPipeline:
         try:
             self._devices.restore(parts["devices"])
             self._deciding.grow(self._devices.capacity)
-            self._windowing.restore(parts["windowing"])
+            self._front.restore(parts["front"])
             self._deciding.restore(parts["deciding"])
-            self._unscored.restore(parts["unscored"])
             self._is_afresh = bool(parts["pipeline"]["afresh"][0])
         except (KeyError, ValueError, IndexError) as error:
             raise ContractError(f"snapshot: does not fit this pipeline: {error}") from error
         self._ids = None
-
-
-def _cut(batch: ReadingBatch, bad: BoolArray | None, start: int, stop: int) -> tuple[ReadingBatch, BoolArray | None]:
-    """Return records start..stop-1 and their readings."""
-    offsets = batch.record_offset
-    lowest = np.searchsorted(batch.offset, offsets[start], side="left")
-    highest = np.searchsorted(batch.offset, offsets[stop - 1], side="right")
-    rows = slice(int(lowest), int(highest))
-    piece = ReadingBatch(
-        ids=batch.ids,
-        device=batch.device[rows],
-        event_ns=batch.event_ns[rows],
-        offset=batch.offset[rows],
-        values=batch.values[rows],
-        record_offset=offsets[start:stop],
-        record_log_ns=batch.record_log_ns[start:stop],
-    )
-    return piece, None if bad is None else bad[rows]

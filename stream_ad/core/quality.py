@@ -35,7 +35,7 @@ class Quality(IntFlag):
     """No score: coverage is too low."""
     AFRESH = 1 << 10
     """Input was lost before it was scored, and the device's state began anew after the loss: what the limit has
-    learned since is little. The first `pipeline.AFRESH_WINDOWS` windows of each device bear it."""
+    learned since is little. The first `pipeline.AFRESH_ROWS` rows of each device bear it."""
 
     FLEET_SCALE = 1 << 11
     """The model has centre and scale of single devices and none of this one: it was normalised with the fleet's."""

@@ -122,15 +122,12 @@ class Windowing:
         if self._holding is not None:
             self._holding.reset(slots)
 
-    def add(
-        self, slot: Int32Array, batch: ReadingBatch, bad: BoolArray | None = None
-    ) -> tuple[WindowBatch, list[Refused]]:
+    def add(self, slot: Int32Array, batch: ReadingBatch) -> tuple[WindowBatch, list[Refused]]:
         """Take in readings and return the windows that close.
 
         Args:
             slot: int32[n], the slot of each reading; `grow` was called.
             batch: n readings in log order, with all records of the poll.
-            bad: bool[n], readings that held values which are no finite numbers, or None.
 
         Returns:
             windows in the order (`offset`, slot, `end_ns`), and what was refused as late or future.
@@ -146,7 +143,7 @@ class Windowing:
         parts: list[WindowBatch] = []
         if len(slot) > len(letters):
             rows = np.flatnonzero(~future) if letters else None
-            work = Arrivals.of(slot, batch, record, rows, bad, self._cells)
+            work = Arrivals.of(slot, batch, record, rows, self._cells)
             if work is not None:
                 parts, late = self._add_timely(work, log, batch.record_offset, batch.values)
                 letters += refused(np.sort(late), batch, Reason.LATE, log_of)

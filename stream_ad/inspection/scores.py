@@ -74,7 +74,7 @@ class DeviceScores:
 
 
 def load_device(folder: Path, device: str, last_ns: int | None) -> DeviceScores:
-    """Read a device's rows; for an amended window, only the newest revision.
+    """Read a device's rows.
 
     Args:
         folder: the score log's folder.
@@ -88,10 +88,7 @@ def load_device(folder: Path, device: str, last_ns: int | None) -> DeviceScores:
     if table.num_rows == 0:
         raise ScoreLogError(_nobody(folder, device))
     end_ns = _nanoseconds(table["end"])
-    keep = np.append(np.diff(end_ns) != 0, True)  # rows of one window are adjacent, by revision
-    if last_ns is not None:
-        keep &= end_ns > end_ns[-1] - last_ns
-    return _device_scores(device, table.filter(keep))
+    return _device_scores(device, table if last_ns is None else table.filter(end_ns > end_ns[-1] - last_ns))
 
 
 def _device_scores(device: str, table: Any) -> DeviceScores:

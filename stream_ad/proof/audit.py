@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from stream_ad.assembly import Models, time_rules
+from stream_ad.assembly import Models
 from stream_ad.config import Settings
 from stream_ad.core.batches import Judged
 from stream_ad.errors import PartMovedError, PositionError, StreamAdError
+from stream_ad.fronts.table import front
 from stream_ad.identity import fingerprint
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.score_log.parts import open_file
@@ -248,7 +249,8 @@ class Audit:
         if stretch.is_whole:
             return self._earliest(again, committed.offset), committed.offset
         start_us, end_us = (None if ns is None else ns // 1_000 for ns in (stretch.start_ns, stretch.end_ns))
-        found, is_known = Neighbours(start_us, end_us, self._margin_ns() // 1_000), stretch.device is None
+        margin_ns = front(self._settings).rules(self._settings, self._models.configured).margin_ns
+        found, is_known = Neighbours(start_us, end_us, margin_ns // 1_000), stretch.device is None
         columns = ["offset", "end"] + ["device"] * (stretch.device is not None)
         for table, _ in self._published(outcome.partition, (0, committed.offset), committed, Stretch(), columns):
             end = table["end"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
@@ -256,11 +258,6 @@ class Audit:
             found.add(np.asarray(table["offset"]), np.asarray(end), np.asarray(stretch.take(table)["offset"]))
         low, high = found.bounds(min((entry.offset for entry in again.entries), default=0), committed.offset)
         return (self._begin(again, (low, high), found.own, outcome), high) if is_known else None
-
-    def _margin_ns(self) -> int:
-        """Return how much of event time a window may close after one of another device, both on time."""
-        rules, shape = time_rules(self._settings), self._models.configured.window
-        return rules.idle_close_ns + rules.lateness_ns + 2 * max(shape.samples, shape.stride) * shape.period_ns
 
     def _begin(self, again: Recomputing, bounds: tuple[int, int], own: int | None, outcome: Outcome) -> int:
         """Return where to begin: at the stretch's neighbours, or behind them where these cannot be computed again.
@@ -370,7 +367,8 @@ class Audit:
     def _table(self, waiting: Sequence[Judged], found: Recomputed, source: Partition) -> pa.Table:
         """Return results as the rows that were to be published."""
         names = [channel.name for channel in found.model.channels]
-        rows = score_rows.table(waiting, names, found.model.window.length_ns, source.number)
+        row_ns = front(self._settings).rules(self._settings, found.model).row_ns
+        rows = score_rows.table(waiting, names, row_ns, source.number)
         return score_rows.as_archived(rows)
 
     def _note(self, found: Recomputed, outcome: Outcome) -> None:

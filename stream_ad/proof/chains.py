@@ -133,30 +133,31 @@ class DeviceChains:
             self.offset = np.append(self.offset, np.full(room, _NEVER))
         return np.fromiter((self._slot[device] for device in ids), np.int64, len(ids))
 
-    def add(self, rows: Rows, generation: int, is_whole: bool) -> Fault | None:
+    def add(self, rows: Rows, generation: int, is_whole: bool, ends_rise: bool = True) -> Fault | None:
         """Check that rows follow on those before, and remember where each device stands.
 
         Args:
             rows: of the next part.
             generation: of that part.
             is_whole: all rows of this generation are among those added, from its first.
+            ends_rise: False where the rows of a device may share an end.
         """
         if len(rows.end) == 0:
             return None
         slot = self.slots(rows.ids)[rows.device]
         # Within a device, by offset and end is the order in which windows closed.
-        order = np.lexsort((rows.end, rows.offset, slot))
+        order = np.lexsort((rows.sequence, rows.end, rows.offset, slot))
         found = _InOrder(slot[order], rows.offset[order], rows.end[order], rows.sequence[order])
-        steps = self._steps(found, generation, is_whole)
+        steps = self._steps(found, generation, is_whole, ends_rise)
         if not steps.sound.all():
             found = self._by_life(found, np.unique(found.slot[~steps.sound]))
-            steps = self._steps(found, generation, is_whole)
+            steps = self._steps(found, generation, is_whole, ends_rise)
         if not steps.sound.all():
             return self._fault(found, steps, int(np.flatnonzero(~steps.sound)[0]))
-        self._advance(found, steps, generation)
+        self._advance(found, steps, generation, ends_rise)
         return None
 
-    def _steps(self, found: _InOrder, generation: int, is_whole: bool) -> _Steps:
+    def _steps(self, found: _InOrder, generation: int, is_whole: bool, ends_rise: bool) -> _Steps:
         """Compare each row with the device's row before it, in this part or in those before."""
         slot, heads = found.slot, found.heads
         own = slot[heads]
@@ -167,13 +168,15 @@ class DeviceChains:
         is_other = np.zeros(len(slot), np.bool_)
         is_other[heads] = self.generation[own] != generation
         may_start = is_other & (not is_whole)
-        continued = (found.sequence == before + 1) & (found.end > end_before)
+        continued = (found.sequence == before + 1) & _is_after(found.end, end_before, ends_rise)
         another = (found.offset != offset_before) | (found.end != end_before)  # else it is the same row
+        if not ends_rise:
+            another |= found.sequence != before
         begun = ~continued & another & ((found.sequence == 0) | may_start)
         return _Steps(
             sound=continued | begun,
             renewed=begun & (before != _UNSEEN),
-            returned=begun & (found.end <= latest) & ~is_other,
+            returned=begun & ~_is_after(found.end, latest, ends_rise) & ~is_other,
             before=before,
             end_before=end_before,
         )
@@ -209,12 +212,12 @@ class DeviceChains:
         expected = f"sequence {before + 1}" + (" or 0" if before != _UNSEEN else "")
         return Fault(device, what, expected, f"{number} at input offset {found.offset[at]}")
 
-    def _advance(self, found: _InOrder, steps: _Steps, generation: int) -> None:
+    def _advance(self, found: _InOrder, steps: _Steps, generation: int, ends_rise: bool) -> None:
         heads = found.heads
         own, tails = found.slot[heads], np.append(heads[1:], len(found.slot)) - 1
         began = own[self.generation[own] != generation]
         self.earlier[began] = self.latest[began]
-        again = np.flatnonzero(found.end <= self.earlier[found.slot])
+        again = np.flatnonzero(~_is_after(found.end, self.earlier[found.slot], ends_rise))
         self.again += len(again)
         if len(again) and not self.judged_again:
             self.judged_again = self.ids[int(found.slot[again[0]])]
@@ -252,6 +255,11 @@ class _Steps:
     returned: BoolArray
     before: Int64Array
     end_before: Int64Array
+
+
+def _is_after(end: Int64Array, before: Int64Array, ends_rise: bool) -> BoolArray:
+    """Return whether an end may follow on another one."""
+    return end > before if ends_rise else end >= before
 
 
 def _shifted(values: Int64Array) -> Int64Array:

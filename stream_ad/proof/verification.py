@@ -10,7 +10,8 @@ What is proven, by partition, from the first part to the last:
    the journal span is not empty, the offset before the span's start is in it too. A part has as many rows as its
    footer says.
 3. A device's windows follow on each other: `sequence` rises by one and `end` rises, or `sequence` starts again at 0
-   because the device's state had been given up; where the generation changes, it may start anywhere.
+   because the device's state had been given up; where the generation changes, it may start anywhere. Where the part
+   says that ends may repeat (rows of events), `end` does not fall.
 
 No window twice follows without a set of all windows: two rows of one window in one life of a device would have
 one `end`, and 3 lets no `end` come again in a life. In two lives they are results of different input offsets
@@ -183,7 +184,7 @@ class Chain:
     def _follow(self, part: PartInfo, rows: Rows) -> Gap | None:
         """Check each device's windows."""
         is_whole = part.generation == 0 and _is_start(self.first or part)
-        fault = self.devices.add(rows, part.generation, is_whole)
+        fault = self.devices.add(rows, part.generation, is_whole, part.ends_rise)
         return None if fault is None else self.gap(part, fault.what, fault.expected, fault.found, fault.device)
 
 

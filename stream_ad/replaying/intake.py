@@ -68,7 +68,7 @@ class Intake:
     offset: int = 0
 
 
-def intake_of(raw: RawBatch, log_ns: int, decoded: Decoded, result: StepResult) -> Intake:
+def intake_of(raw: RawBatch, log_ns: int, decoded: Decoded[Any], result: StepResult) -> Intake:
     """Count what a stretch of input held.
 
     Args:
@@ -77,12 +77,12 @@ def intake_of(raw: RawBatch, log_ns: int, decoded: Decoded, result: StepResult) 
         decoded: what they held.
         result: what the pipe made of them.
     """
-    values = decoded.readings.values
+    readings = decoded.readings
     letters = (*decoded.refused, *result.refused)
     strangers = decoded.strangers
     counts = {
-        READINGS: len(values) + sum(max(letter.rows, 1) for letter in decoded.refused) + strangers.of_devices,
-        CELLS: values.size - int(np.count_nonzero(np.isnan(values))) + decoded.bad_cells,
+        READINGS: len(readings.device) + sum(max(letter.rows, 1) for letter in decoded.refused) + strangers.of_devices,
+        CELLS: readings.cells + decoded.bad_cells,
         BAD_CELL: decoded.bad_cells,
         UNKNOWN_DEVICE: strangers.of_devices,
         UNKNOWN_CHANNEL: strangers.with_channels,

@@ -7,7 +7,7 @@ The ways, the first that can be gone:
 3. The newest usable checkpoint, and the journal's entries since then: as if nothing had happened.
 4. The last start in the journal, if it lies near: the same, with more to read.
 5. A stretch of input before the committed offset is read to warm up (`restart`): `store.warm_up_records`, and more
-   where windows may be open that began before. So windows are complete, limits approximate. So too where settings or
+   where rows may be open that began before. So rows are complete, limits approximate. So too where settings or
    the configured bundle have changed.
 """
 
@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stream_ad.assembly import Models, time_rules
+from stream_ad.assembly import Models
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert
-from stream_ad.core.model import WindowShape
+from stream_ad.core.model import Model
 from stream_ad.errors import BundleError, CheckpointError, ContractError, JournalError, PositionError, StorageError
+from stream_ad.fronts.table import front
 from stream_ad.identity import deciding_config, fingerprint
 from stream_ad.io.spans import Place
 from stream_ad.io.state import checkpoints, journal
@@ -259,25 +260,21 @@ class _Recovering:
         ):
             return self._begun(begun, marker, position.offset, entries)
         choice = self._choice(marker, entries)
-        start = self._warm_up_from(position.offset, earliest, self._models.get(*choice[:2]).window)
+        start = self._warm_up_from(position.offset, earliest, self._models.get(*choice[:2]))
         why = (
             f"no usable checkpoint ({'; '.join(self._problems) or 'none was written yet'}), reading again from {start}"
         )
         entry = self._start_entry("restart", marker.entries, position.offset, start, why, choice)
         return self._begun(entry, marker, position.offset, entries)
 
-    def _warm_up_from(self, offset: int, earliest: int, shape: WindowShape) -> int:
-        """Return where to read from for windows that are open at an offset to be complete.
-
-        That is at least so long before as a window may stay open: its own length, `lateness` and `idle_close`.
-        """
-        rules = time_rules(self._settings)
-        open_ns = rules.idle_close_ns + rules.lateness_ns + max(shape.samples, shape.stride) * shape.period_ns
+    def _warm_up_from(self, offset: int, earliest: int, model: Model) -> int:
+        """Return where to read from so that rows open at an offset are complete."""
+        look_back_ns = front(self._settings).rules(self._settings, model).look_back_ns
         records = self._settings.store.warm_up_records
         newest = self._log_times(max(earliest, offset - LAST_RECORDS), offset)
         while (start := max(earliest, offset - records)) > earliest and newest:
             begin = next(iter(self._log_times(start, offset)), newest[-1])
-            if newest[-1] - begin >= open_ns:
+            if newest[-1] - begin >= look_back_ns:
                 break
             self._beat()
             records *= 2

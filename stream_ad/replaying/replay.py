@@ -9,13 +9,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from stream_ad.assembly import build_decoder, build_pipeline, swap_model
+from stream_ad.assembly import build_pipeline, swap_model
 from stream_ad.config import Settings
 from stream_ad.core.batches import Alert, Arrays, Refused
 from stream_ad.core.model import Model
 from stream_ad.core.pipeline import StepResult
 from stream_ad.core.unscored import UnscoredDevice
 from stream_ad.errors import ContractError
+from stream_ad.fronts.table import front
 from stream_ad.io.local.records import partition_of
 from stream_ad.io.spans import Place
 from stream_ad.io.state.journal import CloseEntry, Entry, GrowthEntry, StartEntry, SwapEntry
@@ -71,6 +72,7 @@ class PartitionReplay:
         offset: the next input offset to be stepped.
         lineage: what else the state was made of.
         model: the model in force.
+        rules: what holds of the rows.
         has_values: a reading had a value of a channel that the bundle knows, since this object was made.
     """
 
@@ -104,7 +106,9 @@ class PartitionReplay:
         self._find_model = find_model
         self._ahead = deque(ahead)
         self._ended = ended
-        self._decoder = build_decoder(settings, self.model)
+        self._front = front(settings)
+        self.rules = self._front.rules(settings, self.model)
+        self._decoder = self._front.decoder(settings, self.model)
         self._pipeline = build_pipeline(settings, self.model)
 
     @property
@@ -223,9 +227,9 @@ class PartitionReplay:
 
     def _step(self, raw: RawBatch) -> Stepped:
         decoded = self._decoder.decode(raw)
-        result = self._pipeline.step(decoded.readings, decoded.bad_value_rows)
+        result = self._pipeline.step(decoded.readings)
         self.offset = raw.next_offset
-        self.has_values = self.has_values or bool(np.isfinite(decoded.readings.values).any())
+        self.has_values = self.has_values or decoded.readings.cells > 0
         refused = _one_a_record((*decoded.refused, *result.refused))
         unknown = decoded.unknown_devices, decoded.unknown_channels
         intake = intake_of(raw, self.log_ns, decoded, result) if len(raw) else None

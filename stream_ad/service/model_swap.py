@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stream_ad.assembly import Models
 from stream_ad.config import Settings
-from stream_ad.core.model import Model, grid_differences
+from stream_ad.core.model import Model
 from stream_ad.errors import (
     BundleDigestError,
     BundleMismatchError,
@@ -17,6 +17,7 @@ from stream_ad.errors import (
     StreamAdError,
     TransportError,
 )
+from stream_ad.fronts.table import front
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.io.wire import control as control_messages
 from stream_ad.io.wire.control import SwapCommand
@@ -55,6 +56,7 @@ class CommandFollower:
     def __init__(self, settings: Settings, transport: Transport, models: Models, metrics: ScorerMetrics) -> None:
         self._metrics = metrics
         self._stream = settings.stream.name
+        self._front = front(settings)
         self._topic = Partition(settings.stream.control_topic, 0)
         self._transport = transport
         self._models = models
@@ -131,7 +133,7 @@ class CommandFollower:
             raise BundleDigestError(
                 f"{command.bundle}: expected bundle {command.model_id[:16]}, found {model.model_id[:16]}"
             )
-        if differences := grid_differences(self._models.configured, model):
+        if differences := self._front.differences(self._models.configured, model):
             raise BundleMismatchError(
                 f"{command.bundle}: expected the windows of {self._models.configured.name}, found "
                 f"{'; '.join(differences)}; set stream.bundle to it and restart"

@@ -158,7 +158,7 @@ class PlainDevice:
         assert self.kind is not None
         if not isnan(smoothed):
             self.peak = smoothed if isnan(self.peak) else max(self.peak, smoothed)
-            self.judged_ns += min(end_ns - self.judged_end_ns, self.rules.stride_ns)
+            self.judged_ns += min(end_ns - self.judged_end_ns, self.rules.step_ns)
             self.judged_end_ns = end_ns
         after_ns = self.rules.relearn_after_ns if self.threshold.learns else 0
         is_due = not self.is_relearning and after_ns > 0 and self.judged_ns >= after_ns

@@ -72,7 +72,7 @@ rules_sets = st.builds(
     update_factor=st.sampled_from([1.1, 2.0]),
     relearn_after_ns=st.sampled_from([0, 5 * SECOND_NS, 1_000 * SECOND_NS]),
     sensor_windows=st.integers(1, 3),
-    stride_ns=st.sampled_from([SECOND_NS // 2, SECOND_NS, 3 * SECOND_NS]),
+    step_ns=st.sampled_from([SECOND_NS // 2, SECOND_NS, 3 * SECOND_NS]),
 )
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from stream_ad.core.batches import Float64Array, Judged, UInt32Array
 from stream_ad.core.device_scales import DeviceScales
 from stream_ad.core.model import Model, Normaliser
-from stream_ad.core.pipeline import _cut
 from stream_ad.core.quality import Quality
 from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.base import Calibration
@@ -66,7 +65,7 @@ def test_poll_boundaries_do_not_change_results(seed: int, cuts: list[int]) -> No
     edges = sorted({0, *cuts, len(log.record_offset)})
     parts: list[Judged] = []
     for start, stop in itertools.pairwise(edges):
-        parts += pipeline.step(_cut(log, None, start, stop)[0]).judged
+        parts += pipeline.step(log.cut(start, stop)).judged
         again = small_pipeline(model)
         again.restore(pipeline.snapshot())
         pipeline = again
@@ -91,7 +90,7 @@ def test_a_swapped_model_has_other_devices() -> None:
     old, new = scaled("pump-0"), scaled("pump-1", "pump-2")
     pipeline = small_pipeline(old)
     pipeline.step(log)
-    pipeline.swap(Scoring(new), new.smoothing, make_threshold("fixed", new.calibration, {}), 0, "another")
+    pipeline.swap(new, make_threshold("fixed", new.calibration, {}), 0, "another")
     later = replace(log, event_ns=log.event_ns + 10**13)
     later = replace(later, record_log_ns=log.record_log_ns + 10**13)
     seen = set()

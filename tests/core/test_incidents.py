@@ -174,7 +174,7 @@ def test_wrong_rules_are_refused() -> None:
         {"sensor_windows": 0},
         {"close_after_ns": -1},
         {"relearn_after_ns": -1},
-        {"stride_ns": 0},
+        {"step_ns": 0},
         {"exit_ratio": 1.0},
         {"update_factor": 1.0},
     ):

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from stream_ad.core.batches import Alert, AlertKind, AlertPhase, ReadingBatch
 from stream_ad.core.model import Model
-from stream_ad.core.pipeline import PartitionPipeline, StepResult, _cut
+from stream_ad.core.pipeline import PartitionPipeline, StepResult
 from stream_ad.core.quality import Quality
-from stream_ad.core.scoring import Scoring
 from stream_ad.core.thresholds.catalog import make_threshold
 from stream_ad.errors import ContractError
 from tests.support.pipelines import CHANNELS, SECOND, START, fleet_log, signal, small_model, small_pipeline
@@ -44,7 +43,7 @@ def refused_of(results: list[StepResult]) -> list[tuple[int, str, int]]:
 
 def run(pipeline: PartitionPipeline, log: ReadingBatch, cuts: list[int]) -> list[StepResult]:
     edges = sorted({0, *cuts, len(log.record_offset)})
-    return [pipeline.step(_cut(log, None, a, b)[0]) for a, b in itertools.pairwise(edges)]
+    return [pipeline.step(log.cut(a, b)) for a, b in itertools.pairwise(edges)]
 
 
 @settings(max_examples=40)
@@ -66,10 +65,10 @@ def test_a_restored_pipe_goes_on_bit_for_bit(seed: int, threshold: str, data: st
     at = data.draw(st.integers(1, len(log.record_offset) - 1))
     whole = run(small_pipeline(MODEL, threshold), log, [])
     first = small_pipeline(MODEL, threshold)
-    head = first.step(_cut(log, None, 0, at)[0])
+    head = first.step(log.cut(0, at))
     second = small_pipeline(MODEL, threshold)
     second.restore({name: array.copy() for name, array in first.snapshot().items()})
-    tail = second.step(_cut(log, None, at, len(log.record_offset))[0])
+    tail = second.step(log.cut(at, len(log.record_offset)))
     assert rows_of([head, tail]) == rows_of(whole)
     assert alerts_of([head, tail]) == alerts_of(whole)
 
@@ -80,8 +79,8 @@ def test_since_drops_exactly_what_is_public() -> None:
     public = int(log.record_offset[60])
     rest = whole.since(public)
     again = small_pipeline(MODEL)
-    again.step(_cut(log, None, 0, 60)[0])
-    tail = again.step(_cut(log, None, 60, len(log.record_offset))[0])
+    again.step(log.cut(0, 60))
+    tail = again.step(log.cut(60, len(log.record_offset)))
     assert rows_of([rest]) == rows_of([tail])
     assert alerts_of([rest]) == alerts_of([tail])
     assert refused_of([rest]) == refused_of([tail])
@@ -166,7 +165,7 @@ def test_a_snapshot_of_another_pipe_is_refused() -> None:
     with pytest.raises(ContractError):
         small_pipeline(small_model(samples=12)).restore(state)
     with pytest.raises(ContractError):
-        small_pipeline(MODEL).restore({name: a for name, a in state.items() if name != "windowing.floor"})
+        small_pipeline(MODEL).restore({name: a for name, a in state.items() if name != "front.windowing.floor"})
     with pytest.raises(ContractError):
         small_pipeline(MODEL).restore({"elsewhere.x": np.zeros(1)})
 
@@ -177,7 +176,7 @@ def test_a_snapshot_changes_nothing() -> None:
     a = run(plain, log, [40, 80])
     b = []
     for part in ((0, 40), (40, 80), (80, len(log.record_offset))):
-        b.append(watched.step(_cut(log, None, *part)[0]))
+        b.append(watched.step(log.cut(*part)))
         watched.snapshot()
     assert rows_of(a) == rows_of(b)
 
@@ -190,7 +189,7 @@ def test_a_snapshot_changes_nothing() -> None:
 def test_moving_log_time_on_is_a_record_without_readings(seed: int, after: int, silence_s: int) -> None:
     log = fleet_log(seed)
     log_ns = int(log.record_log_ns[after - 1]) + silence_s * SECOND
-    head = _cut(log, None, 0, after)[0]
+    head = log.cut(0, after)
     offset = int(log.record_offset[after - 1]) + 1
     nothing = ReadingBatch(
         ids=(),
@@ -214,14 +213,14 @@ def test_moving_log_time_on_is_a_record_without_readings(seed: int, after: int, 
     elif log_ns == due_ns:
         assert found[-1].rows or found[-1].evicted
     if after < len(log.record_offset):
-        tail = _cut(log, None, after, len(log.record_offset))[0]
+        tail = log.cut(after, len(log.record_offset))
         assert rows_of([by_clock.step(tail)]) == rows_of([by_record.step(tail)])
 
 
 def test_silence_is_over_at_the_moment_that_was_told() -> None:
     for seed in range(20):
         pipe = small_pipeline(MODEL)
-        pipe.step(_cut(fleet_log(seed), None, 0, 40)[0])
+        pipe.step(fleet_log(seed).cut(0, 40))
         for _ in range(100):  # every close and eviction in turn, until nothing is left
             due_ns = pipe.silence_ends_ns()
             if due_ns is None:
@@ -244,12 +243,12 @@ def test_a_swap_keeps_windows_ends_incidents_and_begins_with_new_limits() -> Non
     assert len(seeds) >= 3
     for seed in seeds:
         log = fleet_log(seed)
-        head, tail = _cut(log, None, 0, 60)[0], _cut(log, None, 60, 120)[0]
+        head, tail = log.cut(0, 60), log.cut(60, 120)
         plain, swapped = small_pipeline(MODEL), small_pipeline(MODEL)
         plain.step(head)
         said = [swapped.step(head)]
         threshold = make_threshold("quantile", other.calibration, {})
-        said.append(swapped.swap(Scoring(other), other.smoothing, threshold, 77, "another took over"))
+        said.append(swapped.swap(other, threshold, 77, "another took over"))
         assert {alert.phase for alert in said[-1].alerts} == {AlertPhase.RESOLVED}
         assert {alert.offset for alert in said[-1].alerts} == {77}
         assert open_ids(said) == set()
@@ -267,7 +266,7 @@ def open_ids(results: list[StepResult]) -> set[str]:
 
 
 def open_after(seed: int) -> set[str]:
-    return open_ids([small_pipeline(MODEL).step(_cut(fleet_log(seed), None, 0, 60)[0])])
+    return open_ids([small_pipeline(MODEL).step(fleet_log(seed).cut(0, 60))])
 
 
 def windows_of(result: StepResult) -> list[tuple[str, int, int, int]]:
@@ -296,10 +295,10 @@ def test_after_a_loss_the_first_windows_of_each_device_are_flagged() -> None:
     log = fleet_log(4)
     pipe = small_pipeline(MODEL)
     pipe.mark_afresh()
-    half = pipe.step(_cut(log, None, 0, 60)[0])
+    half = pipe.step(log.cut(0, 60))
     restored = small_pipeline(MODEL)
     restored.restore(pipe.snapshot())
-    for result in (half, restored.step(_cut(log, None, 60, 120)[0])):
+    for result in (half, restored.step(log.cut(60, 120))):
         assert all((part.verdicts.scores.quality & Quality.AFRESH).all() for part in result.judged)
     plain = small_pipeline(MODEL).step(log)
     assert not any((part.verdicts.scores.quality & Quality.AFRESH).any() for part in plain.judged)

@@ -66,6 +66,7 @@ def batch_of(records: tuple[tuple[int, int, tuple[NaiveReading, ...]], ...]) -> 
         values=np.array([r.values for r in rows], np.float64).reshape(len(rows), 2),
         record_offset=np.array([offset for offset, _, _ in records], np.int64),
         record_log_ns=np.array([log for _, log, _ in records], np.int64),
+        is_bad=np.array([r.bad for r in rows], np.bool_),
     )
     return batch, device
 
@@ -77,8 +78,7 @@ def run(case: Case, cuts: list[int], through_snapshot: bool = False) -> tuple[li
     for a, b in itertools.pairwise(edges):
         records = case.records[a:b]
         batch, slot = batch_of(records)
-        bad = np.array([r.bad for _, _, readings in records for r in readings], np.bool_)
-        windows, letters = windowing.add(slot, batch, bad)
+        windows, letters = windowing.add(slot, batch)
         batches.append(windows)
         refused += letters
         if through_snapshot:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad import assembly
+from stream_ad.fronts.readings import READINGS
 from stream_ad.io.bundles import bundles
 from stream_ad.io.bundles.manifest import read_manifest
 from stream_ad.io.transport import Partition
@@ -38,7 +38,7 @@ def test_names_that_were_left_out_are_in_the_bundle_and_not_counted(plant: Plant
     trained(plant)
     model = bundles.load(plant.folder / "bundles" / "p")
     assert model.ignored == ("RECORD", "anomaly", "energy_kwh", "operator")
-    decoder = assembly.build_decoder(plant.settings(), model)
+    decoder = READINGS.decoder(plant.settings(), model)
     values = dict.fromkeys(CHANNELS, 1.0) | EXTRA
     many = {name: [value, value] for name, value in values.items()}
     records = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,14 +49,14 @@ UNREADABLE: dict[str, tuple[object, str]] = {
 }
 
 
-def decode(value: bytes, headers: Headers = ()) -> Decoded:
+def decode(value: bytes, headers: Headers = ()) -> Decoded[Any]:
     log_ns = np.array([EPOCH_S * 10**9])
     return Decoder(["flow"]).decode(
         RawBatch(Partition("r", 0), np.zeros(1, np.int64), log_ns, [b""], [value], [headers], 1)
     )
 
 
-def only(found: Decoded) -> Refused:
+def only(found: Decoded[Any]) -> Refused:
     (refused,) = found.refused
     assert len(refused.detail) < 400
     return refused

@@ -81,7 +81,8 @@ def decoded(values: Sequence[bytes], headers: Headers = ()) -> list[Meaning]:
     found = Decoder(CHANNELS).decode(raw)
     assert found.refused == ()
     column = found.readings.values[:, 0]
-    bad = np.zeros(len(column), np.bool_) if found.bad_value_rows is None else found.bad_value_rows
+    is_bad = found.readings.is_bad
+    bad = np.zeros(len(column), np.bool_) if is_bad is None else is_bad
     assert found.bad_cells == int(bad.sum())
     assert (found.bad_example is None) == (found.bad_cells == 0)
     return [(None if math.isnan(v) else v, b) for v, b in zip(column.tolist(), bad.tolist(), strict=True)]

@@ -26,6 +26,7 @@ from simulators.scenarios import parse as scenario
 from stream_ad.assembly import Models, open_transport
 from stream_ad.config import Settings, load
 from stream_ad.core.model import Channel, WindowShape
+from stream_ad.fronts.table import front
 from stream_ad.io.bundles import bundles
 from stream_ad.io.recordings.recordings import Recording
 from stream_ad.io.score_log import log as score_log
@@ -294,7 +295,8 @@ class Stream:
                     letters.append((partition.number, one.offset, one.reason.value, one.detail, one.rows, digested))
                 if stepped.result.rows:
                     names = [channel.name for channel in model.channels]
-                    rows = score_rows.table(stepped.result.judged, names, model.window.length_ns, partition.number)
+                    row_ns = front(settings).rules(settings, model).row_ns
+                    rows = score_rows.table(stepped.result.judged, names, row_ns, partition.number)
                     tables.append(rows)
         return Outcome(rows_of(tables), sorted(value.decode() for value in alerts), sorted(letters))
 

@@ -14,10 +14,10 @@ from stream_ad.core.detectors.base import no_progress
 from stream_ad.core.incidents import IncidentRules
 from stream_ad.core.model import Channel, Model, Normaliser, WindowShape
 from stream_ad.core.pipeline import PartitionPipeline
-from stream_ad.core.scoring import Scoring
+from stream_ad.core.readings_front import ReadingsFront
 from stream_ad.core.thresholds.base import Calibration
 from stream_ad.core.thresholds.catalog import make_threshold
-from stream_ad.core.windowing import TimeRules, Windowing
+from stream_ad.core.windowing import TimeRules
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -60,8 +60,7 @@ def small_pipeline(
 ) -> PartitionPipeline:
     """Return an empty pipe around the model, with short times."""
     return PartitionPipeline(
-        windowing=Windowing(model.window, model.channels, TimeRules(2 * SECOND, 20 * SECOND, 10**6 * SECOND)),
-        scoring=Scoring(model),
+        front=ReadingsFront(model, TimeRules(2 * SECOND, 20 * SECOND, 10**6 * SECOND)),
         deciding=Deciding(
             "small",
             CHANNELS,

@@ -135,6 +135,7 @@ def install(
     package: str = "acme_roles",
     modules: dict[str, str] | None = None,
     entries: dict[str, str] | None = None,
+    group: str = "stream_ad.roles",
 ) -> None:
     """Install a package for this process and its children, until the end of the test.
 
@@ -143,7 +144,8 @@ def install(
         monkeypatch: takes it away again.
         package: its name.
         modules: source by name; by default those of the two roles.
-        entries: its entry points `stream_ad.roles`; by default the two roles.
+        entries: its entry points; by default the two roles.
+        group: of the entry points.
     """
     metadata = folder / f"{package}-1.0.dist-info"
     (folder / package).mkdir(parents=True)
@@ -152,7 +154,7 @@ def install(
         (folder / package / f"{name}.py").write_text(source)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     lines = [f"{name} = {value}" for name, value in (ENTRY_POINTS if entries is None else entries).items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[stream_ad.roles]", *lines, ""]))
+    (metadata / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
     paths = [str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
     monkeypatch.syspath_prepend(str(folder))

@@ -200,7 +200,7 @@ def _are_neighbours(left: PartInfo, right: PartInfo) -> bool:
         and left.generation == right.generation
         and left.topic_id == right.topic_id
         and not right.is_first
-        and all(left.extra.get(name) == right.extra.get(name) for name in ("stream", "topic"))
+        and all(left.extra.get(name) == right.extra.get(name) for name in ("stream", "topic", "ends"))
     )
 
 

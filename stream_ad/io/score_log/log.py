@@ -176,7 +176,8 @@ def read(folder: Path, device: str | None = None, start_ns: int | None = None, e
     tables = _unmoved(folder, all_of)
     if not tables:
         return pa.table({})
-    return _concat(tables).sort_by([("end", "ascending"), ("device", "ascending"), ("revision", "ascending")])
+    keys = ("end", "device", "revision", "offset", "sequence")
+    return _concat(tables).sort_by([(name, "ascending") for name in keys])
 
 
 def newest_devices(folder: Path, parts_searched: int) -> list[str]:
@@ -311,7 +312,9 @@ def ordered(tables: Sequence[pa.Table]) -> pa.Table:
     has_maps = any(contributions.TYPE in table.schema.types for table in texts)
     table = _concat([contributions.as_map(table) for table in texts] if has_maps else texts)
     try:
-        order = pc.sort_indices(table, [(name, "ascending") for name in ("device", "end", "revision", "offset")])
+        order = pc.sort_indices(
+            table, [(name, "ascending") for name in ("device", "end", "revision", "offset", "sequence")]
+        )
         return contributions.as_map(table.take(order))
     except (pa.ArrowException, KeyError) as error:
         raise ScoreLogError(f"part: expected the columns of a score message, found: {error}") from error

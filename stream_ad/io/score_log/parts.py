@@ -99,6 +99,11 @@ class PartInfo:
         """Parts of the input span that were deleted before they were scored; they have no rows."""
         return read_spans(self.extra.get("lost", ""))
 
+    @property
+    def ends_rise(self) -> bool:
+        """Whether no two rows of a device may have the same end."""
+        return "ends" not in self.extra
+
     def ranges(self) -> tuple[PartRange, ...]:
         """Return the parts as linked: those merged into this one, or itself."""
         return self.holds or (PartRange(self.span, self.spans, self.rows),)

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import simdjson
 
-from stream_ad.core.batches import Reason
+from stream_ad.core.batches import ReadingBatch, Reason
 from stream_ad.errors import ContractError
 from stream_ad.io.cell_rule import numbers_of
 from stream_ad.io.transport import Headers, RawBatch
@@ -74,7 +74,7 @@ class Decoder:
         self._known: dict[str, bool] = {}
         self._parser = simdjson.Parser()
 
-    def decode(self, raw: RawBatch) -> Decoded:
+    def decode(self, raw: RawBatch) -> Decoded[ReadingBatch]:
         """Decode all records of a batch.
 
         A record with a wrong structure is refused as a whole. In a series or table, only rows with a bad time are

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from stream_ad.core.batches import BoolArray, Float64Array, Int64Array, ReadingBatch, Refused
+from stream_ad.core.front import Records
 from stream_ad.core.sentinels import take_out
 from stream_ad.io.cell_rule import LARGEST, are_numbers
 from stream_ad.io.transport import RawBatch
@@ -21,6 +22,8 @@ from stream_ad.io.wire.json import Chunk, Problem, shown
 from stream_ad.io.wire.times import grid_ns, milliseconds_ns
 
 BLOCK = 64
+
+Batch = TypeVar("Batch", bound=Records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class BadCell:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(Generic[Batch]):
     """The content of a raw batch's records.
 
     Attributes:
@@ -47,18 +50,16 @@ class Decoded:
         unknown_devices: devices outside the stream's pattern, counted once per record and skipped.
         unknown_channels: channels not in the bundle, counted once per record and skipped.
         bad_cells: number of bad cells (`io.cell_rule`), now NaN.
-        bad_value_rows: bool[n], True for readings with a bad cell; None if there are none.
         bad_example: the first bad cell, None if there is none.
         unknown_device, unknown_channel: an example, None if there is none.
         strangers: readings with an unknown device or channel.
     """
 
-    readings: ReadingBatch
+    readings: Batch
     refused: tuple[Refused, ...]
     unknown_devices: int
     unknown_channels: int
     bad_cells: int
-    bad_value_rows: BoolArray | None
     bad_example: BadCell | None = None
     unknown_device: str | None = None
     unknown_channel: str | None = None
@@ -171,7 +172,7 @@ class _Part(NamedTuple):
 
 def assemble(
     found: Gathered, raw: RawBatch, channels: Sequence[str], missing: Mapping[str, Sequence[float]]
-) -> Decoded:
+) -> Decoded[ReadingBatch]:
     """Put all readings into log order.
 
     Args:
@@ -223,6 +224,7 @@ def assemble(
         values=values,
         record_offset=np.ascontiguousarray(raw.offset),
         record_log_ns=np.ascontiguousarray(raw.log_ns),
+        is_bad=bad_rows,
     )
     refused = tuple(
         Refused(int(raw.offset[record]), problem.reason, problem.detail, problem.rows, problem.first_event_ns)
@@ -234,7 +236,6 @@ def assemble(
         found.unknown_devices,
         found.unknown_channels,
         bad_cells,
-        bad_rows,
         example,
         found.unknown_device,
         found.unknown_channel,

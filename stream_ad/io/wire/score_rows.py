@@ -48,13 +48,13 @@ def schema(channels: Sequence[str]) -> pa.Schema:
     )
 
 
-def table(judged: Sequence[Judged], channels: Sequence[str], window_ns: int, partition: int) -> pa.Table:
+def table(judged: Sequence[Judged], channels: Sequence[str], row_ns: int, partition: int) -> pa.Table:
     """Return consecutive batches as one table.
 
     Args:
         judged: batches of one model; n rows.
         channels: c names, in the column order of coverage and contribution.
-        window_ns: length of a window.
+        row_ns: time from the start of a row to its end.
         partition: number of the readings' partition.
 
     Returns:
@@ -79,7 +79,7 @@ def table(judged: Sequence[Judged], channels: Sequence[str], window_ns: int, par
     unscored = np.isnan(score)
     columns = [
         _devices(judged),
-        pa.array((end_ns - window_ns) // 1_000).view(TIME),
+        pa.array((end_ns - row_ns) // 1_000).view(TIME),
         pa.array(end_ns // 1_000).view(TIME),
         pa.array(score, mask=unscored),
         pa.array(verdicts(lambda batch: batch.smoothed), from_pandas=True),

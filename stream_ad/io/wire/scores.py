@@ -22,6 +22,8 @@ from stream_ad.io.wire.score_rows import schema
 
 FORMAT = 1
 PREFIX = "stream-ad-"
+MAY_REPEAT = "repeat"
+"""Header `ends` of rows, and footer of parts, whose ends may repeat within a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class ScoreMessage:
         model_id: digest of the bundle.
         config_digest: digest of the settings.
         lost: parts of the input span that were deleted before they were scored; they have no rows.
+        ends_rise: no two rows of a device may have the same `end`; see `core.front.RowRules`.
     """
 
     table: pa.Table
@@ -51,6 +54,7 @@ class ScoreMessage:
     model_id: str
     config_digest: str
     lost: tuple[Span, ...] = ()
+    ends_rise: bool = True
 
 
 def prepare() -> None:
@@ -69,6 +73,7 @@ def encode(
     max_bytes: int = 900_000,
     generation: int = 0,
     lost: Sequence[Span] = (),
+    ends_rise: bool = True,
 ) -> list[Record]:
     """Return the messages of a commit; none if no window closed.
 
@@ -80,6 +85,7 @@ def encode(
         max_bytes: maximum payload size; more rows make more messages.
         generation: number of state resets among the entries applied so far.
         lost: parts of the input that were deleted before they were scored.
+        ends_rise: as in `ScoreMessage`.
 
     Raises:
         ContractError: both spans are empty.
@@ -101,6 +107,7 @@ def encode(
         (PREFIX + "model", batch["model_id"][0].as_py().encode()),
         (PREFIX + "config", config_digest.encode()),
         *([(PREFIX + "lost", spans_text(lost).encode())] if lost else ()),
+        *(() if ends_rise else [(PREFIX + "ends", MAY_REPEAT.encode())]),
     )
     return [
         Record(
@@ -130,6 +137,7 @@ def decode(value: bytes, headers: Headers) -> ScoreMessage:
         model_id, config_digest = texts[PREFIX + "model"], texts[PREFIX + "config"]
         numbers = (int(part), int(parts))
         lost = read_spans(texts.get(PREFIX + "lost", ""))
+        ends_rise = texts.get(PREFIX + "ends") != MAY_REPEAT
         with pa.ipc.open_stream(value) as reader:
             table = reader.read_all()
         table.validate(full=True)
@@ -140,7 +148,7 @@ def decode(value: bytes, headers: Headers) -> ScoreMessage:
         raise ContractError(
             f"score message: expected format {FORMAT}, found: {type(error).__name__} {error}"
         ) from error
-    return ScoreMessage(table, spans, generation, *numbers, source, model_id, config_digest, lost)
+    return ScoreMessage(table, spans, generation, *numbers, source, model_id, config_digest, lost, ends_rise)
 
 
 def _spans(texts: Mapping[str, str]) -> Spans:

@@ -352,7 +352,8 @@ class Archiver:
                 "model_ids": ",".join(sorted(span.models)),
                 "config_digests": ",".join(sorted(span.configs)),
             }
-            | ({"lost": spans_text(span.lost)} if span.lost else {}),
+            | ({"lost": spans_text(span.lost)} if span.lost else {})
+            | ({} if span.ends_rise else {"ends": score_messages.MAY_REPEAT}),
             generation=span.generation,
             is_first=span.is_first,
             before_link=self._expect_ours,

@@ -140,13 +140,14 @@ class AssignedPartition:
         if pending.rows:
             names = [channel.name for channel in replay.model.channels]
             scores = score_messages.encode(
-                score_rows.table(pending.judged, names, replay.model.window.length_ns, self.partition.number),
+                score_rows.table(pending.judged, names, replay.rules.row_ns, self.partition.number),
                 Spans.between(self._told, replay.place),
                 self.partition,
                 outputs.config_digest,
                 outputs.max_bytes,
                 generation=replay.lineage.generation,
                 lost=[Span(*lost) for lost in self._lost],
+                ends_rise=replay.rules.ends_rise,
             )
         alerts = [alert_messages.encode(alert, self.partition, outputs.config_digest) for alert, _ in pending.alerts]
         entries = [journal.encode(entry, self.partition.number) for entry in pending.entries]

@@ -39,6 +39,7 @@ class OpenPart:
     models: set[str] = field(default_factory=set)
     configs: set[str] = field(default_factory=set)
     lost: list[Span] = field(default_factory=list)
+    ends_rise: bool = True
 
     def add(self, message: ScoreMessage) -> None:
         """Add a message."""
@@ -47,6 +48,7 @@ class OpenPart:
         self.size_bytes += message.table.nbytes
         self.models.add(message.model_id)
         self.configs.add(message.config_digest)
+        self.ends_rise = self.ends_rise and message.ends_rise
         if not message.part:
             self.lost += message.lost
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ START = 1_767_652_560 * SECOND
 READINGS = Partition("sensor.readings.v1", 0)
 
 
-def decode(name: str) -> Decoded:
+def decode(name: str) -> Decoded[Any]:
     value = EXAMPLES[name].encode()
     raw = RawBatch(READINGS, np.array([7]), np.array([START]), [b"pump-0004"], [value], [()], 8)
     return Decoder(["flow", "pressure", "voltage"], "pump-*").decode(raw)

@@ -48,14 +48,14 @@ def raw(values: Sequence[bytes], headers: Sequence[Headers] | None = None, first
     )
 
 
-def decode(*values: bytes, headers: Headers = (), devices: str = "*", max_bytes: int = 100_000) -> Decoded:
+def decode(*values: bytes, headers: Headers = (), devices: str = "*", max_bytes: int = 100_000) -> Decoded[Any]:
     return Decoder(CHANNELS, devices, max_bytes).decode(raw(values, [headers] * len(values)))
 
 
-def rows(decoded: Decoded) -> list[tuple[Any, ...]]:
+def rows(decoded: Decoded[Any]) -> list[tuple[Any, ...]]:
     """Readings as plain tuples: device, event time, log time, offset, values (None for NaN), bad."""
     r = decoded.readings
-    bad = np.zeros(len(r.device), bool) if decoded.bad_value_rows is None else decoded.bad_value_rows
+    bad = np.zeros(len(r.device), bool) if r.is_bad is None else r.is_bad
     log_ns = dict(zip(r.record_offset.tolist(), r.record_log_ns.tolist(), strict=True))
     return [
         (r.ids[d], e, log_ns[o], o, tuple(None if math.isnan(v) else v for v in values), b)
@@ -74,7 +74,7 @@ def series(ts: Any = None, **columns: Any) -> bytes:
     return json.dumps({"device": "p1", "ts": ts or {"start": T0, "step_ms": 100}, "values": columns}).encode()
 
 
-def only_refusal(decoded: Decoded) -> tuple[Reason, str, int, int | None]:
+def only_refusal(decoded: Decoded[Any]) -> tuple[Reason, str, int, int | None]:
     (refused,) = decoded.refused
     assert refused.offset == 300
     assert "\n" not in refused.detail
@@ -156,7 +156,7 @@ def test_values_that_are_no_finite_numbers_are_bad_and_nothing_else(text: str) -
 
 def test_null_is_missing_not_bad() -> None:
     found = decode(encode_series("p1", T0, 1.0, {"flow": [1.0, None], "temp": np.array([np.nan, np.inf])}))
-    assert found.bad_value_rows is None
+    assert found.readings.is_bad is None
     assert [row[4] for row in rows(found)] == [(1.0, None, None), (None, None, None)]
 
 
@@ -495,7 +495,7 @@ def complete(values: Sequence[bytes], devices: str) -> list[tuple[Any, ...]]:
     return out
 
 
-def fast(found: Decoded) -> list[tuple[Any, ...]]:
+def fast(found: Decoded[Any]) -> list[tuple[Any, ...]]:
     out: list[tuple[Any, ...]] = [(r.offset // 3 - 100, r.reason, r.detail, r.rows) for r in found.refused]
     out += [(row[3] // 3 - 100, row[0], row[1], list(row[4])) for row in rows(found)]
     return sorted(out, key=lambda entry: entry[0])
