@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stream_ad.errors import StorageError
+from stream_ad.io.steps import reached
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
@@ -31,6 +32,7 @@ def write_file(path: Path, data: bytes) -> None:
     """
     with path.open("xb") as file:
         file.write(data)
+        reached("file half written", path=path)
         file.flush()
         os.fsync(file.fileno())
 

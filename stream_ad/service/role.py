@@ -26,6 +26,7 @@ from stream_ad.errors import (
     StreamAdError,
     TopicError,
 )
+from stream_ad.io.steps import reached
 from stream_ad.service.logs import EventLog
 from stream_ad.service.metrics import RoleMetrics
 from stream_ad.service.probes import Probes
@@ -204,6 +205,7 @@ def run_role(
             probes = Probes(http[0], http[1], state.alive, state.ready, role.metrics.render)
         log.info("starting", pid=os.getpid())
         role.open()
+        reached("opened")
         if on_opened is not None:
             on_opened()
         pulse.opened()
@@ -214,6 +216,7 @@ def run_role(
         log.info("stopping", **role.health())
         with _deadline(shutdown_timeout_s), _beating(pulse):
             role.close()
+        reached("closed")
         log.info("stopped")
         return Exit.DONE
     except StreamAdError as error:

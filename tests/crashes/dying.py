@@ -1,8 +1,8 @@
-"""Runs a role that dies at a named step: the command line of `stream-ad` with one function wrapped.
+"""Runs a role that dies at a named step: the command line of `stream-ad` with a watcher of `stream_ad.io.steps`.
 
-    python -m tests.crashes.dying --at "checkpoint aside" -- -c stream.toml run scorer
+    python -m tests.crashes.dying --at "checkpoint written aside" -- -c stream.toml run scorer
 
-Nothing in the package knows of it. `--serve` takes such commands from stdin, a line of JSON each, and forks for
+`--serve` takes such commands from stdin, a line of JSON each, and forks for
 each: a life then costs a fork and not half a second of imports.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_ad.cli.main import leave
-from stream_ad.config import load
+from stream_ad.io.wire.scores import prepare
 from tests.crashes.steps import STEPS, arm
 
 WARM = (
@@ -45,8 +45,7 @@ def live(arguments: Sequence[str], at: str, call: int) -> int:
 
     if at:
         role = next(word for word in arguments if word in STEPS)
-        config = Path(arguments[arguments.index("-c") + 1])
-        arm(role, at, load(config, {}).transport.kind, call)
+        arm(role, at, call)
     return main(arguments)
 
 
@@ -55,6 +54,7 @@ def serve() -> int:
     _die_with_parent()
     for module in WARM:
         import_module(module)
+    prepare()
     for line in sys.stdin:
         asked = json.loads(line)
         pid = os.fork()

@@ -36,6 +36,7 @@ from stream_ad.io.kafka.errors import meaning, translated, translating
 from stream_ad.io.kafka.records import close_producer, send_all
 from stream_ad.io.kafka.source import KafkaSource
 from stream_ad.io.kafka.topic import TopicWatch
+from stream_ad.io.steps import reached
 from stream_ad.io.transport import Commit, CommitOutcome, Partition
 
 METADATA_BYTES = 4_096
@@ -296,6 +297,7 @@ class Transaction:
         producer.begin_transaction()
         send_all(producer, self._records, self._partitions, newest=self._newest)
         self.is_sent = True
+        reached("records sent")
         if self._positions:
             self._watch.confirm()
             metadata = self._source.consumer.group_metadata()
@@ -303,6 +305,7 @@ class Transaction:
                 # The broker would accept such positions unchecked.
                 raise kafka_errors.CommitFailedError("the member has lost its generation")
             producer.send_offsets_to_transaction(self._positions, metadata)
+        reached("positions sent")
         if self.is_abandoned:
             raise DeadlineError("the caller gave up")
         self.is_committing = True

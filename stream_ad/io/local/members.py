@@ -11,6 +11,7 @@ from stream_ad.errors import ContractError, FencedError, PositionError, TopicErr
 from stream_ad.io.local import groups, records
 from stream_ad.io.local.file import CommitInDoubtError, Cursor, LogBusyError, LogFile
 from stream_ad.io.local.groups import Member
+from stream_ad.io.steps import reached
 from stream_ad.io.transport import HOLD, HOLD_S, Commit, CommitOutcome, Owner, Partition, RawBatch
 
 METADATA_BYTES = 4_096
@@ -298,9 +299,11 @@ class LocalCommitter:
                 for topic, rows in outputs:
                     # Each commit consumes one extra offset per partition, as Kafka's commit marker does.
                     records.insert(cursor, topic, rows, self._clock, extra_offsets=1)
+                reached("records sent")
                 for partition, (offset, metadata) in commit.positions.items():
                     groups.set_position(cursor, self._member, partition.number, offset, metadata)
                 groups.renew(cursor, self._member)
+                reached("positions sent")
         except LogBusyError:
             return CommitOutcome.REJECTED
         except CommitInDoubtError:

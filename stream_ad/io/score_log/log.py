@@ -35,6 +35,7 @@ from stream_ad.io.score_log.parts import (
     with_footer,
 )
 from stream_ad.io.spans import Span, Spans
+from stream_ad.io.steps import reached
 from stream_ad.io.wire import contributions
 from stream_ad.io.wire.score_rows import plain
 
@@ -105,7 +106,9 @@ def write_part(
         try:
             write_file(table, aside)
             before_link()
+            reached("part written aside")
             _link(aside, final)
+            reached("part linked")
         finally:
             aside.unlink(missing_ok=True)
         sync_folder(final.parent)
@@ -342,6 +345,7 @@ def write_file(table: pa.Table, path: Path) -> None:
             )
         except pa.ArrowException as error:
             raise ScoreLogError(f"{path}: cannot be written as Parquet: {error}") from error
+        reached("part half written")
         file.flush()
         os.fsync(file.fileno())
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from stream_ad.core.batches import Arrays
 from stream_ad.errors import CheckpointError, ContractError
 from stream_ad.io.durable import make_folder, storage_errors, sync_folder, write_file
+from stream_ad.io.steps import reached
 
 FORMAT = 2
 FACTS, DIGEST = "facts", "blake2b"
@@ -91,10 +92,12 @@ def write(
         make_folder(folder)
         try:
             write_file(aside, content)
+            reached("checkpoint written aside")
             aside.rename(folder / name)
         finally:
             aside.unlink(missing_ok=True)
         sync_folder(folder)
+    reached("checkpoint in place")
     return name
 
 
@@ -188,6 +191,7 @@ def prune(
     with storage_errors(folder, "pruned"):
         for name in gone:
             (folder / name).unlink(missing_ok=True)
+            reached("checkpoint pruned")
     return gone
 
 

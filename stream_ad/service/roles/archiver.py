@@ -22,6 +22,7 @@ from stream_ad.io.score_log import exchange as score_exchange
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.score_log.parts import PartInfo
 from stream_ad.io.spans import Span, Spans, spans_text
+from stream_ad.io.steps import reached
 from stream_ad.io.transport import Commit, CommitOutcome, Committer, Partition, Position, RawBatch, Source, Transport
 from stream_ad.io.wire import scores as score_messages
 from stream_ad.io.wire.scores import ScoreMessage
@@ -180,6 +181,7 @@ class Archiver:
         )
         self.metrics.linked(partition, start)
         log.info("partition_gained", partition=partition.number, offset=start, resumed=last is not None)
+        reached("gained")
         return max(start, earliest)
 
     def _expect_given_up(self, partition: Partition, committed: int, last: PartInfo | None) -> None:
@@ -219,6 +221,7 @@ class Archiver:
         self._commit()
         log.info("partition_left", partition=partition.number, offset=buffer.linked, left_behind=len(buffer.full))
         self._drop(partition)
+        reached("left")
 
     def lost(self, partition: Partition) -> None:
         """Drop buffered messages."""
@@ -265,6 +268,7 @@ class Archiver:
         if len(batch):
             self._read_log_ns[batch.partition] = int(batch.log_ns[-1])
         buffer.read_up_to(batch.next_offset)
+        reached("stepped")
         self._beat()
 
     def _decode(self, batch: RawBatch, i: int) -> ScoreMessage:
@@ -407,6 +411,7 @@ class Archiver:
         except UnreachableError as error:
             self._trouble = f"the log does not answer: {error}"
             return None
+        reached("committed", outcome=outcome)
         if outcome is not CommitOutcome.LANDED:
             log.warning("offsets_not_committed", outcome=outcome.value)
         self._to_commit = {}

@@ -14,6 +14,7 @@ from stream_ad.assembly import Models
 from stream_ad.core.quality import Quality
 from stream_ad.errors import ConfigError, DeadlineError, TransportError, UnreachableError
 from stream_ad.io.state.journal import DEVICES_NAMED, CloseEntry, GrowthEntry, StartEntry, SwapEntry
+from stream_ad.io.steps import reached
 from stream_ad.io.transport import (
     HOLD,
     Commit,
@@ -178,6 +179,7 @@ class Scorer:
         for stepped in results:
             self._take(owned, stepped, raw)
         self.metrics.devices(owned.partition, owned.replay.devices)
+        reached("stepped", was_catching_up=was_catching_up)
         if not self._is_fit:
             self._doubt_fit(0 if owned.replay.has_values else sum(stepped.unknown_channels for stepped in results))
 
@@ -205,6 +207,7 @@ class Scorer:
     def _enter(self, owned: AssignedPartition, entry: CloseEntry | SwapEntry | GrowthEntry) -> None:
         """Apply a journal entry; the next commit publishes it with its effects."""
         self._take(owned, owned.replay.apply(entry))
+        reached("entry applied", entry=entry)
 
     def _mind_silence(self) -> None:
         """Trigger idle closes by wall clock in silent partitions; see docs/adr/0014-journal.md."""
@@ -342,6 +345,7 @@ class Scorer:
         commit = Commit({topic: some for topic, some in records.items() if some}, positions)
         begun = time.monotonic()
         outcome = self._committer.commit(commit)
+        reached("committed", outcome=outcome, commit=commit)
         took_s = time.monotonic() - begun
         self._last_commit = time.monotonic()
         rows = sum(owned.pending.rows for owned in moved)
@@ -378,6 +382,7 @@ class Scorer:
         if time.monotonic() >= owned.checkpoint_due:
             owned.checkpoint_due = time.monotonic() + self._settings.store.checkpoint_every_s
             self._checkpointer.take(owned.partition, self._topic_id, owned.replay)
+        reached("landed")
 
     def _measure_lag(self) -> None:
         if self._source is None or time.monotonic() - self._lag_read < LAG_EVERY_S:
@@ -420,6 +425,7 @@ class Scorer:
             generation=owned.replay.lineage.generation,
             why=recovery.why,
         )
+        reached("gained")
         return owned.replay.offset
 
     def _has_outputs(self, number: int) -> bool:
@@ -461,6 +467,7 @@ class Scorer:
                 self._commit([owned])
         log.info("partition_left", partition=partition.number, offset=owned.public.offset)
         self._drop(partition)
+        reached("left")
 
     def lost(self, partition: Partition) -> None:
         """Drop the state; the new owner has recovered it from the log."""
