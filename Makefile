@@ -1,6 +1,9 @@
 # make demo              the whole pipe on the embedded log, about a minute
 # make demo BROKER=kafka the same on a real Apache Kafka that this command starts (KAFKA=host:port: a running one)
-# make test              everything that CI runs
+# make test              everything that CI runs: lint, unit, process and broker, each of them alone by its name
+# make unit              one process, no broker: two minutes
+# make process           tests that start processes or run whole roles, on the embedded log
+# make broker            tests on a real Apache Kafka that they start: Java 17 and Maven
 # make chaos             200 process kills and 10 broker kills over 10 million readings, then the proof (docs/chaos.md): about
 #                        half an hour and 3 GB of disk; ARGS="--seed 2 --minutes 5" for another one
 # make same OLD=COMMIT   runs that commit and this checkout on one fleet, embedded log and Kafka, and compares every row, alert
@@ -16,13 +19,15 @@ KAFKA ?=
 OLD ?= HEAD
 ARGS ?=
 export OMP_NUM_THREADS ?= 1
+# Where it is set, each process compiles every package that it imports again: most of a role's start.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint unit thorough chaos same bench soak lock pretrained clean
+.PHONY: demo test lint unit process broker thorough chaos same bench soak lock pretrained clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m simulators.demo --broker $(BROKER) $(if $(KAFKA),--kafka $(KAFKA))
 
-test: lint unit
+test: lint unit process broker
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -30,10 +35,16 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Files keep their order: the long matrix of crashes is among the first, not the last that one worker is left with.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
 unit: $(VENV)/installed
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not broker and not thorough"
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "broker and not thorough"
+	$(PYTEST) -m "not process and not broker and not thorough"
+
+process: $(VENV)/installed
+	$(PYTEST) -m "process and not broker and not thorough"
+
+broker: $(VENV)/installed
+	$(PYTEST) -m "broker and not thorough"
 
 thorough: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m thorough

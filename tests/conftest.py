@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -22,12 +24,53 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # A job in the background of a shell script ignores SIGINT, and what it starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+IN_PROCESSES = ("tests/crashes", "tests/e2e", "tests/benchmarks")
+"""Folders whose tests run whole roles or start processes: all of them are marked `process`."""
+STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
+"""Audit events of the interpreter that precede a new process."""
+NEEDED_BYTES = 6_000_000_000
+
+_is_unit_test = False
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Accept sockets that kafka-python leaves open: it gives up closing them on a busy machine."""
+    """Mark the tests that need more than this process, and accept sockets that kafka-python leaves open."""
     for item in items:
         if item.get_closest_marker("broker") is not None:
+            # It gives up closing them on a busy machine.
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"))
+        elif item.nodeid.startswith(IN_PROCESSES):
+            item.add_marker(pytest.mark.process)
+
+
+def _refuse_processes(event: str, _arguments: tuple[object, ...]) -> None:
+    if event in STARTS and _is_unit_test:
+        raise RuntimeError(f"{event}: a unit test starts no process; mark it `process`")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.fixture(autouse=True)
+def _guard_unit_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no test start a process that is not marked so: `make unit` stays quick."""
+    global _is_unit_test
+    marked = {marker.name for marker in request.node.iter_markers()}
+    _is_unit_test = not marked & {"process", "broker", "thorough"}
+    yield
+    _is_unit_test = False
+
+
+def _use_memory_for_files() -> None:
+    """Keep the tests' files in memory where there is room: a sync of the disk is no part of what they show."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK):
+        found = os.statvfs(memory)
+        if found.f_bavail * found.f_frsize > NEEDED_BYTES:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+_use_memory_for_files()
 
 
 @pytest.fixture(autouse=True)

@@ -129,6 +129,7 @@ def test_a_missing_topic_is_1_and_a_wrong_time_2(config: Path, capsys: pytest.Ca
     assert "with its zone" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_following_prints_alerts_as_they_come(config: Path, topic: Topic) -> None:
     command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(config), "alerts", "--follow", "--json"]
     topic.send(alert("pump-1"))
@@ -142,6 +143,7 @@ def test_following_prints_alerts_as_they_come(config: Path, topic: Topic) -> Non
     assert (process.returncode, err) == (130, "")
 
 
+@pytest.mark.process
 def test_a_reader_that_has_enough_is_no_failure(config: Path, topic: Topic) -> None:
     command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(config), "alerts", "--follow"]
     topic.send(alert("pump-1"))

@@ -30,6 +30,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"stream-ad {__version__}\n"
 
 
+@pytest.mark.process
 def test_the_frame_is_light() -> None:
     heavy = "torch kafka pyarrow numpy sklearn rich matplotlib pydantic prometheus_client"
     code = f"import sys, stream_ad.cli.main; print([n for n in '{heavy}'.split() if n in sys.modules])"
@@ -37,6 +38,7 @@ def test_the_frame_is_light() -> None:
     assert out.stdout == "[]\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_there_and_light(verb: str) -> None:
     code = (
@@ -112,6 +114,7 @@ def ended(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("words", "code", "out"),
     [(["--version"], 0, f"stream-ad {__version__}\n"), (["nonsense"], 2, ""), (["-c", "none.toml", "status"], 2, "")],
@@ -123,6 +126,7 @@ def test_the_process_ends_without_the_end_of_the_interpreter(words: list[str], c
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_that_is_lost_is_a_failure(unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
@@ -132,6 +136,7 @@ def test_output_that_is_lost_is_a_failure(unbuffered: str) -> None:
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_had_enough_is_no_failure(unbuffered: str) -> None:
     reader, writer = os.pipe()
@@ -141,6 +146,7 @@ def test_a_reader_that_has_had_enough_is_no_failure(unbuffered: str) -> None:
     assert (found.returncode, found.stderr) == (0, "")
 
 
+@pytest.mark.process
 def test_an_error_that_is_none_of_ours_is_printed_whole() -> None:
     found = printing("1 // 0", subprocess.PIPE, "")
     assert found.returncode == 1

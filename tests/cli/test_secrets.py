@@ -60,6 +60,7 @@ def run(config: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words", [("check",), ("check", "--json"), ("run", "scorer"), ("run", "archiver"), ("alerts",)]
 )
@@ -158,6 +159,7 @@ def test_no_file_or_another_thing_is_refused_and_not_waited_for(tmp_path: Path) 
         open_transport(settings)
 
 
+@pytest.mark.process
 def test_a_file_that_all_may_read_is_used_and_told(tmp_path: Path) -> None:
     secret_file(tmp_path, 0o644)
     config = write(tmp_path, 'username = "u"\npassword_file = "secret"')
@@ -172,6 +174,7 @@ def test_a_file_that_all_may_read_is_used_and_told(tmp_path: Path) -> None:
     assert not [finding for finding in findings(config) if finding.what == "secrets"]
 
 
+@pytest.mark.process
 def test_no_command_line_has_it(tmp_path: Path) -> None:
     """The supervisor hands it on by the environment."""
     command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(write(tmp_path)), "run"]

@@ -293,6 +293,7 @@ def test_wrong_settings_are_2(config: Path, capsys: pytest.CaptureFixture[str], 
     assert main(["status", "-c", str(config)]) == 2
 
 
+@pytest.mark.process
 def test_watching_outlives_an_outage(make_stream: Callable[..., Stream]) -> None:
     stream = make_stream()
     log = stream.settings.transport.path  # type: ignore[union-attr]  # local here

@@ -48,6 +48,7 @@ def stream(make_stream: Callable[..., Stream]) -> Stream:
     return stream
 
 
+@pytest.mark.process
 def test_another_bundle_goes_into_service(
     stream: Stream, other_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -604,6 +604,7 @@ def stopped_member(backend: Backend, name: str, pipe: Connection) -> None:
         transport.close()
 
 
+@pytest.mark.process
 def test_a_member_stopped_beyond_its_session_cannot_commit(transport: Transport, name: str, backend: Backend) -> None:
     transport.ensure_topic(name, 2)
     transport.ensure_topic(f"{name}-out", 1)

@@ -36,6 +36,7 @@ def run(folder: Path, *arguments: object) -> dict[str, Any]:
 
 
 @pytest.mark.broker
+@pytest.mark.thorough
 @pytest.mark.timeout(660)
 def test_nothing_is_lost_or_repeated_in_a_short_chaos(tmp_path: Path) -> None:
     limits = {"seed": 7, "kills": KILLS, "broker-kills": 1, "readings": READINGS, "rate": RATE, "swaps": 2}

@@ -77,16 +77,17 @@ def kill_again_and_again(stream: Stream, seed: int) -> None:
             process.end()
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_nothing_is_lost_or_repeated_on_the_local_log(make_stream: Callable[..., Stream], seed: int) -> None:
+@pytest.mark.thorough
+def test_nothing_is_lost_or_repeated_on_the_local_log(make_stream: Callable[..., Stream]) -> None:
     stream = make_stream()
-    kill_again_and_again(stream, seed)
+    kill_again_and_again(stream, seed=1)
     found = stream.prove(at_least_alerts=5)
     assert len(found.rows) > MESSAGES
     assert len(found.letters) > 10
 
 
 @pytest.mark.broker
+@pytest.mark.thorough
 def test_nothing_is_lost_or_repeated_on_kafka(make_stream: Callable[..., Stream], kafka_broker: list[str]) -> None:
     stream = make_stream(servers=kafka_broker)
     kill_again_and_again(stream, seed=2)

@@ -13,6 +13,7 @@ from tests.field.plant import Plant
 from tests.field.signals import csv_lines
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("detector", ["pca", "mahalanobis"])
 def test_300_channels_train_within_a_gigabyte(detector: str) -> None:
     command = [sys.executable, "-c", WORK, detector, str(CHANNELS), str(ROWS)]

@@ -161,6 +161,7 @@ def test_no_letter_and_no_alert_comes_twice(make_stream: Callable[..., Stream], 
     stream.prove()
 
 
+@pytest.mark.process
 def test_the_service_ends_with_one_line_and_is_not_started_again(make_stream: Callable[..., Stream]) -> None:
     stream = make_stream(partitions=1)
     lived(stream, list(islice(fleet_records(duration_s=900), 300)))

@@ -69,6 +69,7 @@ def test_the_pages_have_a_line_for_each_program() -> None:
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("line", one_liners(), ids=lambda line: line[18:40])
 def test_what_the_pages_say_runs_before_and_after_a_compaction(months: Plant, line: str) -> None:
     for module in ("polars", "pandas"):
@@ -94,6 +95,7 @@ def test_each_row_and_channel_is_in_what_programs_read(months: Plant) -> None:
     assert set(entries.explode("contribution").unnest("contribution")["key"].to_list()) >= channels
 
 
+@pytest.mark.process
 def test_a_log_of_both_formats_becomes_one_of_the_new(months: Plant) -> None:
     folder = months.folder / "data" / "scores"
     before = score_log.read(folder)

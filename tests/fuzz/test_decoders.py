@@ -86,6 +86,7 @@ def test_any_json_is_taken_or_refused(name: str, document: object) -> None:
     swift(target(name), json.dumps(document).encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.process
 def test_no_input_takes_more_memory_than_is_lent_or_hangs() -> None:
     """In a process of its own with a limit on its address space, ended with its stack where an input hangs."""
     root = Path(__file__).parents[2]

@@ -364,6 +364,7 @@ UNSEALED: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", [*SEALED, *UNSEALED])
 def test_it_is_refused_and_nothing_else_happens(case: str, folder: Path, loader: Loader) -> None:
     change = SEALED.get(case) or UNSEALED[case]
@@ -382,12 +383,14 @@ def test_it_is_refused_and_nothing_else_happens(case: str, folder: Path, loader:
     assert not list(loader.folder.iterdir())
 
 
+@pytest.mark.process
 def test_the_loader_loads_what_is_sound(folder: Path, loader: Loader) -> None:
     assert loader.load(folder)["loaded"]
     reseal(folder)
     assert loader.load(folder)["loaded"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("act", ["os.system('true')", "eval('1')", "open('/etc/passwd')", "open('ran', 'w')"])
 def test_its_guard_ends_it(act: str, folder: Path, tmp_path: Path) -> None:
     """Else the tests above could not fail."""

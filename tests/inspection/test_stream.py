@@ -90,6 +90,7 @@ def test_looking_changes_nothing(worked: Stream) -> None:
     assert everything_in(worked) == before
 
 
+@pytest.mark.process
 def test_the_example_of_the_page_runs(worked: Stream) -> None:
     program = examples((ROOT / "docs" / "tutorial.md").read_text())["from Python"]
     done = subprocess.run(

@@ -280,6 +280,7 @@ def test_an_archiver_that_starts_finishes_a_compaction_that_died(tmp_path: Path)
     close(house)
 
 
+@pytest.mark.process
 def test_a_stopped_archiver_that_wakes_up_after_compaction_places_no_file(tmp_path: Path) -> None:
     old_ns = (time.time_ns() // HOUR_NS - 3) * HOUR_NS
     now = [old_ns]
@@ -550,6 +551,7 @@ def test_metrics_of_a_partition_go_with_it(house: House) -> None:
     assert b'partition="0"' not in role.metrics.render()[0]
 
 
+@pytest.mark.process
 def test_the_archiver_loads_neither_torch_nor_kafka() -> None:
     code = (
         "import sys, stream_ad.service.roles.archiver; print({'torch', 'kafka', 'sklearn', 'river'} & set(sys.modules))"
@@ -558,6 +560,7 @@ def test_the_archiver_loads_neither_torch_nor_kafka() -> None:
     assert out.stdout == "set()\n"
 
 
+@pytest.mark.process
 def test_every_row_is_there_once_after_real_kills(tmp_path: Path) -> None:
     house = House(tmp_path, partitions=2)
     config = tmp_path / "stream.toml"

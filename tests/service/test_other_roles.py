@@ -66,6 +66,7 @@ def free_base() -> int:
 # -- a stream with two such roles -----------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("package")
 def test_roles_of_a_package_run_and_are_seen(
     make_stream: Callable[..., Stream], capsys: pytest.CaptureFixture[str]

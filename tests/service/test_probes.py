@@ -83,6 +83,7 @@ def answers(port: int) -> bool:
         return False
 
 
+@pytest.mark.process
 def test_a_hung_role_is_not_alive_and_a_stopped_one_frees_its_port(tmp_path: Path) -> None:
     port = free_port()
     process = python("tests.service.tiny_role", "work", str(tmp_path), f"port={port}")

@@ -21,6 +21,7 @@ from tests.service.tiny_role import TinyRole
 TINY = "tests.service.tiny_role"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_after_the_turn(tmp_path: Path, number: int) -> None:
     process = python(TINY, "work", str(tmp_path))
@@ -34,6 +35,7 @@ def test_a_signal_drains_after_the_turn(tmp_path: Path, number: int) -> None:
     assert (tmp_path / "drained").read_text() == (tmp_path / "turns").read_text()
 
 
+@pytest.mark.process
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     process = python(TINY, "drain-hang", str(tmp_path), "shutdown_s=60")
     wait_for(lambda: turns(tmp_path) > 3)
@@ -45,6 +47,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert code == 128 + signal.SIGTERM
 
 
+@pytest.mark.process
 def test_a_drain_beyond_its_deadline_ends_with_stacks(tmp_path: Path) -> None:
     process = python(TINY, "drain-hang", str(tmp_path), "shutdown_s=0.3")
     wait_for(lambda: turns(tmp_path) > 3)
@@ -56,6 +59,7 @@ def test_a_drain_beyond_its_deadline_ends_with_stacks(tmp_path: Path) -> None:
     assert "in close" in text
 
 
+@pytest.mark.process
 def test_a_hung_turn_is_ended_by_the_watchdog_with_stacks(tmp_path: Path) -> None:
     code, lines, text = finish(python(TINY, "hang", str(tmp_path), "heartbeat_s=0.4"))
 
@@ -141,6 +145,7 @@ def test_beats_never_block_on_a_full_pipe() -> None:
     os.close(writer)
 
 
+@pytest.mark.process
 def test_a_role_in_a_call_that_does_not_return_is_not_ready(tmp_path: Path) -> None:
     port = free_port()
     process = python(TINY, "hang", str(tmp_path), "heartbeat_s=8", f"port={port}")
@@ -174,6 +179,7 @@ print(gc.get_stats()[2]["collections"] - before)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["as it is", "aside"])
 def test_cycles_are_collected_soon_however_much_stays(how: str) -> None:
     found = subprocess.run([sys.executable, "-c", LONG_RUN, how], capture_output=True, text=True, check=True)

@@ -33,6 +33,7 @@ def started(lines: list[dict[str, Any]], child: str) -> int:
     return sum(line["event"] == "role_started" and line["child"] == child for line in lines)
 
 
+@pytest.mark.process
 def test_a_killed_child_is_restarted_and_a_stop_drains_all(folders: tuple[Path, Path]) -> None:
     one, two = folders
     process = python(SHELL, f"work:{one}", f"work:{two}")
@@ -53,6 +54,7 @@ def test_a_killed_child_is_restarted_and_a_stop_drains_all(folders: tuple[Path, 
     assert "stopped" in events(lines)  # the children's own lines come through
 
 
+@pytest.mark.process
 def test_a_failed_child_comes_back(folders: tuple[Path, Path]) -> None:
     one, _ = folders
     process = python(SHELL, f"once:{one}")
@@ -64,6 +66,7 @@ def test_a_failed_child_comes_back(folders: tuple[Path, Path]) -> None:
     assert [line["exit_code"] for line in lines if line["event"] == "role_ended"] == [Exit.BROKEN]
 
 
+@pytest.mark.process
 def test_a_stopped_process_is_killed_for_its_missing_heartbeat(folders: tuple[Path, Path]) -> None:
     one, _ = folders
     process = python(SHELL, f"work:{one}", "heartbeat_s=-2.0")  # plus the grace: three seconds
@@ -78,6 +81,7 @@ def test_a_stopped_process_is_killed_for_its_missing_heartbeat(folders: tuple[Pa
     assert "role_hung" in events(lines)
 
 
+@pytest.mark.process
 def test_a_configuration_error_at_the_start_ends_the_supervisor(folders: tuple[Path, Path]) -> None:
     one, two = folders
     code, lines, _ = finish(python(SHELL, f"config:{one}", f"work:{two}"))
@@ -87,6 +91,7 @@ def test_a_configuration_error_at_the_start_ends_the_supervisor(folders: tuple[P
     assert started(lines, "one") == 1
 
 
+@pytest.mark.process
 def test_children_that_do_not_drain_are_killed(folders: tuple[Path, Path]) -> None:
     one, _ = folders
     process = python(SHELL, f"drain-hang:{one}", "shutdown_s=0.5")
@@ -99,6 +104,7 @@ def test_children_that_do_not_drain_are_killed(folders: tuple[Path, Path]) -> No
     assert not psutil.pid_exists(pid(one))
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_children_do_not_outlive_a_killed_supervisor(folders: tuple[Path, Path]) -> None:
     one, two = folders
@@ -120,6 +126,7 @@ def alive(number: int) -> bool:
         return False
 
 
+@pytest.mark.process
 def test_back_off_doubles_to_its_limit() -> None:
     back_off = BackOff()
     waits = [back_off.wait_s(failures, int(Exit.BROKEN)) for failures in range(1, 12)]

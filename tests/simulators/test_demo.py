@@ -49,6 +49,7 @@ def check_run(answer: subprocess.CompletedProcess[str], folder: Path) -> None:
     assert "drop out" in page
 
 
+@pytest.mark.process
 def test_a_short_demo_on_the_local_log(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     answer = demo(folder, *SHORT)
@@ -99,6 +100,7 @@ def test_the_scenario_that_is_written_is_the_one_that_was_meant(tmp_path: Path) 
     assert scenarios.load(str(path)) == scenario
 
 
+@pytest.mark.process
 def test_a_role_that_keeps_ending_stops_the_demo(tmp_path: Path) -> None:
     said = '{"level":"error","event":"failed","error":"bundle: wrong digest"}\n' + 3 * '{"event":"role_ended"}\n'
     code = f"import sys, time; sys.stderr.write({said!r}); sys.stderr.flush(); time.sleep(60)"
@@ -110,6 +112,7 @@ def test_a_role_that_keeps_ending_stops_the_demo(tmp_path: Path) -> None:
             program.expect_running()
 
 
+@pytest.mark.process
 def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
     with Program("the simulator", ["-c", "raise SystemExit('no such scenario')"], tmp_path / "log") as program:
         deadline = time.monotonic() + 30

@@ -74,6 +74,7 @@ def test_settings_can_name_one(tmp_path: Path) -> None:
         config.load(path)
 
 
+@pytest.mark.process
 def test_the_wheel_holds_them(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

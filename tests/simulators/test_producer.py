@@ -62,6 +62,7 @@ def table(scenario: Scenario) -> dict[tuple[str, int, str], float | None]:
     return found
 
 
+@pytest.mark.process
 def test_the_same_seed_gives_the_same_bytes_in_another_process() -> None:
     program = (
         "import hashlib, sys; from simulators import scenarios, producer; "

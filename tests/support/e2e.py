@@ -103,6 +103,7 @@ class Stream:
     Attributes:
         folder: holds the settings' file, the log where it is local, score log and checkpoints.
         config: the settings' file.
+        settings: as a role reads them.
     """
 
     def __init__(
@@ -148,8 +149,8 @@ class Stream:
         for section, content in sections.items():
             values[section] = values.get(section, {}) | content
         self._values = values
-        self._write()
         self.config = folder / "stream.toml"
+        self._write()
         self.log: Transport = open_transport(self.settings)
         if partitions:
             self.log.ensure_topic(self.settings.stream.readings_topic, partitions)
@@ -160,6 +161,7 @@ class Stream:
         """Return a stream that somebody else has set up."""
         stream = cls.__new__(cls)
         stream.folder, stream.config, stream._values = config.parent, config, {}
+        stream.settings = load(config, {})
         stream.log = open_transport(stream.settings)
         stream.partitions = stream.log.topic(stream.settings.stream.readings_topic).partitions
         return stream
@@ -169,12 +171,8 @@ class Stream:
         for section, content in self._values.items():
             lines.append(f"[{section}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in content.items()]
-        (self.folder / "stream.toml").write_text("\n".join(lines) + "\n")
-
-    @property
-    def settings(self) -> Settings:
-        """The settings as a role reads them."""
-        return load(self.folder / "stream.toml", {})
+        self.config.write_text("\n".join(lines) + "\n")
+        self.settings: Settings = load(self.config, {})
 
     def change(self, section: str, **values: Any) -> None:
         """Write other settings."""
@@ -374,7 +372,7 @@ def wait_until(what: Callable[[], bool], seconds: float = LONG_S, each: Callable
         if time.monotonic() > end:
             raise TimeoutError(f"not within {seconds} s")
         each()
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 class Process:

@@ -31,6 +31,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         catalog.get("forest")
 
 
+@pytest.mark.process
 def test_looking_at_all_kinds_imports_no_heavy_package() -> None:
     code = """
         import sys
@@ -41,6 +42,7 @@ def test_looking_at_all_kinds_imports_no_heavy_package() -> None:
     assert run_python("\n".join(line.strip() for line in code.splitlines())) == "[]"
 
 
+@pytest.mark.process
 def test_scoring_with_networks_does_not_import_torch() -> None:
     code = """
         import sys
@@ -108,6 +110,7 @@ def test_two_packages_may_not_share_a_name(tmp_path: Path, monkeypatch: pytest.M
         catalog.get("absolute")
 
 
+@pytest.mark.process
 def test_training_does_not_import_torchs_compiler() -> None:
     code = """
         import sys

@@ -57,6 +57,7 @@ def test_equal_rows_give_equal_bits(n: int, dtype: Dtype, transposed: bool) -> N
         assert np.abs(found[:1] - exact).max() <= tolerance * np.abs(exact).max() + tolerance
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kernel", NEEDS)
 def test_equal_rows_give_equal_bits_on_other_processors(kernel: str) -> None:
     """What this processor's BLAS would do on another one, in a process of its own."""

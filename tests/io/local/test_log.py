@@ -463,6 +463,7 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
         LocalLog(tmp_path / "log.sqlite")
 
 
+@pytest.mark.process
 def test_many_processes_may_make_the_same_log(path: Path) -> None:
     code = "import sys; from pathlib import Path; from stream_ad.io.local.log import LocalLog; \
         print(LocalLog(Path(sys.argv[1])).ensure_topic('t', 3).topic_id)"
@@ -582,6 +583,7 @@ while True:
 """
 
 
+@pytest.mark.process
 def test_a_process_killed_at_any_instant_leaves_whole_commits(path: Path) -> None:
     log = LocalLog(path)
     log.ensure_topic("one", 1)

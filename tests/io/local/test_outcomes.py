@@ -213,6 +213,7 @@ def test_a_commit_tells_the_truth(log: LocalLog, name: str) -> None:
     untouched.close()
 
 
+@pytest.mark.process
 def test_a_commit_on_a_disk_that_runs_full_is_whole_or_not_there(tmp_path: Path) -> None:
     """A real one: where exactly SQLite notices is its affair."""
     disk = tmp_path / "disk"

@@ -371,6 +371,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.process
 def test_readers_meanwhile_see_each_row_once_or_an_error(folder: Path, template: Path) -> None:
     """Compactions are killed at random while DuckDB and our own functions read."""
     expected = rows_of([score_log.read(template)])
