@@ -24,6 +24,23 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / name).exists(), name
 
 
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", prose, re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_headings_name_a_heading(page: Path) -> None:
+    for name, anchor in re.findall(r"\]\(([^)#:\s]*\.md)?#([^)\s]+)\)", page.read_text()):
+        assert anchor in anchors((page.parent / name if name else page).read_text()), f"{name}#{anchor}"
+
+
+def test_anchors_are_those_of_headings_outside_of_code() -> None:
+    assert anchors("# A `b`, c\n\n```sh\n# no\n```\n\n## `[d]` with e\n") == {"a-b-c", "d-with-e"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_tests_that_are_cited_are_there(page: Path) -> None:
     for name in re.findall(r"`(tests/[a-z_0-9/]+(?:\.py)?)`", page.read_text()):
