@@ -68,7 +68,7 @@ def modules_of(tree: str) -> set[str]:
 def test_the_tree_of_the_design_is_that_of_the_package() -> None:
     tree = tree_of_the_design()
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "stream_ad").rglob("*.py")}
-    verbs = re.findall(r"[a-z]+", tree.partition("one file a verb:")[2].partition(";")[0])
+    verbs = re.findall(r"[a-z]+", tree.partition("one file per command:")[2].partition(";")[0])
     named = {path for path in modules_of(tree) if path.startswith("stream_ad/")}
 
     assert len(named) > 50
