@@ -13,10 +13,14 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from stream_ad import pretrained
 from stream_ad.config import LocalTransport
 from stream_ad.core.quality import Quality
+from stream_ad.core.scoring import Scoring
+from stream_ad.io.bundles import bundles
 from stream_ad.io.local.log import LocalLog
 from stream_ad.io.state import journal
 from stream_ad.io.transport import Partition
@@ -35,8 +39,10 @@ PRETRAINED = Path("pretrained:pump-autoencoder")
 DEFAULTS: dict[str, Any] = {"time": {"idle_close_s": 30.0}}
 """Those of `stream-ad init`; other tests close windows earlier."""
 CHANGED: dict[str, Any] = {
+    "stream": {"devices": "pump-*"},
     "time": {"lateness_s": 20.0, "idle_close_s": 60.0, "evict_after_s": 1_000.0},
-    "threshold": {"kind": "quantile", "quantile": 0.99, "memory_rows": 200, "seed_rows": 150, "factor": 1.1},
+    "threshold": {"kind": "quantile", "quantile": 0.99, "memory_rows": 200, "seed_rows": 150}
+    | {"factor": 1.1, "feedback": 1.0},
     "incident": {"open_after_windows": 2, "close_after_s": 60.0, "relearn_after_s": 100.0, "sensor_windows": 2},
 }
 FLAGS = 0xFFF & ~(Quality.HELD | Quality.AFRESH)
@@ -70,15 +76,15 @@ def case(
     pump_bundle: Path,
     other_bundle: Path,
 ) -> Case:
-    bundles = {"autoencoder": PRETRAINED, "pca": pump_bundle, "mahalanobis": other_bundle}
-    sections = CHANGED if request.param == "pca" else DEFAULTS
-    return worked_off(Stream(tmp_path_factory.mktemp(request.param), bundles[request.param], **sections), chunks)
+    folders = {"autoencoder": PRETRAINED, "pca": pump_bundle, "mahalanobis": other_bundle}
+    options = {"partitions": 1, **CHANGED} if request.param == "pca" else DEFAULTS
+    return worked_off(Stream(tmp_path_factory.mktemp(request.param), folders[request.param], **options), chunks)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, chunks: list[Chunk], pump_bundle: Path) -> Case:
     stream = Stream(tmp_path_factory.mktemp("small"), pump_bundle, partitions=1, **CHANGED)
-    return worked_off(stream, chunks[:50])
+    return worked_off(stream, chunks[:40])
 
 
 def worked_off(stream: Stream, chunks: Sequence[Chunk]) -> Case:
@@ -126,6 +132,25 @@ def test_all_that_the_reference_describes_occurs(case: Case) -> None:
     assert {reason for part in case.parts for reason, _ in part.refused.values()} == {"late", "future"}
     if is_changed:  # a generation of scores has been forgotten
         assert max(row["sequence"] for row in rows) > case.toml["threshold"]["memory_rows"]
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "pca", "mahalanobis"])
+def test_windows_near_and_far_from_the_training_mean_score_as_the_reference_says(
+    kind: str, pump_bundle: Path, other_bundle: Path
+) -> None:
+    folder = {"autoencoder": pretrained.path("pump-autoencoder"), "pca": pump_bundle, "mahalanobis": other_bundle}[kind]
+    bundle, scoring = Bundle(folder), Scoring(bundles.load(folder))
+    center, scale = bundle.fleet
+    random = np.random.default_rng(0)
+    directions = random.standard_normal((10, bundle.samples, len(bundle.channels)))
+    directions *= random.random((10, 1, len(bundle.channels))) ** 4  # few channels deviate much
+    directions /= np.abs(directions).max(axis=(1, 2), keepdims=True)
+    distances = [0.0, *np.geomspace(1e-3, 1e5, 24)]
+    values = np.concatenate([center + scale * distance * directions for distance in distances])
+
+    expected = np.array([bundle.score("a device without scales of its own", window)[0] for window in values])
+
+    assert np.abs(scoring.score_values(values).score / expected - 1.0).max() < 1e-5
 
 
 Alteration = Callable[[Case], Case]
