@@ -123,16 +123,14 @@ class Bundle:
         self.min_coverage, self.clip, self.smoothing = (manifest[k] for k in ("min_coverage", "clip", "smoothing"))
         self.kind, self.lags = manifest["detector"]["kind"], manifest["detector"]["settings"].get("lags")
         self.arrays = tensors((folder / "weights.safetensors").read_bytes())
-        with np.load(folder / "calibration.npz") as file:
-            stored = {name: file[name].astype(np.float64) for name in file.files}
+        stored = tensors((folder / "calibration.safetensors").read_bytes())
         self.fleet = stored["center"], stored["scale"]
         scales = zip(stored.get("device_center", ()), stored.get("device_scale", ()), strict=True)
         self.devices: dict[str, tuple[Array, Array]] = dict(zip(manifest.get("devices") or (), scales, strict=True))
         self.calibration = stored["score"]  # smoothed scores of normal windows that the detector was not fitted on
         self.limit_floor: float = manifest.get("limit_floor") or 0.0
-        far = manifest.get("overrange")  # bundles made before version 0.2.0 have none
-        self.far_score = far["score"] if far else max(float(np.quantile(self.calibration, 0.999)), 1e-12)
-        self.reach = np.array(far["reach"] if far else [10.0] * len(self.channels), np.float32).astype(np.float64)
+        far = manifest["overrange"]
+        self.far_score, self.reach = far["score"], np.array(far["reach"], np.float32).astype(np.float64)
         # The detector's own mean may lie off the channels' means; a deviation towards it must not score lower.
         center = self.detect(np.zeros((self.samples, len(self.channels))))
         self.least = center if center <= self.calibration.min() else 0.0
