@@ -1,6 +1,6 @@
 """Anomaly detection for sensor fleets on Kafka.
 
-`open_stream` opens a stream to look at its scores, alerts and status. Importing this package loads nothing heavy.
+`open_stream` opens a stream to read its scores, alerts and status. Importing this package loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __version__ = "0.2.0"
 
 
 def open_stream(path: str | os.PathLike[str] = "stream.toml") -> Stream:
-    """Open a stream to look at it: `scores(...)`, `alerts(...)`, `status()`.
+    """Open a stream for reading: `scores(...)`, `alerts(...)`, `status()`.
 
     Changes nothing, connects to nothing yet, and needs no running role.
 
@@ -26,7 +26,7 @@ def open_stream(path: str | os.PathLike[str] = "stream.toml") -> Stream:
             command line.
 
     Raises:
-        ConfigError: no such file, or a setting is wrong.
+        ConfigError: the file is missing, or a setting is wrong.
     """
     from stream_ad.inspection.stream import Stream
 

@@ -1,4 +1,4 @@
-"""What a stream's groups and members are called, and what tells results made under different settings apart."""
+"""Names of a stream's groups and members, and identification of the settings that change results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def group(settings: Settings, role: str) -> str:
 
 
 def member(settings: Settings, role: str, index: int = 0) -> str:
-    """Return the static member id of a process, the same over its restarts."""
+    """Return a process's static member id, stable across restarts."""
     return f"{settings.service.instance}-{role}-{index}"
 
 
@@ -39,18 +39,18 @@ def deciding_config(settings: Settings) -> dict[str, Any]:
 
 
 def with_config(settings: Settings, config: Mapping[str, Any]) -> Settings:
-    """Return the settings with those that change results as they once were.
+    """Return the settings with those that change results replaced by earlier ones.
 
     Args:
-        settings: today's.
-        config: what `deciding_config` returned then.
+        settings: the current settings.
+        config: the earlier output of `deciding_config`.
 
     Raises:
-        ConfigError: they are not settings of this version.
+        ConfigError: they are not valid settings of this version.
     """
-    from stream_ad.config import parse  # loads pydantic: the table of roles needs none
+    from stream_ad.config import parse  # loads pydantic, which the role table does not need
 
-    # Only these sections: the others, with their secrets and defaults, are not read again.
+    # Only these sections: the others, with their secrets and defaults, are not parsed again.
     today = settings.model_dump(mode="python", include=set(config))
     for section, values in config.items():
         merged = section in ("stream", "time")
@@ -69,7 +69,7 @@ def config_digest(settings: Settings) -> str:
 def fingerprint(settings: Settings, model_id: str) -> str:
     """Return what a checkpoint's results depend on besides the input, as one line.
 
-    State made under another fingerprint is not used: it could give other results.
+    State with another fingerprint is not used: it could give other results.
     """
     parts = {
         "stream_ad": __version__,

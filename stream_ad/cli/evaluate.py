@@ -124,7 +124,7 @@ def as_json(args: argparse.Namespace, results: Sequence[Result], seconds: float)
         "seed": args.seed,
         "runs": len(results[0].by_run),
         "measure": "point-wise over rows, counts summed over runs, at the live threshold; far and mar in per cent",
-        "results": [result.plain() for result in results],
+        "results": [result.to_json() for result in results],
         "published": [
             {"name": name, "f1": f1, "far": far, "mar": mar} for name, f1, far, mar in PUBLISHED[args.dataset]
         ],

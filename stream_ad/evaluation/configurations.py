@@ -1,7 +1,7 @@
-"""The configurations that `stream-ad evaluate` judges data sets with; docs/evaluation.md says how they were chosen.
+"""The configurations that `stream-ad evaluate` applies to data sets; docs/evaluation.md explains their choice.
 
-A configuration is what a user would type into `stream-ad train` and `stream.toml`; it is one for
-all runs of a data set, and no threshold in it is in units of one run's scores.
+A configuration is what a user would pass to `stream-ad train` and write in `stream.toml`. It is the same for all runs
+of a data set, and no threshold in it is in units of one run's scores.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ NEVER_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """How one detector is trained and how its scores are judged.
+    """How one detector is trained and its scores are judged.
 
     Attributes:
         name: unique among a data set's configurations.
         kind: the detector's name in the catalogue.
         settings: overrides of the detector's defaults.
-        samples: cells a window; the stride is 1, so that each row closes one.
+        samples: cells per window; the stride is 1, so that each row closes one window.
         factor: the limit is this times the `quantile` of the held-out scores.
         quantile: 0..1. The median is far steadier than a high quantile of a few hundred scores.
         smoothing: weight of the newest log score.
         folds: blocks of the calibration.
         incident: when incidents open and end.
-        note: one line for a person.
+        note: one line for people.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Configuration:
 
     @property
     def threshold(self) -> FixedThreshold:
-        """The threshold of the live pipe."""
+        """The threshold of the live pipeline."""
         return FixedThreshold(kind="fixed", quantile=self.quantile, factor=self.factor)
 
     def judging(self) -> dict[str, Any]:
         """Return the sections `time`, `threshold` and `incident` of the stream's settings.
 
-        No reading of a recording is late, and no window is closed by the clock of the machine that
-        evaluates: results hang on the recording alone.
+        No reading of a recording is late, and no window is closed by the evaluating machine's wall clock: results
+        depend only on the recording.
         """
         return {
             "time": {"lateness_s": 0, "idle_close_s": NEVER_S, "evict_after_s": NEVER_S},
@@ -66,7 +66,7 @@ class Configuration:
         }
 
     def plan(self, run: Run, seed: int) -> TrainingPlan:
-        """Return what to train on a run's first rows."""
+        """Return the training plan for a run's first rows."""
         return TrainingPlan(
             name=self.name.replace("_", "-"),
             kind=self.kind,
@@ -79,8 +79,8 @@ class Configuration:
             baseline="",
         )
 
-    def plain(self) -> dict[str, Any]:
-        """Return everything as plain JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as JSON values."""
         return {
             **{name: value for name, value in asdict(self).items() if name not in ("settings", "incident")},
             "settings": dict(self.settings),
@@ -132,7 +132,7 @@ def choose(known: Mapping[str, Configuration], names: str | None) -> list[Config
     """Return configurations by name, `a,b`; all of them for None.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: a name is unknown.
     """
     wanted = list(known) if names is None else [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:

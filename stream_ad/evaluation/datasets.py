@@ -1,4 +1,4 @@
-"""Labelled data sets in the layout they are published in, as runs to train on and to judge."""
+"""Published labelled data sets, as runs to train on and to judge."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SKAB_LABEL = "anomaly"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One labelled recording of one device: its first rows are normal running, the rest is judged.
+    """One labelled recording of one device: the first rows are normal operation, the rest is judged.
 
     Attributes:
         name: also the device's id.
         recording: all rows, in order of time.
-        training_rows: how many rows come before the first that is judged.
+        training_rows: number of rows before the first judged one.
         truth: bool[n - training_rows], the judged row is anomalous.
         period_ns: step of the grid.
     """
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def training(self) -> Recording:
-        """The rows to train and calibrate on: all of them, whatever their labels say, as the protocols have it."""
+        """The rows for training and calibration: all of them, whatever their labels, as the protocols prescribe."""
         return replace(rows_of(self.recording, 0, self.training_rows), labels={})
 
     @property
@@ -54,13 +54,13 @@ class Run:
 
 
 def skab(path: Path) -> list[Run]:
-    """Read the 16 runs of SKAB's `valve1` by the published protocol: 400 training rows a file.
+    """Read the 16 runs of SKAB's `valve1` according to the published protocol: 400 training rows per file.
 
     Args:
-        path: the folder `valve1`, or one that holds it, directly or under `skab` or `data`.
+        path: the folder `valve1`, or one that contains it, directly or under `skab` or `data`.
 
     Raises:
-        RecordingError: there is no such folder, or a file is no labelled SKAB run.
+        RecordingError: the folder is missing, or a file is not a labelled SKAB run.
     """
     folder = _skab_folder(path)
     files = sorted(
@@ -75,12 +75,12 @@ def _skab_folder(path: Path) -> Path:
     for folder in (path, path / SKAB_FOLDER, path / "data" / SKAB_FOLDER, path / "skab" / SKAB_FOLDER):
         if folder.name == SKAB_FOLDER and folder.is_dir():
             return folder
-    raise RecordingError(f"{path}: expected a folder {SKAB_FOLDER} of SKAB in it, found none")
+    raise RecordingError(f"{path}: expected SKAB's folder {SKAB_FOLDER} in it, found none")
 
 
 def _skab_run(file: Path) -> Run:
     name = f"{SKAB_FOLDER}-{file.stem}"
-    # The times have no zone; which one is taken changes no result.
+    # The times have no zone; its choice does not affect results.
     recording = recordings.read(file, Layout("skab"), zone="UTC", device=name)
     if SKAB_LABEL not in recording.labels:
         raise RecordingError(f"{file}: expected a column {SKAB_LABEL!r}")
@@ -106,8 +106,8 @@ def rows_of(recording: Recording, start: int, stop: int) -> Recording:
 def to_send(run: Run, context_rows: int) -> Recording:
     """Return what the device sends: some training rows, all judged rows, one reading without values.
 
-    The context fills the first judged window; the last reading, a period later, only moves the
-    device's time on, so that the last judged window closes.
+    The context fills the first judged window. The last reading, one period later, only advances the device's time so
+    that the last judged window closes.
 
     Args:
         run: the run.

@@ -1,4 +1,4 @@
-"""Judge labelled runs with a configuration, through whatever pipe is handed in, and count rows."""
+"""Judges labelled runs with a configuration through a given pipeline, and counts rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SIGMAS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a pipe said of a run's windows.
+    """A pipeline's verdicts on a run's windows.
 
     Attributes:
-        end_ns: int64[n], exclusive window ends, event time, each once.
+        end_ns: int64[n], exclusive window ends, event time, unique.
         is_anomaly: bool[n], an incident was open after the window.
     """
 
@@ -39,18 +39,18 @@ class Judged:
 
 
 Pipe: TypeAlias = Callable[[Run, Configuration, Trained], Judged]
-"""Sends a run through the live pipe with a trained model and returns the verdicts."""
+"""Sends a run through the live pipeline with a trained model and returns the verdicts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Rows by truth and verdict, in all and run by run.
+    """Counts of rows by truth and verdict, in total and by run.
 
     Attributes:
         name: of the configuration or the baseline.
-        note: one line for a person.
-        by_run: counts by the run's name.
-        configuration: its plain values; empty for a baseline that needs no pipe.
+        note: one line for people.
+        by_run: counts by run name.
+        configuration: as JSON values; empty for a baseline that needs no pipeline.
     """
 
     name: str
@@ -63,8 +63,8 @@ class Result:
         """Counts summed over the runs."""
         return reduce(add, self.by_run.values())
 
-    def plain(self) -> dict[str, Any]:
-        """Return everything as plain JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
         return {
             "name": self.name,
             "note": self.note,
@@ -77,18 +77,18 @@ class Result:
 def evaluate(
     runs: Sequence[Run], configuration: Configuration, pipe: Pipe, seed: int = 0, progress: Progress = no_progress
 ) -> Result:
-    """Train on each run's first rows, judge the others, count.
+    """Train on each run's first rows, judge the others, and count.
 
     Args:
-        runs: each gets a model of its own.
-        configuration: one for all runs.
-        pipe: what judges.
-        seed: of the training.
+        runs: each gets its own model.
+        configuration: the same for all runs.
+        pipe: the pipeline.
+        seed: training seed.
         progress: called before each run is trained and after it is judged.
 
     Raises:
-        TrainingError: a run's first rows are too few.
-        ContractError: the pipe did not judge a row.
+        TrainingError: a run has too few training rows.
+        ContractError: the pipeline did not judge a row.
     """
     found = {}
     for number, run in enumerate(runs):
@@ -96,11 +96,11 @@ def evaluate(
         trained = train(run.training, configuration.plan(run, seed))
         found[run.name] = confusion(run.truth, flagged(run, pipe(run, configuration, trained)))
         progress(f"{configuration.name}: {run.name}", number + 1, len(runs))
-    return Result(configuration.name, configuration.note, found, configuration.plain())
+    return Result(configuration.name, configuration.note, found, configuration.to_json())
 
 
 def flagged(run: Run, judged: Judged) -> BoolArray:
-    """Return the verdict on each judged row: that of the window which ends with it.
+    """Return the verdict on each judged row: that of the window that ends with it.
 
     Raises:
         ContractError: a row has no verdict, or a window has two.
@@ -108,20 +108,20 @@ def flagged(run: Run, judged: Judged) -> BoolArray:
     order = np.argsort(judged.end_ns, kind="stable")
     end_ns = judged.end_ns[order]
     if (end_ns[1:] == end_ns[:-1]).any():
-        raise ContractError(f"{run.name}: expected one verdict a window, found two")
+        raise ContractError(f"{run.name}: expected one verdict per window, found two")
     wanted = run.judged_end_ns
     at = np.searchsorted(end_ns, wanted)
     is_found = at < len(end_ns)
     is_found[is_found] = end_ns[at[is_found]] == wanted[is_found]
     if not is_found.all():
         missing = int(np.count_nonzero(~is_found))
-        raise ContractError(f"{run.name}: expected a verdict for each of {len(wanted)} rows, found {missing} without")
+        raise ContractError(f"{run.name}: expected a verdict for each of {len(wanted)} rows, {missing} have none")
     verdicts: BoolArray = judged.is_anomaly[order][at]
     return verdicts
 
 
 def baselines(runs: Sequence[Run]) -> list[Result]:
-    """Return what answers without a model reach: always alarm, and a row beyond 3 sigma in any channel."""
+    """Return the results of rules without a model: always alarm, and a row beyond 3 sigma in any channel."""
     always = {run.name: confusion(run.truth, np.ones(len(run.truth), np.bool_)) for run in runs}
     sigma = {run.name: confusion(run.truth, beyond_sigmas(run)) for run in runs}
     return [
@@ -131,7 +131,7 @@ def baselines(runs: Sequence[Run]) -> list[Result]:
 
 
 def beyond_sigmas(run: Run) -> BoolArray:
-    """Return bool[n - training_rows]: a channel lies over 3 standard deviations off its training mean."""
+    """Return bool[n - training_rows]: a channel is more than 3 standard deviations from its training mean."""
     values = run.recording.values.astype(np.float64)
     training = values[: run.training_rows]
     mean, deviation = np.nanmean(training, axis=0), np.nanstd(training, axis=0)
@@ -140,7 +140,7 @@ def beyond_sigmas(run: Run) -> BoolArray:
 
 
 def counts(found: Confusion) -> dict[str, float]:
-    """Return the measures and the counts they come from; F1 in 0..1, FAR and MAR in per cent."""
+    """Return the measures and their counts; F1 in 0..1, FAR and MAR in per cent."""
     return {
         "f1": found.f1,
         "far": found.false_alarm_rate,

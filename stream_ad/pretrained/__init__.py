@@ -1,4 +1,4 @@
-"""Bundles that ship with the package: models of the simulator's pumps. `make pretrained` makes them again."""
+"""Bundles that ship with the package: models of the simulator's pumps, created by `make pretrained`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def path(name: str) -> Path:
         name: one of `names()`.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: the name is unknown.
     """
     if name not in names():
         raise ConfigError(f"{PREFIX}{name}: expected one of {', '.join(names())}")

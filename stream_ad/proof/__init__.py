@@ -1,1 +1,1 @@
-"""Whether the rows that were published are the ones that the input gives."""
+"""Proofs that the published rows are those that the input gives."""

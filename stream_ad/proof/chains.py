@@ -1,7 +1,7 @@
-"""Each device's windows follow on each other: `sequence` and `end` rise together, life by life.
+"""Checks that each device's windows are consecutive: `sequence` and `end` rise together within each life.
 
-A life is what happens to a device between two losses of its state: it is given up after a long silence, or the
-whole partition's state is started again (a new generation).
+A life is the time between two losses of a device's state, by eviction after a long silence or by a reset of the whole
+partition's state (a new generation).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NEVER = np.iinfo(np.int64).min
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Of the rows of one part what the proof looks at; n rows in the order of the file.
+    """The columns of a part's rows that the proof uses; n rows in file order.
 
     Attributes:
         ids: the devices that occur.
@@ -46,12 +46,12 @@ class Rows:
 
     @classmethod
     def of(cls, table: pa.Table) -> Rows:
-        """Take the columns out of a table of scores.
+        """Extract the columns from a table of scores.
 
         Raises:
             KeyError: a column is missing.
             ValueError: a cell is empty.
-            pyarrow.ArrowException: one has another type.
+            pyarrow.ArrowException: a column has another type.
         """
         if any(table[name].null_count for name in COLUMNS):
             raise ValueError("rows without a key")
@@ -77,7 +77,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The first row that does not follow on the device's row before it."""
+    """The first row that does not follow its device's previous row."""
 
     device: str
     what: str
@@ -86,7 +86,7 @@ class Fault:
 
 
 class DeviceChains:
-    """Where each device of a partition stands: six numbers a device, fed part by part.
+    """The state of each device of a partition: six numbers per device, updated part by part.
 
     Attributes:
         ids: by slot.
@@ -96,11 +96,11 @@ class DeviceChains:
         offset: int64[slots], of the newest row.
         generation: int64[slots], of the newest row; -1 before the first.
         earlier: int64[slots], the latest end of all rows of earlier generations.
-        lives: how often a sequence started again.
-        returns: how often that was within a generation, with a window that does not end after all of the device's
-            before.
+        lives: number of times a sequence restarted.
+        returns: number of restarts within a generation with a window that does not end after all earlier ones of the
+            device.
         returned: the first such device, or "".
-        again: rows whose window does not end after all of the device's rows of earlier generations.
+        again: number of rows whose window does not end after all of the device's rows of earlier generations.
         judged_again: the first such device, or "".
     """
 
@@ -117,7 +117,7 @@ class DeviceChains:
         self.returned = self.judged_again = ""
 
     def slots(self, ids: Sequence[str]) -> Int64Array:
-        """Return the slot of each id, making room for new ones."""
+        """Return the slot of each id, adding new ones."""
         for device in ids:
             if device not in self._slot:
                 self._slot[device] = len(self.ids)
@@ -134,18 +134,18 @@ class DeviceChains:
         return np.fromiter((self._slot[device] for device in ids), np.int64, len(ids))
 
     def add(self, rows: Rows, generation: int, is_whole: bool, ends_rise: bool = True) -> Fault | None:
-        """Check that rows follow on those before, and remember where each device stands.
+        """Check that rows follow the previous ones, and update each device's state.
 
         Args:
             rows: of the next part.
             generation: of that part.
-            is_whole: all rows of this generation are among those added, from its first.
-            ends_rise: False where the rows of a device may share an end.
+            is_whole: all rows of this generation have been added, from its first.
+            ends_rise: False if the rows of a device may share an end.
         """
         if len(rows.end) == 0:
             return None
         slot = self.slots(rows.ids)[rows.device]
-        # Within a device, by offset and end is the order in which windows closed.
+        # Within a device, offset and end give the order in which windows closed.
         order = np.lexsort((rows.sequence, rows.end, rows.offset, slot))
         found = _InOrder(slot[order], rows.offset[order], rows.end[order], rows.sequence[order])
         steps = self._steps(found, generation, is_whole, ends_rise)
@@ -158,7 +158,7 @@ class DeviceChains:
         return None
 
     def _steps(self, found: _InOrder, generation: int, is_whole: bool, ends_rise: bool) -> _Steps:
-        """Compare each row with the device's row before it, in this part or in those before."""
+        """Compare each row with its device's previous row, in this part or an earlier one."""
         slot, heads = found.slot, found.heads
         own = slot[heads]
         before, end_before, offset_before = (_shifted(v) for v in (found.sequence, found.end, found.offset))
@@ -169,7 +169,7 @@ class DeviceChains:
         is_other[heads] = self.generation[own] != generation
         may_start = is_other & (not is_whole)
         continued = (found.sequence == before + 1) & _is_after(found.end, end_before, ends_rise)
-        another = (found.offset != offset_before) | (found.end != end_before)  # else it is the same row
+        another = (found.offset != offset_before) | (found.end != end_before)  # otherwise it is the same row
         if not ends_rise:
             another |= found.sequence != before
         begun = ~continued & another & ((found.sequence == 0) | may_start)
@@ -182,11 +182,11 @@ class DeviceChains:
         )
 
     def _by_life(self, found: _InOrder, doubtful: Int64Array) -> _InOrder:
-        """Put rows of some devices in another order: of one offset, those of the older life first.
+        """Reorder rows of some devices: within one offset, those of the older life first.
 
-        One record can end a life that began before it, by the log time that it brings, and close windows of the
-        next, which may be of an earlier time. These are told apart by their numbers, as long as one record does
-        not close more windows of the new life than the old one had before it.
+        One record can end a life by the log time that it brings and close windows of the next life, which may be of an
+        earlier time. The two are distinguished by their numbers, as long as one record does not close more windows of
+        the new life than the old one had.
         """
         order = np.arange(len(found.slot))
         edges = np.append(found.heads, len(found.slot))
@@ -233,7 +233,7 @@ class DeviceChains:
 
 @dataclass(frozen=True, slots=True)
 class _InOrder:
-    """Rows by device, and within one in the order in which its windows closed; int64[n] each."""
+    """Rows by device, and within a device in the order in which its windows closed; int64[n] each."""
 
     slot: Int64Array
     offset: Int64Array
@@ -248,7 +248,7 @@ class _InOrder:
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """How each row follows on the one before it."""
+    """How each row follows the previous one."""
 
     sound: BoolArray
     renewed: BoolArray

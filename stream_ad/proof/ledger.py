@@ -1,4 +1,4 @@
-"""Alerts that are public against those that the log gives once more."""
+"""Published alerts compared with recomputed ones."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Key = tuple[str, int, str]
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What a partition's alerts came to.
+    """Result of comparing a partition's alerts.
 
     Attributes:
-        compared: alerts that should be there.
-        missing: of these, not there.
-        surplus: there, and should not be, or more than once.
-        different: there, and with other contents.
-        examples: a line each for the first of them.
+        compared: number of expected alerts.
+        missing: expected but not published.
+        surplus: published but not expected, or more than once.
+        different: published with other contents.
+        examples: one line each for the first of them.
     """
 
     compared: int
@@ -40,7 +40,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class _Public:
-    """An alert of the topic: the offset that it names, its key, its content."""
+    """An alert in the topic: the offset in it, its key, its content."""
 
     offset: int
     key: Key
@@ -48,21 +48,21 @@ class _Public:
 
 
 class AlertLedger:
-    """The public alerts of a stream by partition of the readings, and those that were computed again.
+    """A stream's published alerts by partition of the readings, and the recomputed ones.
 
-    All of both are held, about 1 kB each. Scorers may go on meanwhile: what they publish later is left out.
+    All are held in memory, about 1 kB each. Scorers may keep running: alerts published later are ignored.
 
     Attributes:
-        positions: of each partition, committed before the alerts were read: up to there they are all here.
+        positions: each partition's position, committed before the alerts were read; up to there they are complete.
     """
 
     def __init__(self, settings: Settings, transport: Transport, beat: Callable[[], None] = lambda: None) -> None:
         """Read the positions, then the whole alerts topic.
 
         Args:
-            settings: of the stream.
+            settings: the stream's settings.
             transport: the log.
-            beat: called now and then.
+            beat: called from time to time.
         """
         readings, self._group = settings.stream.readings_topic, deciding_group(settings)
         self._transport = transport
@@ -78,22 +78,22 @@ class AlertLedger:
                 self._public.setdefault(message.input.partition, []).append(entry)
 
     def begin(self, number: int, first: int) -> None:
-        """Begin to compute a partition, or begin anew.
+        """Start or restart the recomputation of a partition.
 
         Args:
             number: of the partition.
-            first: public alerts of input offsets below this are not computed again.
+            first: published alerts of lower input offsets are not recomputed.
         """
         self._expected[number], self._open[number] = [], {}
         earlier = [one.value for one in self._public.get(number, ()) if one.offset < first]
         self._follow(number, (alert_messages.decode(value).alert() for value in earlier))
 
     def expect(self, partition: Partition, alerts: Iterable[Alert], config_digest: str) -> None:
-        """Note alerts that were computed again.
+        """Record recomputed alerts.
 
         Args:
             partition: of the readings.
-            alerts: in the order of their making.
+            alerts: in order.
             config_digest: digest of the settings in force.
         """
         noted = list(alerts)
@@ -104,11 +104,11 @@ class AlertLedger:
             expected.append(((alert.id, alert.version, alert.phase.value), value))
 
     def expect_endings(self, partition: Partition, offset: int, config_digest: str) -> None:
-        """Note that a state began again, which ends what is open.
+        """Record a state reset, which ends open incidents.
 
         Args:
             partition: of the readings.
-            offset: where it did.
+            offset: offset of the reset.
             config_digest: digest of its settings.
         """
         self.expect(partition, endings(list(self._open[partition.number].values()), offset), config_digest)
@@ -118,19 +118,19 @@ class AlertLedger:
 
         Args:
             partition: of the readings.
-            first: public alerts of input offsets below this were not computed again.
+            first: published alerts of lower input offsets were not recomputed.
         """
         number = partition.number
         expected, public = self._expected.get(number, []), self._public.get(number, [])
         position = self.positions[number]
         if position is not None and self._transport.committed(self._group, partition) != position:
-            # What was published later is not computed. An entry of the journal that follows bears the offset before.
+            # Later alerts are not recomputed. An entry of the journal that follows has the offset before.
             known = {key for key, _ in expected}
             public = [one for one in public if one.offset < position.offset - 1 or one.key in known]
         wanted = Counter(key for key, _ in expected)
         found = Counter(one.key for one in public if one.offset >= first or one.key in wanted)
         missing, surplus = wanted - found, found - wanted
-        # Rows of an entry bear the offset before it, which may lie in front of `first`: these are there already.
+        # Rows of an entry have the offset before it, which may be below `first`; these are included already.
         contents: dict[Key, list[bytes]] = {}
         for one in public:
             contents.setdefault(one.key, []).append(one.value)
@@ -140,12 +140,12 @@ class AlertLedger:
             if key in contents and value not in contents[key]
         ]
         examples = [f"alert {_name(key)}: not published" for key in list(missing)[:3]]
-        examples += [f"alert {_name(key)}: published and not computed, or twice" for key in list(surplus)[:3]]
+        examples += [f"alert {_name(key)}: published but not reproduced, or twice" for key in list(surplus)[:3]]
         examples += [f"alert {_name(key)}: published {what}" for key, what in different[:3]]
         return Balance(len(expected), missing.total(), surplus.total(), len(different), tuple(examples))
 
     def _follow(self, number: int, alerts: Iterable[Alert]) -> None:
-        """Keep account of what is open, as a start over reads it from the topic."""
+        """Track open incidents, as a state reset reads them from the topic."""
         is_open = self._open[number]
         for alert in alerts:
             if alert.phase is AlertPhase.RESOLVED:
@@ -164,6 +164,6 @@ def _name(key: Key) -> str:
 
 
 def _difference(published: bytes, computed: bytes) -> str:
-    ours, theirs = (alert_messages.decode(value).model_dump() for value in (published, computed))
-    wrong = [f"{name} {ours[name]!r}, computed {theirs[name]!r}" for name in ours if ours[name] != theirs[name]]
+    one, other = (alert_messages.decode(value).model_dump() for value in (published, computed))
+    wrong = [f"{name} {one[name]!r}, computed {other[name]!r}" for name in one if one[name] != other[name]]
     return "; ".join(wrong) or "in another form"

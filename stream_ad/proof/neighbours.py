@@ -1,6 +1,6 @@
-"""Which input offsets a stretch of event time comes from, as published rows in it and around it tell.
+"""Finds the input offsets of a range of event time from the published rows in and around it.
 
-Rows that are lost at an edge of the stretch cannot tell theirs, so the rows next to it count as well.
+Rows lost at an edge of the range cannot reveal theirs, so the rows next to it count as well.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ _NEVER = np.iinfo(np.int64).max
 
 
 class Neighbours:
-    """The rows of a partition in and around a stretch, fed in the order of the input.
+    """A partition's rows in and around a range, fed in input order.
 
     Attributes:
-        own: lowest offset of the stretch's own rows; None without any.
+        own: lowest offset of the range's own rows; None without any.
     """
 
     def __init__(self, start_us: int | None, end_us: int | None, margin_us: int) -> None:
-        """Begin without rows.
+        """Start without rows.
 
         Args:
             start_us: windows that end after it, event time, microseconds; None for no bound.
             end_us: windows that end at or before it; likewise.
-            margin_us: rows that end within so much of the stretch are next to it: what a window may close later than
-                that of another device.
+            margin_us: rows that end within this time of the range are next to it: the maximum delay by which a window
+                may close later than another device's.
         """
         self.own: int | None = None
         self._start, self._end, self._margin = start_us, end_us, margin_us
@@ -35,12 +35,12 @@ class Neighbours:
         self._first_late, self._before, self._after = _NEVER, -1, _NEVER
 
     def add(self, offset: Int64Array, end: Int64Array, own: Int64Array) -> None:
-        """Take in the next rows.
+        """Add the next rows.
 
         Args:
             offset: int64[n], of all rows.
             end: int64[n], of all rows, microseconds.
-            own: int64[m], offsets of those that belong to the stretch.
+            own: int64[m], offsets of the rows in the range.
         """
         if len(own):
             self.own = int(own.min()) if self.own is None else min(self.own, int(own.min()))
@@ -58,11 +58,11 @@ class Neighbours:
             self._high = max(self._high, int(offset[near].max()))
 
     def bounds(self, begun: int, stop: int) -> tuple[int, int]:
-        """Return the input offsets that gave the stretch's rows, also those that are not there.
+        """Return the input offsets of the range's rows, including missing ones.
 
         Args:
-            begun: where the stream began.
-            stop: up to where it is scored, exclusive.
+            begun: start of the stream.
+            stop: end of the scored input, exclusive.
         """
         low, high = min(self._low, stop), self._high + 1
         if self._start is None or (not self._has_before and self._before < 0):
@@ -83,7 +83,7 @@ class Neighbours:
             self._before = max(self._before, int(offset[is_before & (offset < self._first_late)].max(initial=-1)))
 
     def _note_after(self, offset: Int64Array, is_after: BoolArray) -> None:
-        """Keep the first row behind all that end earlier."""
+        """Keep the first row after all that end earlier."""
         last_early = int(offset[~is_after].max(initial=-1))
         if last_early > self._after or self._after == _NEVER:
             self._after = int(offset[is_after & (offset > last_early)].min(initial=_NEVER))

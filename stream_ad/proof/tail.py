@@ -1,4 +1,4 @@
-"""What is public and not yet in a file: the tail of the scores topic, and whether it joins on and is whole."""
+"""Scores that are published but not yet in a file: the tail of the scores topic, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from stream_ad.role_table import deciding_group
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """A partition's scores behind the newest file.
+    """A partition's scores after the newest file.
 
     Attributes:
         partition: number.
-        messages: so many that join on.
+        messages: number of messages that continue the chain.
         rows: their rows.
-        gap: what is not as it should be, "" if all is.
+        gap: what is wrong, "" if nothing.
     """
 
     partition: int
@@ -33,10 +33,10 @@ class Tail:
 
 
 def read_tail(settings: Settings, transport: Transport, number: int, last: PartInfo | None) -> Tail | None:
-    """Follow the chain from the newest file to what the scorer's committed position tells; None without scores.
+    """Follow the chain from the newest file to the scorer's committed position; None without scores.
 
     Args:
-        settings: of the stream.
+        settings: the stream's settings.
         transport: the log.
         number: of the partition.
         last: the newest file, None if there is none.
@@ -44,7 +44,7 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
     readings = Partition(settings.stream.readings_topic, number)
     position = transport.committed(deciding_group(settings), readings)
     if position is None:
-        return None if last is None else Tail(number, 0, 0, "files are there, and the group has committed nothing")
+        return None if last is None else Tail(number, 0, 0, "files exist, but the scorer's group has committed nothing")
     scores = Partition(settings.stream.scores_topic, number)
     earliest, end = transport.bounds(scores)
     start = earliest if last is None else max(last.span.end, earliest)
@@ -53,20 +53,20 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
         for raw in transport.read(scores, start, end) if start < end else ():
             for at, value in enumerate(raw.values):
                 chain.add(int(raw.offset[at]), score_messages.decode(value, raw.headers[at]))
-        # A scorer may commit meanwhile: what is read reaches the first position, and at most the one there is now.
+        # A scorer may commit meanwhile: what was read reaches the first position, and at most the current one.
         later = transport.committed(deciding_group(settings), readings) or position
         chain.end(Marker.from_text(position.metadata), Marker.from_text(later.metadata))
     except (ContractError, PositionError) as error:
         return Tail(number, chain.messages, chain.rows, chain.gap or str(error))
     gap = chain.gap
     if gap and last is not None and last.span.end < start and not chain.messages:
-        # Else what was deleted held no scores, but records of the log's own or of a transaction that did not land.
+        # Otherwise the deleted records held no scores: they were control records or of an aborted transaction.
         gap = f"scores offsets {last.span.end}..{start - 1} were deleted before they were archived: {gap}"
     return Tail(number, chain.messages, chain.rows, gap)
 
 
 class _Chain:
-    """Messages one after another, up to the first that does not join on."""
+    """Consecutive messages, up to the first that breaks the chain."""
 
     def __init__(self, at: Place | None, last: PartInfo | None) -> None:
         self.messages = self.rows = 0
@@ -101,12 +101,12 @@ class _Chain:
             self._passed.add(self._at)
 
     def end(self, before: Marker, after: Marker) -> None:
-        """Note what is missing up to the positions that were committed before and after the messages were read."""
+        """Record what is missing up to the positions committed before and after the messages were read."""
         if self.gap:
             return
         committed, later = before.told, after.told
         if self._inside is not None:
             self.gap = f"messages of {self._inside.spans.input} are missing at the end"
-        # Without any row there is no message, and nothing to compare.
+        # Without rows there is no message and nothing to compare.
         elif self._at is not None and (committed not in self._passed or self._at > later):
             self.gap = f"expected scores up to input and journal {committed}, found them up to {self._at}"

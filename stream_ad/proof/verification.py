@@ -1,29 +1,27 @@
-"""The proof that a score log is whole, from its files alone: chains of parts, and of each device's windows.
+"""Proves from its files alone that a score log is complete: chains of parts, and of each device's windows.
 
-What is proven, by partition, from the first part to the last:
+Proven for each partition, from the first part to the last:
 
-1. The parts' spans of the scores topic chain, and so do their spans of the input and of the journal; in a merged
-   part those of the parts that it holds. So no part is missing between the first and the last, and none is there
-   twice. The first one says of itself that it was the first.
-2. Each row belongs to its part: its partition, its model, and its `offset`, which lies in the part's input span.
-   A row that a journal entry caused bears the offset before the one at which the entry takes effect; so where
-   the journal span is not empty, the offset before the span's start is in it too. A part has as many rows as its
-   footer says.
-3. A device's windows follow on each other: `sequence` rises by one and `end` rises, or `sequence` starts again at 0
-   because the device's state had been given up; where the generation changes, it may start anywhere. Where the part
-   says that ends may repeat (rows of events), `end` does not fall.
+1. The parts' spans of the scores topic chain, and so do their spans of the input and of the journal; for a merged part,
+   those of the parts merged into it. So no part is missing between the first and the last, and none is duplicated. The
+   first part records that it was the first.
+2. Each row belongs to its part: its partition, its model, and its `offset`, which is in the part's input span. A row
+   caused by a journal entry has the offset before the one at which the entry takes effect; so if the journal span is
+   not empty, the offset before the span's start is included. A part has as many rows as its footer states.
+3. A device's windows are consecutive: `sequence` rises by one and `end` rises, or `sequence` restarts at 0 because the
+   device's state was evicted; in a new generation it may start anywhere. If the part's ends may repeat (rows of
+   events), `end` does not fall.
 
-No window twice follows without a set of all windows: two rows of one window in one life of a device would have
-one `end`, and 3 lets no `end` come again in a life. In two lives they are results of different input offsets
-(by 2 and the chains of 1, none is read twice): the device was given up, or the partition's state started again,
-and then came readings of a time that had been scored before; or a window that had been scored closed once more under
-the settings with which the state started again. Both are counted and named, not hidden: returns within a generation,
-and windows judged again across generations.
+That no window is duplicated follows without a set of all windows: two rows of one window in one life of a device would
+have the same `end`, and 3 excludes that within a life. In two lives they are results of different input offsets (by 2
+and the chains of 1, none is read twice): the device was evicted, or the partition's state was reset, and then readings
+of an already scored time arrived; or an already scored window closed again under the settings of the reset. Both are
+counted and reported: returns within a generation, and windows judged again across generations.
 
-Input that was deleted before it was scored is in the parts' input spans and has no rows. The parts tell of it; it is
-named, and not counted as input.
+Input that was deleted before it was scored is in the parts' input spans but has no rows. The parts record it; it is
+reported and does not count as input.
 
-The state is a few numbers a device, so memory does not grow with the rows.
+The state is a few numbers per device, so memory does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -49,12 +47,12 @@ class Gap:
     """The first place in a partition at which the proof fails.
 
     Attributes:
-        partition: number, or None where a file belongs to none.
-        file: below the score log's folder.
+        partition: number, or None if the file belongs to none.
+        file: relative to the score log's folder.
         what: what is wrong, in a few words.
-        expected: what the proof needs there.
-        found: what is there.
-        device: whose row it is, or "".
+        expected: what the proof requires.
+        found: what was found.
+        device: the row's device, or "".
     """
 
     partition: int | None
@@ -73,18 +71,18 @@ class Gap:
 
 @dataclass(slots=True)
 class Chain:
-    """The proof of one partition as far as it got; fed with parts and their rows, oldest first.
+    """The proof of one partition so far; fed with parts and their rows, oldest first.
 
     Attributes:
         partition: number.
-        is_trimmed: older parts were deleted on purpose: the first one need not say that it was.
+        is_trimmed: older parts were deleted on purpose, so the first one need not be marked as first.
         first: the first part, None before it.
         last: the newest part.
-        devices: where each device stands.
-        parts: files seen.
-        linked: parts as they were linked, those in merged files counted one by one.
-        rows: rows seen.
-        lost: input that was deleted before it was scored, as the parts tell.
+        devices: state of each device.
+        parts: number of files.
+        linked: number of parts as linked, counting those in merged files.
+        rows: number of rows.
+        lost: input that was deleted before it was scored, according to the parts.
     """
 
     partition: int
@@ -99,16 +97,16 @@ class Chain:
 
     @property
     def is_from_start(self) -> bool:
-        """Whether the first part begins where the stream's scores do, so that each device must begin at 0."""
+        """Whether the first part is at the start of the stream's scores, so that each device must start at 0."""
         return self.first is not None and self.first.is_first and _is_start(self.first)
 
     @property
     def whole(self) -> PartRange | None:
-        """What all parts hold together, None before the first."""
+        """The range covered by all parts, None before the first."""
         return None if self.first is None or self.last is None else joined(self.first, self.last, self.rows)
 
     def add(self, part: PartInfo, rows: Rows) -> Gap | None:
-        """Take in the next part; return what breaks the chain, after which nothing may be added."""
+        """Add the next part; return what breaks the chain, after which nothing may be added."""
         gap = self._link(part) or self._holds(part) or self._belong(part, rows) or self._follow(part, rows)
         if gap is None:
             self.first = self.first or part
@@ -124,22 +122,22 @@ class Chain:
         return Gap(self.partition, _name(part.path), what, str(expected), str(found), device)
 
     def _link(self, part: PartInfo) -> Gap | None:
-        """Compare a part's footer with the one before it."""
+        """Compare a part's footer with the previous one's."""
         before = self.last
         if before is None:
             if part.is_first or self.is_trimmed:
                 return None
-            return self.gap(part, "the first file", "one written when there was no other", "one that came after others")
+            return self.gap(part, "the first file", "one written when there was no other", "one written after others")
         for what, expected, found in (
             ("scores offsets", before.span.end, part.span.start),
             ("input offsets", before.spans.input.end, part.spans.input.start),
             ("journal entries", before.spans.journal.end, part.spans.journal.start),
         ):
             if expected != found:
-                kind = "a hole in" if found > expected else "an overlap of"
+                kind = "a gap in" if found > expected else "an overlap of"
                 return self.gap(part, f"{kind} the {what}", f"a start at {expected}", found)
         if part.is_first:
-            return self.gap(part, "the files begin anew", "one first file", "a second")
+            return self.gap(part, "the files start again", "one first file", "a second")
         if part.topic_id != before.topic_id:
             return self.gap(part, "the scores topic", before.topic_id, part.topic_id)
         if part.generation < before.generation:
@@ -147,7 +145,7 @@ class Chain:
         return None
 
     def _holds(self, part: PartInfo) -> Gap | None:
-        """Check the chain of the parts that were merged into one."""
+        """Check the chain of the parts merged into one."""
         held = part.ranges()
         whole = joined(held[0], held[-1], sum(one.rows for one in held))
         if whole != PartRange(part.span, part.spans, part.rows):
@@ -158,7 +156,7 @@ class Chain:
         return None
 
     def _belong(self, part: PartInfo, rows: Rows) -> Gap | None:
-        """Check that rows are of this part."""
+        """Check that rows belong to this part."""
         if len(rows.end) != part.rows:
             return self.gap(part, "the number of rows", part.rows, len(rows.end))
         lowest = part.spans.input.start - (0 if part.spans.journal.is_empty else 1)
@@ -202,7 +200,7 @@ def _name(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a verification is."""
+    """Progress of a verification."""
 
     parts: int
     of_parts: int
@@ -211,12 +209,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was found in a folder.
+    """Result of verifying a folder.
 
     Attributes:
         chains: by partition, as far as each is proven.
-        gaps: the first of each partition that has one, and files that are no parts.
-        seconds: how long it took.
+        gaps: the first of each partition, and files that are not parts.
+        seconds: duration.
     """
 
     chains: tuple[Chain, ...]
@@ -224,34 +222,34 @@ class Proof:
     seconds: float
 
 
-def verify(folder: Path, tell: Callable[[Progress], None] = lambda _: None, is_trimmed: bool = False) -> Proof:
-    """Prove that a score log is whole, from its files alone; compactions may run meanwhile.
+def verify(folder: Path, on_progress: Callable[[Progress], None] = lambda _: None, is_trimmed: bool = False) -> Proof:
+    """Prove from its files alone that a score log is complete; compactions may run meanwhile.
 
-    Holds one part's keys at a time: about 100 bytes a row.
+    Holds one part's keys at a time: about 100 bytes per row.
 
     Args:
-        folder: of the score log.
-        tell: called after each part.
-        is_trimmed: older parts were deleted on purpose: begin with the oldest there is.
+        folder: the score log's folder.
+        on_progress: called after each part.
+        is_trimmed: older parts were deleted on purpose: start with the oldest remaining one.
 
     Raises:
-        ScoreLogError: there is no part.
+        ScoreLogError: there are no parts.
         StorageError: the folder cannot be read.
     """
     begun = time.monotonic()
     folder = folder.resolve()
     for _ in range(score_log.TRIES - 1):
         try:
-            chains, gaps = _verified(folder, tell, is_trimmed)
+            chains, gaps = _verified(folder, on_progress, is_trimmed)
             break
-        except PartMovedError:  # merged since it was listed
+        except PartMovedError:  # merged after it was listed
             continue
     else:
-        chains, gaps = _verified(folder, tell, is_trimmed)
+        chains, gaps = _verified(folder, on_progress, is_trimmed)
     return Proof(tuple(chains), tuple(gaps), time.monotonic() - begun)
 
 
-def _verified(folder: Path, tell: Callable[[Progress], None], is_trimmed: bool) -> tuple[list[Chain], list[Gap]]:
+def _verified(folder: Path, on_progress: Callable[[Progress], None], is_trimmed: bool) -> tuple[list[Chain], list[Gap]]:
     found = score_log.listed(folder)
     if not found:
         raise ScoreLogError(f"{folder}: expected parts, found none")
@@ -267,12 +265,10 @@ def _verified(folder: Path, tell: Callable[[Progress], None], is_trimmed: bool) 
             broken[number] = gap
         elif chain.last is not None:
             rows += chain.last.rows
-        tell(Progress(count, len(found), rows))
+        on_progress(Progress(count, len(found), rows))
     gaps = [broken[number] for number in sorted(broken)]
     gaps += [
-        Gap(
-            None, path.relative_to(folder).as_posix(), "a file that is no part", "parts only", "what others read as one"
-        )
+        Gap(None, path.relative_to(folder).as_posix(), "not a part", "only parts", "a file that readers would include")
         for path in strangers(folder)
     ]
     return list(chains.values()), gaps
@@ -287,12 +283,12 @@ def _add(chain: Chain, path: Path) -> Gap | None:
         raise
     except (StorageError, KeyError, ValueError) as error:
         text = str(error).removeprefix(f"{path}: ")
-        return Gap(chain.partition, _name(path), "cannot be read as a part", "a sound file", text)
+        return Gap(chain.partition, _name(path), "cannot be read as a part", "an intact file", text)
     return chain.add(part, rows)
 
 
 def strangers(folder: Path) -> Iterator[Path]:
-    """Yield what ends in `.parquet` below a folder and is not placed and named like a part, links included."""
+    """Yield `.parquet` paths below a folder that are not placed and named like a part, links included."""
     for place, _, names in os.walk(folder):
         for name in names:
             path = Path(place) / name

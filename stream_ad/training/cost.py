@@ -1,4 +1,4 @@
-"""What a training will take, before it starts: a rough time and the most memory."""
+"""Estimates the time and peak memory of a training before it starts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from stream_ad.training.training import TrainingPlan
 from stream_ad.training.windows import Windows
 
 TRIAL_S = 1.0
-"""How long a fit whose operations are not known is tried."""
+"""How long a fit is run for timing if its number of operations is unknown."""
 LINEAR = ("pca", "mahalanobis", "multiscale_pca")
 EIGEN = 9.0
-"""Products of m x m values that an eigendecomposition with vectors costs, about (Golub & Van Loan, section 8.3)."""
+"""Approximate cost of an eigendecomposition with vectors, in m x m matrix products (Golub & Van Loan, section 8.3)."""
 CGROUP = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -33,8 +33,8 @@ class Cost:
     """A rough estimate.
 
     Attributes:
-        seconds: of the whole training.
-        memory: bytes that it holds at most, with the recording.
+        seconds: duration of the whole training.
+        memory: peak memory in bytes, including the recording.
     """
 
     seconds: float
@@ -43,7 +43,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class _Speed:
-    """Floating-point operations per second of this machine, as measured on small matrices."""
+    """Floating-point operations per second of this machine, measured on small matrices."""
 
     product: float
     eigen: float
@@ -54,11 +54,11 @@ class _EnoughSeenError(Exception):
 
 
 def estimate(recording: Recording, windows: Windows, plan: TrainingPlan) -> Cost:
-    """Count operations for linear detectors and time a second of the fit of others.
+    """Count operations for linear detectors; time about one second of the fit of others.
 
     Args:
-        recording: that is in memory.
-        windows: what is fitted on.
+        recording: the recording, in memory.
+        windows: the windows to fit on.
         plan: what to train.
 
     Raises:
@@ -77,12 +77,12 @@ def estimate(recording: Recording, windows: Windows, plan: TrainingPlan) -> Cost
             each, scored, held = _timed(kind, windows, plan), 0.0, 0
         seconds += each * (plan.folds + 1) + scored
         fit_bytes = max(fit_bytes, held)
-    # A fold holds the windows, its share of them, and these normalised.
+    # A fold holds all windows, its share of them, and these normalised.
     return Cost(seconds, recording.values.nbytes + int(windows.values.nbytes * 2.5) + fit_bytes)
 
 
 def _linear(kind: str, windows: Windows, settings: dict[str, object], speed: _Speed) -> tuple[float, float, int]:
-    """Return seconds of a fit, seconds of all scoring, and bytes of a fit."""
+    """Return seconds per fit, seconds of all scoring, and bytes per fit."""
     n, samples, channels = windows.values.shape
     stated = settings.get("lags")
     scales = [stated if isinstance(stated, int) else samples]
@@ -104,9 +104,9 @@ def _linear(kind: str, windows: Windows, settings: dict[str, object], speed: _Sp
 
 
 def _timed(kind: str, windows: Windows, plan: TrainingPlan) -> float:
-    """Return seconds of a fit, from its own progress over a second of it."""
+    """Return seconds per fit, extrapolated from the progress of about one second."""
     values: Float32Array = normalise(windows.values, fit(windows, (), plan.clip, 1.0).normaliser)
-    seen: list[tuple[float, float]] = []  # moments and shares; what comes before the first is loading, not fitting
+    seen: list[tuple[float, float]] = []  # times and shares; anything before the first is loading, not fitting
 
     def watch(what: str, done: int, total: int) -> None:
         seen.append((time.monotonic(), done / max(total, 1)))
@@ -114,7 +114,7 @@ def _timed(kind: str, windows: Windows, plan: TrainingPlan) -> float:
             raise _EnoughSeenError
 
     begun = time.monotonic()
-    for _ in range(2):  # a short fit once more: the first one may have loaded a library in its middle
+    for _ in range(2):  # a short fit is repeated: the first one may have loaded a library midway
         seen.clear()
         begun = time.monotonic()
         try:
@@ -127,7 +127,7 @@ def _timed(kind: str, windows: Windows, plan: TrainingPlan) -> float:
 
 
 def _measure() -> _Speed:
-    """Time small pieces of the work: some hundredths of a second."""
+    """Time small pieces of the work, for some hundredths of a second."""
     matrix = np.random.default_rng(0).standard_normal((256, 256))
     square = matrix @ matrix.T
 
@@ -142,7 +142,7 @@ def _measure() -> _Speed:
 
 
 def memory_of_this_machine() -> int:
-    """Return the bytes that a process here can have: the machine's, or a container's limit."""
+    """Return the bytes available to a process here: the machine's memory or a container's limit."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in CGROUP:
         try:

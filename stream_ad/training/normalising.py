@@ -1,4 +1,4 @@
-"""Centre and scale of a model: the fleet's, and those of each training device; docs/adr/0019-device-scales.md."""
+"""Centre and scale of a model, for the fleet and for each training device; docs/adr/0019-device-scales.md."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stream_ad.core.model import Model, Normaliser
 from stream_ad.training.windows import Windows
 
 STILL = 1e-12
-"""Of its level: a channel whose standard deviation is less never moved, but for the rounding of float64."""
+"""Share of the level below which a standard deviation counts as float64 rounding: the channel never moved."""
 COUNTS = 3.0
-"""Scales that a change by a hundredth of the level (by 1, where the level is 0) of a still channel counts."""
+"""Number of scales that a still channel's change by 1 % of its level (by 1 if the level is 0) amounts to."""
 FEW = 2.0
-"""Independent windows that the fleet's spread weighs as much as, against a device's own."""
+"""Weight of the fleet's spread against a device's own, in independent windows."""
 OTHER_UNIT = 10.0
-"""Ratio of a device's spread to the fleet's at which the fleet's weighs half of that: chance hardly explains it."""
+"""Ratio of a device's spread to the fleet's at which the fleet's weight halves: chance is unlikely to explain it."""
 ALIKE_LEVELS = 0.5
 """Differences of the devices' levels, in standard deviations of one device, of which half is kept: machines of one kind
 that start and stop differ by less over a day."""
@@ -29,16 +29,16 @@ RARE = 0.25
 """Standard deviation, in smallest steps, below which a channel hardly ever left its value in training."""
 STEPS_SAMPLED = 50_000
 MOST_VALUES = 1 << 21
-"""Devices times channels above which all devices have the fleet's scale: 32 MiB in a bundle."""
+"""Devices times channels above which all devices use the fleet's scale; corresponds to 32 MiB in a bundle."""
 BLOCK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What windows are normalised with.
+    """Normalisation of windows.
 
     Attributes:
-        normaliser: the fleet's: mean and standard deviation over all samples, what lies between devices included.
+        normaliser: the fleet's mean and standard deviation over all samples, differences between devices included.
         scales: of single devices, None for one device.
         is_still: bool[c], the channel never or hardly ever moved on any device; its scale is assumed.
     """
@@ -53,22 +53,22 @@ class Fitted:
 
 
 def fit(windows: Windows, ids: Sequence[str], clip: float, apart: float, per_device: bool = True) -> Fitted:
-    """Return centre and scale of the fleet and, with two devices or more, of each of them.
+    """Return centre and scale of the fleet and, with at least two devices, of each device.
 
-    A device's scale is `own^w * usual^(1 - w)`: its own standard deviation, the median of those of all devices, and
-    w = m / (m + few) with m its windows that have no sample in common. `few` is 2, and vanishes where the two differ
-    far more than tenfold: a device of few rows leans on the fleet, but not one with another unit. Where a channel
-    stands still on one device and moves on others, their median counts. A device without a window has the fleet's.
+    A device's scale is `own^w * usual^(1 - w)`: its own standard deviation, the median of all devices', and
+    w = m / (m + few) with m its windows without common samples. `few` is 2 and vanishes if the two differ far more
+    than tenfold: a device with few rows relies on the fleet, unless it uses another unit. If a channel is still on one
+    device but moves on others, their median is used. A device without windows uses the fleet's.
 
-    What devices that are alike differ by is chance: per channel the share `d^4 / (d^4 + alike^4)` of the differences is
-    kept, d being their root mean square over the devices.
+    Differences between equal devices are due to chance: per channel the share `d^4 / (d^4 + alike^4)` of the
+    differences is kept, where d is their root mean square over the devices.
 
     Args:
         windows: n >= 1.
         ids: names of the devices.
-        clip: cut of normalised values.
-        apart: share of the windows that have no sample in common, 0 < apart <= 1.
-        per_device: False leaves all devices with the fleet's.
+        clip: limit of normalised values.
+        apart: share of the windows without common samples, 0 < apart <= 1.
+        per_device: False uses the fleet's for all devices.
     """
     values, device = windows.values, windows.device
     steps = smallest_steps(values)
@@ -99,11 +99,11 @@ def fit(windows: Windows, ids: Sequence[str], clip: float, apart: float, per_dev
 
 
 def _kept(differences: Float64Array, alike: float) -> Float64Array:
-    """Return float64[c], the share of the devices' differences that is theirs and not chance.
+    """Return float64[c], the share of the devices' differences that is not due to chance.
 
     Args:
         differences: float64[k, c].
-        alike: their root mean square at which the share is a half.
+        alike: their root mean square at which the share is one half.
     """
     fourth = np.square(np.square(differences).mean(axis=0))
     share: Float64Array = fourth / (fourth + alike**4)
@@ -122,7 +122,7 @@ def _framed(scales: DeviceScales | None, normaliser: Normaliser, windows: Window
 
 
 def completed(part: Fitted, whole: Fitted) -> Fitted:
-    """Return `part`, with devices that it lacks as in `whole`: a block of time may hold all windows of a device."""
+    """Return `part` with the devices of `whole` that it lacks: a block of time may hold all windows of a device."""
     if part.scales is None or whole.scales is None:
         return Fitted(part.normaliser, whole.scales, part.is_still)
     row = part.scales.rows(whole.scales.devices)
@@ -133,15 +133,15 @@ def completed(part: Fitted, whole: Fitted) -> Fitted:
 
 
 def assumed(mean: Float64Array, std: Float64Array, steps: Float64Array) -> tuple[Float64Array, BoolArray]:
-    """Return scales, with an assumed one for channels that never or hardly ever moved, and which these are.
+    """Return scales, assumed ones for channels that never or hardly ever moved, and a mask of these channels.
 
-    A change by a hundredth of the level counts 3 there. A channel that left its value in a few samples only gets twice
-    its smallest step, at most the scale of one that never did: a step in the last digit is no emergency.
+    For them a change by 1 % of the level counts 3 scales. A channel that left its value in only a few samples gets
+    twice its smallest step, at most the scale of one that never moved: a step in the last digit is no emergency.
 
     Args:
         mean: float64[k, c].
         std: float64[k, c].
-        steps: float64[c], smallest difference of two values of a channel, infinite if there is one value.
+        steps: float64[c], smallest difference of two values of a channel, infinite if it has one value.
     """
     level = np.abs(mean)
     still = std <= STILL * np.maximum(level, 1.0)
@@ -152,10 +152,10 @@ def assumed(mean: Float64Array, std: Float64Array, steps: Float64Array) -> tuple
 
 
 def smallest_steps(values: Float64Array) -> Float64Array:
-    """Return float64[c], the smallest difference between two values of each channel, infinite with one value only.
+    """Return float64[c], the smallest difference between two values of each channel, infinite if it has one value.
 
     Args:
-        values: float64[n, t, c], NaN where there is none; an even sample of some 50,000 is looked at.
+        values: float64[n, t, c], NaN if missing; an even sample of about 50,000 is used.
     """
     flat = values.reshape(-1, values.shape[2])
     flat = flat[:: max(len(flat) // STEPS_SAMPLED, 1)]
@@ -187,5 +187,5 @@ def _moments(values: Float64Array, row: Int64Array, rows: int) -> tuple[Float64A
 
     count = np.maximum(added(np.isfinite, None), 1)
     mean = added(np.add, None) / count
-    mean += added(np.add, mean) / count  # what rounding took of a large level
+    mean += added(np.add, mean) / count  # corrects rounding at large levels
     return mean, np.sqrt(added(np.square, mean) / count)

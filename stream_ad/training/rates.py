@@ -1,4 +1,4 @@
-"""How often the devices and channels of a recording report, held against the grid of a model."""
+"""How often a recording's devices and channels report, compared with a model's grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUND_NS = (
     *(60 * SECOND * step for step in STEPS),
     *(3_600 * SECOND * step for step in (1, 2, 3, 6, 12, 24)),
 )
-"""Durations that a person would choose."""
+"""Durations that people would choose."""
 UNITS = ((86_400 * SECOND, "d"), (3_600 * SECOND, "h"), (60 * SECOND, "m"), (SECOND, "s"), (1_000_000, "ms"))
 
 
@@ -29,8 +29,8 @@ class Rates:
 
     Attributes:
         cells: int64[d], cells in which a device has any value.
-        step_ns: int64[d], a device's usual time from one such cell to the next; 0 with fewer than two.
-        filled: float64[d, c], share of these cells in which the channel has a value of its own; NaN without cells.
+        step_ns: int64[d], a device's usual interval between such cells; 0 if it has fewer than two.
+        filled: float64[d, c], share of these cells in which the channel has its own value; NaN without cells.
     """
 
     cells: Int64Array
@@ -42,7 +42,7 @@ class Rates:
         """Count; O(n c + n log n).
 
         Args:
-            recording: has all of the channels.
+            recording: contains all of the channels.
             channels: c of them.
             period_ns: of the grid.
         """
@@ -72,18 +72,18 @@ class Rates:
         return cls(cells, step_ns, filled)
 
     def slow_devices(self, period_ns: int, least: float) -> Int64Array:
-        """Return the devices that report too rarely for any window of this grid to be filled to `least`."""
+        """Return the devices that report too rarely for any window of this grid to reach a coverage of `least`."""
         return np.flatnonzero(self.step_ns * least > period_ns)
 
     def slow_channels(self, least: float) -> Int64Array:
-        """Return the channels that are too often without a value where others of the device have one."""
+        """Return the channels that too often have no value when others of the device have one."""
         known = self.filled > 0
         slow = known & (self.filled < least)
         return np.flatnonzero(slow.sum(axis=0) * 2 > known.sum(axis=0))
 
 
 def hold_age_ns(recording: Recording, channel: str) -> int:
-    """Return for how long a value of a slow channel has to count: twice its usual step or more, a round number."""
+    """Return how long a slow channel's value must be held: a round number, at least twice its usual interval."""
     column = recording.values[:, recording.channels.index(channel)]
     rows = np.flatnonzero(np.isfinite(column))
     rows = rows[np.lexsort((recording.event_ns[rows], recording.device[rows]))]
@@ -104,7 +104,7 @@ def round_ns(least_ns: float) -> int:
 
 
 def span_text(duration_ns: int) -> str:
-    """Return a duration as options take it: 250ms, 90s, 1h."""
+    """Return a duration in the format of options: 250ms, 90s, 1h."""
     for unit_ns, unit in UNITS:
         if duration_ns >= unit_ns and duration_ns % unit_ns == 0:
             return f"{duration_ns // unit_ns}{unit}"
@@ -112,7 +112,7 @@ def span_text(duration_ns: int) -> str:
 
 
 def holding(channels: Sequence[Channel], ages_ns: dict[str, int]) -> tuple[Channel, ...]:
-    """Return the channels, with the last value of some counting for an age."""
+    """Return the channels, some of them with their last value held for an age."""
     return tuple(
         replace(channel, fill=Fill.HOLD, hold_max_age_ns=ages_ns[channel.name]) if channel.name in ages_ns else channel
         for channel in channels

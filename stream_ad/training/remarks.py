@@ -1,4 +1,4 @@
-"""What a person should know of a recording before a model is made of it: what stands still, what differs tenfold."""
+"""Notes on a recording before training: channels that stand still, and devices that differ tenfold."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NAMED = 5
 
 
 def remarks(recording: Recording, channels: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return lines on channels that never move and on devices at other levels or in other units.
+    """Return notes on channels that never move and on devices with other levels or units.
 
     Args:
         recording: of any devices.
-        channels: the ones that count, all if None.
+        channels: the channels to consider, None for all.
     """
     names = sorted(channels if channels is not None else recording.channels)
     at = [recording.channels.index(name) for name in names]
@@ -30,12 +30,12 @@ def _still(names: Sequence[str], values: Float64Array) -> Iterator[str]:
     still = [name for name, same in zip(names, (low == high).tolist(), strict=True) if same]
     if not still:
         return
-    what = "nothing moves in this recording" if len(still) == len(names) else f"{_listed(still)} never moved here"
-    yield f"{what}: a scale cannot be learned, a change by 1 % of the level counts 3 deviations"
+    what = "no channel moves in this recording" if len(still) == len(names) else f"{_listed(still)} never moved here"
+    yield f"{what}: its scale is assumed; a change by 1 % of the level counts 3 deviations"
 
 
 def _unlike(recording: Recording, names: Sequence[str], at: Sequence[int]) -> Iterator[str]:
-    """Compare root mean squares, which tell other levels and other units, of a level of 0 too."""
+    """Compare root mean squares, which reveal other levels and units, even at a level of 0."""
     if len(recording.devices) < 2:
         return
     size = len(recording.devices)
@@ -52,7 +52,7 @@ def _unlike(recording: Recording, names: Sequence[str], at: Sequence[int]) -> It
             continue
         lowest, highest = (int(some[pick(level[some])]) for pick in (np.argmin, np.argmax))
         low, high = (f"{recording.devices[number]} about {level[number]:.3g}" for number in (lowest, highest))
-        found.append(f"{name} differs tenfold or more between devices ({low}, {high}): another unit or range?")
+        found.append(f"{name} differs tenfold or more between devices ({low}, {high}): check unit and range")
     yield from found[:NAMED]
     if len(found) > NAMED:
         yield f"{len(found) - NAMED} more channels differ tenfold or more between devices"

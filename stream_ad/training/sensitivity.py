@@ -1,4 +1,4 @@
-"""How large a fault a model sees: shifts injected into training windows, judged at a limit."""
+"""Measures a model's sensitivity: shifts injected into training windows, compared with a limit."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from stream_ad.training.windows import Windows
 SIZES = (1.0, 2.0, 4.0, 8.0)
 SAMPLE = 256
 MOST_CHANNELS = 32
-"""An even sample of the channels stands for more of them."""
+"""Maximum number of channels tested; an even sample of more."""
 MOST_VALUES = 1 << 23
-"""Values scored for a size of shift; fewer windows where they are long and wide."""
+"""Values scored per size of shift; long and wide windows are sampled accordingly."""
 LEAST_SAMPLE = 16
 
 
 def sensitivity(model: Model, windows: Windows, ids: Sequence[str], limit: float) -> dict[str, float]:
-    """Return per size of shift the share of windows that score over the limit.
+    """Return the share of windows that score over the limit, by size of shift.
 
-    A constant is added to one channel at a time, in the younger half of the window, in standard
-    deviations of the channel. Unsmoothed single windows: a lasting fault is seen better.
+    A constant is added to one channel at a time, in the younger half of the window, in standard deviations of the
+    channel. Single windows without smoothing: a lasting fault is easier to detect.
 
     Args:
-        model: what scores.
-        windows: where the shifts are put; an even sample of 256 is used, of fewer where windows are large, and of at
-            most 32 channels.
-        ids: names of the devices; a shift is in deviations of the window's own.
+        model: the model.
+        windows: windows to shift; an even sample of 256 is used (fewer if windows are large), and at most 32 channels.
+        ids: names of the devices; a shift is in deviations of the window's device.
         limit: in units of the score.
 
     Returns:
@@ -43,7 +42,7 @@ def sensitivity(model: Model, windows: Windows, ids: Sequence[str], limit: float
     values = in_frame(model, windows.take(rows), ids)
     scoring = Scoring(model)
     found = {"0": float((scoring.score_values(values).score > limit).mean())}
-    # All channels at once: a scorer's chunk is then full.
+    # All channels at once, to fill the scorer's chunks.
     shifted = np.repeat(values[None], len(chosen), axis=0)
     number = np.arange(len(chosen))[:, None, None]
     half = np.arange(samples // 2, samples)[None, None, :]

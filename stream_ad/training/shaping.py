@@ -1,4 +1,4 @@
-"""Choosing windows that a recording can be cut into, and saying what stands in the way of others."""
+"""Chooses windows that fit a recording, and explains why others do not."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from stream_ad.training.windows import (
 )
 
 SAMPLES = 64
-"""Samples of a window where the recording is long enough."""
+"""Samples per window if the recording is long enough."""
 LADDER = (SAMPLES, 32, 16, 8, 4, 2, 1)
 INDEPENDENT = 50
-"""Windows without a common sample that a shorter window has to give at least."""
+"""Minimum number of windows without common samples that a shorter window must give."""
 TRUSTED = 100
-"""Windows without a common sample below which a limit at the 99th percentile rests on less than one of them."""
+"""Windows without common samples below which a limit at the 99th percentile rests on less than one of them."""
 LEFT_OUT = 0.2
-"""Share of windows without enough values of all channels above which it is worth a line."""
+"""Share of incomplete windows above which a note is printed."""
 NAMED = 5
 
 
@@ -39,9 +39,9 @@ class Choice:
     """Windows that can be trained on.
 
     Attributes:
-        plan: with their shape.
+        plan: the plan with their shape.
         windows: those with enough data.
-        notes: what a person should know, a line each.
+        notes: notes to print, one line each.
     """
 
     plan: TrainingPlan
@@ -51,12 +51,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a recording cannot be trained on as asked.
+    """Why a recording cannot be trained on as requested.
 
     Attributes:
         reason: what was expected and found.
-        options: what to add or change (name and value, a value of None to leave it out), tried on this recording; empty
-            where nothing helps.
+        options: options to add or change (name and value, None to remove it), verified on this recording; empty if
+            nothing helps.
     """
 
     reason: str
@@ -64,16 +64,16 @@ class Obstacle:
 
 
 def choose(recording: Recording, plan: TrainingPlan, samples: int | None, stride: int | None) -> Choice | Obstacle:
-    """Choose samples and stride that are not stated, so that enough windows remain for a fit and its calibration.
+    """Choose samples and stride if not given, so that enough windows remain for fit and calibration.
 
-    64 samples and a quarter of them as stride where that gives enough, else the longest window of which the recording
-    has 50 without a common sample, with a stride down to 1.
+    Uses 64 samples with a quarter as stride if that gives enough, else the longest window of which the recording has
+    50 without common samples, with a stride down to 1.
 
     Args:
-        recording: of normal running.
-        plan: what to train; of its shape the period counts.
-        samples: of a window, or None.
-        stride: between windows, or None.
+        recording: of normal operation.
+        plan: what to train; only the period of its shape is used.
+        samples: samples per window, or None.
+        stride: samples between windows, or None.
 
     Raises:
         RecordingError: a channel is missing.
@@ -98,7 +98,7 @@ def _first_fit(
     stride: int | None,
     waits_for_slow: bool = False,
 ) -> Choice | int:
-    """Return the first shape that can be trained on, or how many windows the first one gave."""
+    """Return the first shape that can be trained on, or the number of windows of the first one."""
     cells = int(rates.cells.sum())
     found = None
     for shape in _shapes(plan.shape.period_ns, samples, stride, cells):
@@ -117,7 +117,7 @@ def _first_fit(
 
 
 def _shapes(period_ns: int, samples: int | None, stride: int | None, cells: int) -> Iterator[WindowShape]:
-    """Yield the shapes to try, the preferred one first."""
+    """Yield the shapes to try, in order of preference."""
     if samples is not None:
         strides = [stride] if stride else _strides(samples)
         yield from (WindowShape(period_ns, samples, step) for step in strides)
@@ -135,7 +135,7 @@ def _strides(samples: int) -> list[int]:
 
 
 def _is_grid_wrong(plan: TrainingPlan, rates: Rates) -> bool:
-    """Tell whether channels or all devices report too rarely for the period."""
+    """Return whether channels or all devices report too rarely for the period."""
     held = {number for number, channel in enumerate(plan.channels) if channel.hold_max_age_ns}
     if set(rates.slow_channels(plan.min_coverage).tolist()) - held:
         return True
@@ -155,19 +155,19 @@ def _notes(
     if shape != usual:
         yield (
             f"{len(recording):,} rows are too few for windows of {usual.samples} samples with stride {usual.stride}: "
-            f"took {shape.samples} samples with stride {shape.stride}"
+            f"using {shape.samples} samples with stride {shape.stride}"
         )
     apart = independent(windows, shape)
     if apart < TRUSTED:
         times = -(-TRUSTED // apart)
         yield (
-            f"the limit rests on about {apart} independent windows, so it is rough: "
-            f"a recording {'twice' if times == 2 else f'{times} times'} as long gives one to trust"
+            f"the limit rests on about {apart} independent windows, so it is rough: use a recording "
+            f"{'twice' if times == 2 else f'{times} times'} as long"
         )
 
 
 def _left_out(plan: TrainingPlan, cut: Windows) -> Iterator[str]:
-    """Say how many windows were left out since some channels had too few values while others had enough."""
+    """Yield a note if many windows were discarded because only some channels had enough values."""
     has: BoolArray = np.asarray(cut.coverage >= plan.min_coverage)
     some: BoolArray = np.asarray(has.any(axis=1))
     partial = some & ~has.all(axis=1)
@@ -176,14 +176,13 @@ def _left_out(plan: TrainingPlan, cut: Windows) -> Iterator[str]:
     lacking = (~has[partial]).sum(axis=0)
     names = [plan.channels[number].name for number in np.argsort(-lacking, kind="stable")[:NAMED] if lacking[number]]
     yield (
-        f"{int(partial.sum()):,} of {int(some.sum()):,} windows were left out, since channels had too few "
-        f"values in them (most of all {', '.join(names)}): leave such channels out (--channels), or carry values on "
-        "(--hold)"
+        f"{int(partial.sum()):,} of {int(some.sum()):,} windows were discarded because channels had too few values "
+        f"(mostly {', '.join(names)}): exclude such channels (--channels) or hold their values (--hold)"
     )
 
 
 def _unused_devices(recording: Recording, rates: Rates, choice: Choice) -> Iterator[str]:
-    """Say which devices gave no window, and why."""
+    """Yield a note per group of devices without windows, with the reason."""
     unused = np.setdiff1d(np.arange(len(recording.devices)), choice.windows.device)
     if not len(unused):
         return
@@ -193,17 +192,17 @@ def _unused_devices(recording: Recording, rates: Rates, choice: Choice) -> Itera
         age = hold_age_of_devices(rates, slow)
         yield (
             f"{_names(recording, slow)}: a reading every {_steps(rates, slow)}, but the period is "
-            f"{span_text(plan.shape.period_ns)}: nothing of it can be trained or scored. --hold '*={span_text(age)}' "
-            "carries its values on, --period sets another step for all devices"
+            f"{span_text(plan.shape.period_ns)}: cannot be trained or scored. Use --hold '*={span_text(age)}' to hold "
+            "the values, or --period for another step for all devices"
         )
     rest = np.setdiff1d(unused, slow)
     lacking = [number for number in rest.tolist() if (rates.filled[number] == 0).any()]
     for number in lacking[:NAMED]:
         missing = [plan.channels[k].name for k in np.flatnonzero(rates.filled[number] == 0).tolist()]
-        yield f"{recording.devices[number]}: has no value of {', '.join(missing[:NAMED])}: nothing of it can be trained"
+        yield f"{recording.devices[number]}: no values of {', '.join(missing[:NAMED])}: not used for training"
     short = np.setdiff1d(rest, lacking)
     if len(short):
-        yield f"{_names(recording, short)}: too few readings side by side for a window: nothing of it was trained"
+        yield f"{_names(recording, short)}: too few consecutive readings for a window: not used for training"
 
 
 def _name_slow_channels(
@@ -215,8 +214,8 @@ def _name_slow_channels(
     found = _first_fit(recording, held, rates, samples, stride)
     shown = ", ".join(slow[:NAMED]) + (f" and {len(slow) - NAMED} more" if len(slow) > NAMED else "")
     reason = (
-        f"{shown}: values come too rarely for a step of {span_text(plan.shape.period_ns)}; "
-        "state how long the last value counts"
+        f"{shown}: values are too rare for a step of {span_text(plan.shape.period_ns)}; "
+        "state how long the last value is valid"
     )
     options = [("hold", f"{name}={span_text(age)}") for name, age in ages.items()]
     if isinstance(found, Choice):
@@ -231,8 +230,8 @@ def _name_causes(
     recording: Recording, plan: TrainingPlan, rates: Rates, found: int, samples: int | None, stride: int | None
 ) -> Obstacle:
     reason = (
-        f"expected at least {MIN_CALIBRATION} windows with enough data that leave some outside of each of the "
-        f"{plan.folds} blocks of the calibration, found {found} of "
+        f"expected at least {MIN_CALIBRATION} windows with enough data, some of them outside each of the "
+        f"{plan.folds} calibration blocks, found {found} of "
         f"{samples or SAMPLES} samples"
     )
     for kept in {(samples, None): None, (None, stride): None, (None, None): None}:
@@ -249,13 +248,13 @@ def _name_causes(
     if cells < MIN_CALIBRATION:
         return Obstacle(
             f"expected at least {MIN_CALIBRATION} readings at different times, found {cells}: record longer; "
-            "limits to trust take some thousand"
+            "reliable limits need some thousand"
         )
     return Obstacle(f"{reason}: record longer")
 
 
 def _other_period(recording: Recording, plan: TrainingPlan, rates: Rates) -> int | None:
-    """Return the devices' own step where the grid is finer than that and this step works."""
+    """Return the devices' own interval if the grid is finer and this interval works."""
     steps = rates.step_ns[rates.step_ns > 0]
     if not len(steps):
         return None
@@ -272,7 +271,7 @@ def _shape_options(shape: WindowShape) -> tuple[tuple[str, str | None], ...]:
 
 
 def hold_age_of_devices(rates: Rates, devices: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> int:
-    """Return for how long values of slow devices have to count: twice their longest usual step."""
+    """Return how long slow devices' values must be held: twice their longest usual interval."""
     return 2 * int(rates.step_ns[devices].max())
 
 

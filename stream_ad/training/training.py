@@ -32,7 +32,7 @@ PROBE_WINDOWS = 16
 REPORT_QUANTILE = 0.99
 FLOOR_WINDOWS = 64
 FLOOR_SHIFT = 0.5
-"""Scales that channels which never moved in training may move without passing the lowest limit, all at once."""
+"""Shift, in scales, of all channels that never moved in training at once; it must stay below the lowest limit."""
 BLOCK_WINDOWS = 1_024
 
 
@@ -44,16 +44,16 @@ class TrainingPlan:
         name: the bundle's name.
         kind: the detector's name in the catalogue.
         shape: window, stride and period.
-        channels: the channels to use, any order; `always_moves` is found by training.
+        channels: the channels to use, in any order; training determines `always_moves`.
         settings: overrides of the detector's defaults.
         smoothing: weight of the newest log score, 0 < a <= 1.
         min_coverage: share of filled cells below which a channel counts as missing.
-        clip: cut of normalised values.
+        clip: limit of normalised values.
         folds: contiguous blocks of the leave-block-out calibration, >= 2.
         seed: the same seed and data give the same model on the same machine.
-        baseline: detector that is trained beside it and told in the card, or "" for none.
-        per_device: each training device gets centre and scale of its own. False for a model of devices that it has
-            not seen.
+        baseline: detector trained for comparison and reported in the card, or "" for none.
+        per_device: each training device gets its own centre and scale. False for a model of devices not seen in
+            training.
     """
 
     name: str
@@ -72,10 +72,10 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model and what was found while making it.
+    """A trained model with its probe and card.
 
     Attributes:
-        model: without an id; `bundles.save` gives it one.
+        model: without an id; `bundles.save` sets it.
         probe: float64[k, t, c], raw windows for the bundle's probe.
         card: the training card.
     """
@@ -88,21 +88,21 @@ class Trained:
 def train(
     recording: Recording, plan: TrainingPlan, progress: Progress = no_progress, windows: Windows | None = None
 ) -> Trained:
-    """Make a model from a recording of normal running.
+    """Train a model on a recording of normal operation.
 
-    Scores that calibrate the thresholds come from models that have not seen the window: the
-    recording is cut into contiguous blocks, each scored by a model fitted on the others.
+    The scores that calibrate the thresholds come from models that have not seen the window: the recording is cut into
+    contiguous blocks, each scored by a model fitted on the others.
 
     Args:
-        recording: of normal running.
+        recording: of normal operation.
         plan: what to train.
         progress: called during long work.
-        windows: the recording's usable windows for this plan, where they are cut already.
+        windows: the recording's usable windows for this plan, if already cut.
 
     Raises:
-        ConfigError: unknown detector or setting.
+        ConfigError: the detector or a setting is unknown.
         RecordingError: a channel is missing.
-        TrainingError: too few usable windows.
+        TrainingError: there are too few usable windows.
     """
     channels = sorted(plan.channels, key=lambda channel: channel.name)
     if windows is None:
@@ -110,7 +110,7 @@ def train(
     if len(windows) < MIN_CALIBRATION or not blocks(windows, plan.shape, plan.folds):
         raise TrainingError(
             f"expected at least {MIN_CALIBRATION} windows of {plan.shape.samples} samples with enough data, and half "
-            f"of that outside of each of {plan.folds} blocks of time, found {len(windows)}: record longer, or take a "
+            f"of them outside each of {plan.folds} blocks of time, found {len(windows)}: record longer, or use a "
             "shorter window or stride"
         )
     ids = recording.devices
@@ -141,7 +141,7 @@ def train(
 def _fit(
     windows: Windows, ids: Sequence[str], channels: Sequence[Channel], plan: TrainingPlan, progress: Progress
 ) -> tuple[Model, Float64Array]:
-    """Return the model fitted on all windows, and the held-out smoothed score of each window.
+    """Return the model fitted on all windows, and each window's held-out smoothed score.
 
     Args:
         windows: n of them, in order of time.
@@ -197,7 +197,7 @@ def _fit(
 
 
 def _normalised(windows: Windows, rows: Int64Array, scaling: Fitted, ids: Sequence[str]) -> Float32Array:
-    """Return some windows as a detector sees them, float32[n, t, c]; a block at a time, to hold them once only."""
+    """Return some windows normalised for a detector, float32[n, t, c]; block by block, to limit memory."""
     found = np.empty((len(rows), *windows.values.shape[1:]), np.float32)
     for start in range(0, len(rows), BLOCK_WINDOWS):
         part = slice(start, start + BLOCK_WINDOWS)
@@ -206,7 +206,7 @@ def _normalised(windows: Windows, rows: Int64Array, scaling: Fitted, ids: Sequen
 
 
 def _floor(model: Model, windows: Windows, is_still: BoolArray) -> float:
-    """Return what channels that never moved score when all of them move by half of their scale; 0 without any."""
+    """Return the score when all channels that never moved shift by half of their scale; 0 if there are none."""
     if not is_still.any():
         return 0.0
     rows = np.linspace(0, len(windows) - 1, min(FLOOR_WINDOWS, len(windows))).astype(np.int64)
@@ -216,12 +216,12 @@ def _floor(model: Model, windows: Windows, is_still: BoolArray) -> float:
 
 
 def smoothed_scores(model: Model, windows: Windows, score: Float64Array) -> Float64Array:
-    """Return float64[n], the smoothed scores that the live pipe would give windows in order of time.
+    """Return float64[n], the smoothed scores that the live pipeline would compute for windows in order of time.
 
     Args:
-        model: whose smoothing counts.
+        model: its smoothing is used.
         windows: n of them, in order of time.
-        score: float64[n], what the model gave each.
+        score: float64[n], the model's scores.
     """
     n = len(windows)
     deciding = Deciding(
@@ -258,14 +258,14 @@ def reach_of(values: Float64Array, normaliser: Normaliser) -> Float32Array:
 
 
 def _moves(values: Float64Array, counters: Sequence[bool]) -> list[bool]:
-    """Return per channel whether it had more than one value in every window; a counter: whether it rose."""
+    """Return per channel whether it had several values in every window; for a counter, whether it rose."""
     with np.errstate(invalid="ignore"):
         still = (values == values[:, :1]).all(axis=1) & (~np.array(counters) | (values[:, 0] == 0))
     return (~still.any(axis=0)).tolist() if values.shape[1] > 1 else [False] * values.shape[2]
 
 
 def _report(model: Model, windows: Windows, ids: Sequence[str], held_out: Float64Array) -> dict[str, Any]:
-    """Say how the held-out scores lie, and which injected shifts the model sees at their limit."""
+    """Return statistics of the held-out scores, and which injected shifts exceed their limit."""
     limit = max(float(np.quantile(held_out, REPORT_QUANTILE)), model.calibration.floor)
     return {
         "score_median": float(np.median(held_out)),
@@ -276,7 +276,7 @@ def _report(model: Model, windows: Windows, ids: Sequence[str], held_out: Float6
 
 
 def _describe(recording: Recording, windows: Windows, channels: Sequence[Channel]) -> dict[str, Any]:
-    """Say what the model was fitted on."""
+    """Return the data that the model was fitted on, for the card."""
     ranges = {}
     for channel in channels:
         column = recording.values[:, recording.channels.index(channel.name)]

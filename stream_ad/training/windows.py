@@ -1,4 +1,4 @@
-"""Recording -> windows, through the same windowing as the live pipe."""
+"""Recording -> windows, with the live pipeline's windowing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stream_ad.io.recordings.recordings import Recording
 BATCH_ROWS = 262_144
 FOREVER_NS = 2**60
 MIN_CALIBRATION = 50
-"""Windows that a fit and its calibration need."""
+"""Minimum number of windows for a fit and its calibration."""
 MAX_TRAINING_BYTES = 2 << 30
 
 
@@ -53,13 +53,13 @@ class Windows:
 
 
 def cut_windows(recording: Recording, channels: Sequence[Channel], shape: WindowShape, every: int = 1) -> Windows:
-    """Cut a recording into windows on the live grid; those that touch a row marked as a fault are left out.
+    """Cut a recording into windows on the live grid, except those that contain a row marked as a fault.
 
     Args:
-        recording: rows in order of time; all of `channels` are there.
+        recording: rows in order of time, with all of `channels`.
         channels: the model's channels, sorted by name.
         shape: the grid.
-        every: keep one of so many windows of each device, in its order of time.
+        every: keep every n-th window of each device, in order of time.
 
     Raises:
         RecordingError: a channel is missing.
@@ -101,7 +101,7 @@ def cut_windows(recording: Recording, channels: Sequence[Channel], shape: Window
 
 
 def usable(windows: Windows, min_coverage: float) -> Windows:
-    """Keep windows with enough samples in every channel, evenly thinned to what fits into memory."""
+    """Keep windows with enough samples in every channel, evenly thinned to fit into memory."""
     windows = windows.take(np.flatnonzero((windows.coverage >= min_coverage).all(axis=1)))
     most = max(MAX_TRAINING_BYTES // max(windows.values[:1].nbytes, 1), MIN_CALIBRATION)
     if len(windows) > most:
@@ -112,7 +112,7 @@ def usable(windows: Windows, min_coverage: float) -> Windows:
 def blocks(windows: Windows, shape: WindowShape, folds: int) -> list[tuple[Int64Array, Int64Array]]:
     """Return the rows inside each contiguous block of time, and those outside that share no sample with it.
 
-    An empty list where a block would leave fewer than half of `MIN_CALIBRATION` windows outside.
+    Empty if a block would leave fewer than half of `MIN_CALIBRATION` windows outside.
     """
     found = []
     length_ns = shape.samples * shape.period_ns
@@ -129,7 +129,7 @@ def blocks(windows: Windows, shape: WindowShape, folds: int) -> list[tuple[Int64
 
 
 def independent(windows: Windows, shape: WindowShape) -> int:
-    """Return about how many windows there are without a common sample."""
+    """Return the approximate number of windows without common samples."""
     return max(len(windows) * min(shape.stride, shape.samples) // shape.samples, 1)
 
 
@@ -138,13 +138,13 @@ def _some(windows: WindowBatch, every: int) -> WindowBatch:
 
 
 def touches(windows: Windows, shape: WindowShape, device: Int32Array, event_ns: Int64Array) -> BoolArray:
-    """Return whether windows hold a moment of their device, to half a period.
+    """Return whether each window contains a moment of its device, within half a period.
 
     Args:
         windows: n windows.
         shape: their grid.
-        device: int32[m], of each moment.
-        event_ns: int64[m], rising.
+        device: int32[m], device of each moment.
+        event_ns: int64[m], ascending.
 
     Returns:
         bool[n].

@@ -44,7 +44,7 @@ def test_the_live_pipe_gives_what_the_pipe_in_memory_gives(data: Path, capsys: p
     found = results(told(capsys, "--data", str(data), "--detectors", "multiscale_pca,pca"))
 
     for name in ("multiscale_pca", "pca"):
-        assert found[name] == json.loads(json.dumps(evaluate(skab(data), SKAB[name], rehearse).plain()))
+        assert found[name] == json.loads(json.dumps(evaluate(skab(data), SKAB[name], rehearse).to_json()))
     assert list(found) == ["always alarm", "3 sigma", "multiscale_pca", "pca"]
 
 

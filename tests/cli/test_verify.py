@@ -41,7 +41,7 @@ def test_a_gap_is_named_and_ends_with_1(filled: Path, capsys: pytest.CaptureFixt
     assert main(["-c", str(filled), "verify"]) == 1
     out = capsys.readouterr().out
     place = paths[4].relative_to(filled.parent / "scores").as_posix()
-    text = "a hole in the scores offsets: expected a start at 3, found 4"
+    text = "a gap in the scores offsets: expected a start at 3, found 4"
     assert f"GAP   partition 1: {place}: {text}" in out.splitlines()
     assert out.splitlines()[-1].startswith("1 gap(s); ")
     assert main(["-c", str(filled), "verify", "--json"]) == 1
@@ -50,7 +50,7 @@ def test_a_gap_is_named_and_ends_with_1(filled: Path, capsys: pytest.CaptureFixt
         "partition": 1,
         "file": place,
         "device": "",
-        "what": "a hole in the scores offsets",
+        "what": "a gap in the scores offsets",
         "expected": "a start at 3",
         "found": "4",
     }

@@ -64,7 +64,7 @@ def test_what_is_sent_is_context_then_the_judged_rows_then_an_empty_reading(fold
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="expected a folder valve1"):
+    with pytest.raises(RecordingError, match="expected SKAB's folder valve1"):
         skab(tmp_path)
     (tmp_path / "valve1").mkdir()
     with pytest.raises(RecordingError, match="found none"):

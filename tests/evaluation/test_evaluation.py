@@ -60,7 +60,7 @@ def test_counts_are_summed_over_runs(runs: list[Run]) -> None:
     assert result.by_run["valve1-1"] == Confusion(0, rows - anomalous, anomalous, 0)
     assert result.total == Confusion(anomalous, rows - anomalous, anomalous, rows - anomalous)
     assert steps[-1] == ("pca: valve1-1", 2, 2)
-    plain = result.plain()
+    plain = result.to_json()
     assert plain["far"] == 50.0
     assert plain["configuration"]["kind"] == "pca"
     assert plain["runs"]["valve1-0"]["f1"] == 1.0

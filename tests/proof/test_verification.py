@@ -172,13 +172,13 @@ def a_beginning(paths: list[Path]) -> None:
 
 
 DAMAGES: list[tuple[Callable[[list[Path]], None], int | None, str]] = [
-    (remove, 8, "a hole in the scores offsets: expected a start at 7, found 8"),
+    (remove, 8, "a gap in the scores offsets: expected a start at 7, found 8"),
     (remove_the_first, 1, "the first file: expected one written when there was no other"),
     (cut, 7, "cannot be read as a part"),
     (flip, 7, "cannot be read as a part"),
     (copy_under_a_part_name, None, "part-0-00000000000000000999.parquet: cannot be read as a part"),
-    (copy_under_another_name, None, "backup.parquet: a file that is no part"),
-    (copy_elsewhere, None, "a file that is no part"),
+    (copy_under_another_name, None, "backup.parquet: not a part"),
+    (copy_elsewhere, None, "not a part"),
     (copy_into_another_hour, None, "found a part of log_date=2026-01-01/log_hour=01"),
     (take_a_row_out, 7, "a window is missing"),
     (put_a_row_in_twice, 7, "a window twice"),
@@ -192,7 +192,7 @@ DAMAGES: list[tuple[Callable[[list[Path]], None], int | None, str]] = [
     (a_journal_span, 8, "an overlap of the journal entries"),
     (a_generation, 8, "the generation: expected at least 9"),
     (a_topic, 7, "the scores topic: expected topic-1, found other"),
-    (a_beginning, 7, "the files begin anew"),
+    (a_beginning, 7, "the files start again"),
 ]
 
 
@@ -225,7 +225,7 @@ def test_a_row_of_a_journal_entry_bears_the_offset_before_the_span(tmp_path: Pat
     assert part_info(alone).spans.input.is_empty
     assert verify(tmp_path).gaps == ()
     rewrite(alone, footer={"journal_start": 2, "journal_end": 2})
-    assert first_gap(tmp_path).what == "a hole in the journal entries"
+    assert first_gap(tmp_path).what == "a gap in the journal entries"
 
 
 def test_an_offset_before_the_span_needs_a_journal_entry(tmp_path: Path) -> None:

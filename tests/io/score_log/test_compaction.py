@@ -162,7 +162,7 @@ def test_parts_with_a_hole_between_them_are_not_merged(tmp_path: Path) -> None:
     paths[2].unlink()
     done(folder)
     assert [part.span for part in score_log.parts(folder)] == [Span(0, 2), Span(3, 6), Span(6, 7)]
-    assert [gap.what for gap in verify(folder).gaps] == ["a hole in the scores offsets"]
+    assert [gap.what for gap in verify(folder).gaps] == ["a gap in the scores offsets"]
 
 
 def test_a_name_stays_taken(folder: Path) -> None:
