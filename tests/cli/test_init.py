@@ -101,7 +101,7 @@ def test_settings_are_replaced_only_on_purpose(here: Path, capsys: pytest.Captur
         (["r.csv", "--name", "Pumps!"], 2, "stream.name"),
         (["r.csv", "--layout", "tall"], 1, "layout: expected one of"),
         (["r.csv", "--out", "r.csv/x.toml"], 1, "cannot be written"),
-        (["one.csv"], 1, "two times at least"),
+        (["one.csv"], 1, "two different times"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -136,9 +136,9 @@ def test_what_is_left_out_is_said(plant: Plant) -> None:
 
     said = plant.ok("init", "r.csv").said
 
-    assert "lines left out before the header: 1" in said
-    assert "lines left out that repeat the header or what stands before it: 1" in said
-    assert "lines left out after the last reading: 1" in said
+    assert "lines skipped before the header: 1" in said
+    assert "lines skipped that repeat the header or its preamble: 1" in said
+    assert "lines skipped after the last reading: 1" in said
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16"])

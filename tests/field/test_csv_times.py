@@ -225,7 +225,7 @@ def test_the_repeated_hour_of_autumn_is_read_by_the_order_of_rows(plant: Plant) 
     recording = read(path, zone="Europe/Berlin")
 
     assert recording.event_ns.tolist() == [int(moment.timestamp()) * 10**9 for moment in true]
-    assert any("by the order of rows 6 of them are its second pass" in note for note in recording.notes)
+    assert any("according to the row order, 6 of them are in its second pass" in note for note in recording.notes)
 
 
 def test_the_repeated_hour_in_a_long_recording_sorted_by_tag(plant: Plant) -> None:
@@ -247,7 +247,7 @@ def test_the_skipped_hour_of_spring_is_noted(plant: Plant) -> None:
 
     ran = plant.ok("init", "r.csv", "--zone", "Europe/Berlin")
 
-    assert "6 times lie in an hour that a change of clocks skips: is --zone right?" in ran.out
+    assert "6 times are in an hour that a clock change skips: check --zone" in ran.out
 
 
 def test_files_of_different_kinds_are_read_each_in_its_own(plant: Plant) -> None:

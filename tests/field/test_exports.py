@@ -90,7 +90,7 @@ def test_rows_that_share_a_time_are_counted(form: str, step_s: float, repeated: 
     form = form if "%d" in form else "%Y-%m-%d " + form
     file = plant.file("log.csv", ["time,temp", *(f"{stamp(row * step_s, form)},{row % 7}.1" for row in range(ROWS))])
 
-    assert f"{repeated} of {ROWS} rows have values at a time that has some already" in said(read(file, zone="UTC"))
+    assert f"{repeated} of {ROWS} rows have values at a time that already has some" in said(read(file, zone="UTC"))
 
 
 def test_values_that_complete_a_row_of_the_same_time_are_no_repetition(plant: Plant) -> None:
@@ -158,8 +158,8 @@ def test_numbered_files_of_one_time_are_machines(plant: Plant) -> None:
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
-        (lambda row: f"{stamp(row)}  60.1  5.2", "apart by , ; tab or |"),
-        (lambda row: f"{stamp(row)},60.1" + (",5.2" if row > 200 else ""), "a spreadsheet drops the separators"),
+        (lambda row: f"{stamp(row)}  60.1  5.2", "separated by , ; tab or |"),
+        (lambda row: f"{stamp(row)},60.1" + (",5.2" if row > 200 else ""), "a spreadsheet drops separators"),
     ],
 )
 def test_refusals_say_what_to_do(line: Callable[[int], str], advice: str, plant: Plant) -> None:

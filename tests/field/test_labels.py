@@ -79,7 +79,7 @@ def test_training_says_so_and_finds_the_same_fault_again(plant: Plant) -> None:
     plant.ok("send", "today.csv", "--device", "normal")
     plant.drain()
 
-    note = "300 of 3,000 rows are marked as faults by 'anomaly': training leaves them out"
+    note = "300 of 3,000 rows are marked as faults by 'anomaly': training skips them"
     assert note in said
     assert note in trained.err
     assert any(plant.scores()["is_anomaly"].to_pylist())

@@ -124,11 +124,11 @@ def test_windows_left_out_for_a_channel_that_is_not_always_there_are_counted(pla
     plant.file("normal.csv", [*lines[:1_500], *half])
     ran = train(plant)
     assert ran.code == 0, ran.said
-    note = next(line for line in ran.err.splitlines() if "left out" in line)
+    note = next(line for line in ran.err.splitlines() if "discarded" in line)
     assert "93 of 187 windows were discarded" in note
     assert "current" in note
     plant.file("normal.csv", lines)
-    assert "left out" not in train(plant).err
+    assert "discarded" not in train(plant).err
 
 
 def test_each_note_is_given_once(plant: Plant) -> None:

@@ -115,7 +115,7 @@ def test_two_units_in_a_column_are_refused_and_one_can_be_stated(plant: Plant) -
 
     assert refused.code != 0
     assert "r.csv: line 4: column 'flow': expected one unit, found '300 W' and '5 kW' (r.csv: line 2)" in refused.err
-    assert "1 cells hold no finite number" in stated.out
+    assert "1 cells are not finite numbers" in stated.out
     assert "--unit flow=kW" in stated.out.split("Next:")[1]
 
 

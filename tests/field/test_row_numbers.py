@@ -34,21 +34,21 @@ def head(name: str, at: int = 0) -> str:
 @pytest.mark.parametrize(
     ("name", "extra", "at", "said"),
     [
-        ("", lambda row: str(row), 0, "row numbers are left out: column_1"),
-        ("Unnamed: 0", lambda row: str(row), 0, "row numbers are left out: Unnamed: 0"),
-        ("", lambda row: str(row + 1), 6, "row numbers are left out: column_7"),
-        ("RECORD", lambda row: str(111_868_400 + row), 0, "row numbers are left out: RECORD"),
-        ("Messung", lambda row: str(row), 2, "row numbers are left out: Messung"),
-        ("No.", lambda row: str(10 * row), 0, "row numbers are left out: No."),
+        ("", lambda row: str(row), 0, "row numbers are not used: column_1"),
+        ("Unnamed: 0", lambda row: str(row), 0, "row numbers are not used: Unnamed: 0"),
+        ("", lambda row: str(row + 1), 6, "row numbers are not used: column_7"),
+        ("RECORD", lambda row: str(111_868_400 + row), 0, "row numbers are not used: RECORD"),
+        ("Messung", lambda row: str(row), 2, "row numbers are not used: Messung"),
+        ("No.", lambda row: str(10 * row), 0, "row numbers are not used: No."),
         (
             "energy_kwh",
             lambda row: f"{45_210.5 + row * 0.0031:.3f}",
             0,
-            "counters, which only rise, are left out: energy_kwh",
+            "counters, which only rise, are not used: energy_kwh",
         ),
-        ("run_hours", lambda row: f"{8_211 + row / 36:.2f}", 4, "counters, which only rise, are left out: run_hours"),
-        ("xyz", lambda row: f"{8_211 + row * 3 % 65_536}", 4, "counters, which only rise, are left out: xyz"),
-        ("", lambda row: f"{row % 7 / 3:.2f}", 4, "columns without a name are left out: column_5"),
+        ("run_hours", lambda row: f"{8_211 + row / 36:.2f}", 4, "counters, which only rise, are not used: run_hours"),
+        ("xyz", lambda row: f"{8_211 + row * 3 % 65_536}", 4, "counters, which only rise, are not used: xyz"),
+        ("", lambda row: f"{row % 7 / 3:.2f}", 4, "columns without a name are not used: column_5"),
     ],
 )
 def test_what_counts_is_named_and_left_out(
@@ -108,7 +108,7 @@ def test_a_file_of_nothing_but_counters_is_refused_with_their_names(plant: Plant
     ran = plant("init", "r.csv")
 
     assert ran.code == 1
-    assert "counters, which only rise, are left out: energy_kwh; train --counter NAME" in ran.err
+    assert "counters, which only rise, are not used: energy_kwh; train --counter NAME" in ran.err
 
 
 def test_what_is_sent_has_counters_but_no_row_numbers(plant: Plant) -> None:
@@ -117,7 +117,7 @@ def test_what_is_sent_has_counters_but_no_row_numbers(plant: Plant) -> None:
     plant.ok("init", "r.csv", "--name", "p")
     sent = plant.ok("send", "r.csv")
 
-    assert "row numbers are left out: #" in sent.err
+    assert "row numbers are not used: #" in sent.err
     from stream_ad.assembly import open_transport
     from stream_ad.io.transport import Partition
 

@@ -19,10 +19,10 @@ def test_a_known_sentinel_is_named_with_its_option(value: float, plant: Plant) -
     ran = plant.ok("init", "r.csv")
 
     text = f"{value:.7g}"
-    assert f"note      {text} stands apart and recurs in temp (3 cells)" in ran.out
+    assert f"note      {text} is a recurring outlier in temp (3 cells)" in ran.out
     assert f"--missing temp={text}" in ran.out
     taken = plant.ok("init", "r.csv", "--force", "--missing", f"temp={value:.4f}")
-    assert "stands apart" not in taken.out
+    assert "recurring outlier" not in taken.out
 
 
 def test_one_of_several_channels_is_named_once(plant: Plant) -> None:
@@ -32,10 +32,10 @@ def test_one_of_several_channels_is_named_once(plant: Plant) -> None:
 
     ran = plant.ok("init", "r.csv")
 
-    assert ran.out.count("stands apart") == 1
+    assert ran.out.count("recurring outlier") == 1
     assert "--missing -9999" in ran.out
     assert "(40 cells)" in ran.out
-    assert "stands apart" not in plant.ok("init", "r.csv", "--force", "--missing", "-9999").out
+    assert "recurring outlier" not in plant.ok("init", "r.csv", "--force", "--missing", "-9999").out
 
 
 def test_two_in_a_channel_are_both_named() -> None:

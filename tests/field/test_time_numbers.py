@@ -38,7 +38,7 @@ def test_a_count_that_is_known_is_read_and_named(unit: str, plant: Plant) -> Non
     assert found["start_ns"] == START_S * NS
     assert found["period_ns"] == NS
     assert found["irregular"] == 0
-    assert unit.startswith("epoch") or f"--time-format {unit} states it" in found["notes"][0]
+    assert unit.startswith("epoch") or f"--time-format {unit} makes this explicit" in found["notes"][0]
 
 
 @pytest.mark.parametrize("unit", ["epoch_ms", "filetime", "ticks"])
@@ -82,7 +82,7 @@ def test_dates_in_digits_are_dates(pattern: str, step_s: int, plant: Plant) -> N
     found = plant.ok("init", "r.csv", "--zone", "UTC", "--json").json()
 
     assert (found["start_ns"], found["period_ns"]) == (first * NS, step_s * NS)
-    assert "--time-format compact states it" in found["notes"][0]
+    assert "--time-format compact makes this explicit" in found["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_start_without_a_zone_takes_the_stated_one(plant: Plant) -> None:
         ("1e300", "1e300"),
         ("61101.33333", "--time-format mjd"),
         ("2461101.83333", "--time-format julian"),
-        ("1.77244E+12", "a spreadsheet has cut its last 7 digits"),
+        ("1.77244E+12", "a spreadsheet dropped its last 7 digits"),
     ],
 )
 def test_a_number_that_is_no_time_is_refused_with_what_it_might_be(cell: str, says: str, plant: Plant) -> None:

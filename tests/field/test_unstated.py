@@ -31,7 +31,7 @@ def test_machines_in_one_file_are_not_taken_for_one(column: str, plant: Plant) -
     ran = plant("init", "r.csv")
 
     assert ran.code == 1
-    assert f"say --layout wide,device={column} if it names the devices" in ran.err
+    assert f"add --layout wide,device={column} if it names the devices" in ran.err
     assert read(path, Layout.parse(f"wide,device={column}")).devices == ("P0", "P1")
     assert read(path, device="all").devices == ("all",)
 

@@ -1,4 +1,4 @@
-"""A stretch of a file's rows as named columns, with where each row stands for errors."""
+"""A block of a file's rows as named columns, with the place of each row for errors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Block:
 
     Attributes:
         path: the file.
-        first: number of the first row, counted as `counted` says.
-        counted: "line" (of the text, header and all) or "row".
+        first: number of the first row, in units of `counted`.
+        counted: "line" (of the text, header included) or "row".
         columns: columns of one length; text as strings.
-        lines: number of each row where they do not simply follow on `first`, else None.
+        lines: number of each row if they are not consecutive from `first`, else None.
         units: units that the file states for columns.
-        unnamed: columns that have no name in the file.
-        remarks: what was left out of the file on the way, with how often; see `REMARKS`.
+        unnamed: columns without a name in the file.
+        remarks: number of things skipped in the file; see `REMARKS`.
     """
 
     path: Path
@@ -39,18 +39,18 @@ class Block:
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
     def where(self, row: int) -> str:
-        """Name a row of the block, counted from 0, in an error."""
+        """Return the place of a row of the block, counted from 0, for an error."""
         number = self.first + row if self.lines is None else int(self.lines[row])
         return f"{self.path}: {self.counted} {number}"
 
 
 REMARKS = {
-    "preamble": "lines left out before the header: {n}",
-    "comments": "comment lines left out: {n}",
-    "described": "lines left out between the header and the first row: {n}",
-    "repeated": "lines left out that repeat the header or what stands before it: {n}",
-    "footer": "lines left out after the last reading: {n}",
-    "cut": "files that end within a row, which is left out: {n}",
-    "nul": "NUL bytes left out: {n}",
+    "preamble": "lines skipped before the header: {n}",
+    "comments": "comment lines skipped: {n}",
+    "described": "lines skipped between the header and the first row: {n}",
+    "repeated": "lines skipped that repeat the header or its preamble: {n}",
+    "footer": "lines skipped after the last reading: {n}",
+    "cut": "files that end within a row, which is skipped: {n}",
+    "nul": "NUL bytes skipped: {n}",
 }
-"""What is left out of files, each with its note; `n` is the number."""
+"""Notes on what is skipped in files; `n` is the number."""

@@ -1,4 +1,4 @@
-"""Which columns of a recording are channels, and what the others were taken for."""
+"""Selects the channels among a recording's columns, and the reasons for excluding others."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ ROW_NUMBER = "row number"
 COUNTER = "counter"
 
 NOTES = {
-    NO_NAME: "columns without a name are left out: {names}; name one in the header to use it",
-    ROW_NUMBER: "row numbers are left out: {names}",
-    COUNTER: "counters, which only rise, are left out: {names}; train --counter NAME compares what one adds",
-    NO_NUMBERS: "columns without a number are left out: {names}",
+    NO_NAME: "columns without a name are not used: {names}; name one in the header to use it",
+    ROW_NUMBER: "row numbers are not used: {names}",
+    COUNTER: "counters, which only rise, are not used: {names}; train --counter NAME uses their increments",
+    NO_NUMBERS: "columns without numbers are not used: {names}",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a person asked for.
+    """The user's choice of columns.
 
     Attributes:
-        wanted: only these channels, which must be there; None takes all that measure.
+        wanted: only these channels, which must exist; None for all measurements.
         keep: names, or lists as typed, that are channels whatever they look like.
-        counters: leave out columns that only rise.
+        counters: exclude columns that only rise.
         unnamed: columns without a name in the file.
-        quality: columns that say how good others are.
+        quality: columns that state the quality of others.
     """
 
     wanted: Sequence[str] | None
@@ -53,22 +53,22 @@ class Choice:
 
 
 def choose_channels(whole: Recording, choice: Choice, origin: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the channels, sorted, and the other columns with what they were taken for.
+    """Return the channels, sorted, and the other columns with the reason for excluding them.
 
     Args:
-        whole: all columns of numbers as channels, rows in the order of reading.
-        choice: what was asked for.
+        whole: all numeric columns as channels, rows in file order.
+        choice: the user's choice.
         origin: the recording, for errors.
 
     Raises:
-        RecordingError: a channel that was asked for is not there, or none is left.
+        RecordingError: a requested channel does not exist, or there are no channels.
     """
     left_out = {**dict.fromkeys(choice.quality, QUALITY), **dict.fromkeys(whole.labels, LABEL)}
     measured = [name for name in whole.channels if name not in left_out]
     if choice.wanted is not None:
         lacking = sorted(set(choice.wanted) - set(measured))
         if lacking:
-            raise RecordingError(f"{origin}: there is no channel {', '.join(map(repr, lacking))}")
+            raise RecordingError(f"{origin}: no such channel: {', '.join(map(repr, lacking))}")
         return tuple(sorted(set(choice.wanted))), left_out
     keep = {name for text in choice.keep for name in listed(text, measured)}
     by_time = np.lexsort((whole.event_ns, whole.device))
@@ -97,11 +97,11 @@ def choose_channels(whole: Recording, choice: Choice, origin: str) -> tuple[tupl
 
 
 def left_out_notes(left_out: Mapping[str, str], unnamed: frozenset[str] = frozenset()) -> list[str]:
-    """Return what to tell of the columns that are no channels, a line for each reason.
+    """Return notes on the columns that are not channels, one line per reason.
 
     Args:
-        left_out: columns and what they were taken for.
-        unnamed: columns without a name; those of them that are empty are the commas at the ends of lines.
+        left_out: columns and the reason for excluding them.
+        unnamed: columns without a name; empty ones among them come from commas at line ends.
     """
     found = []
     for reason, note in NOTES.items():
@@ -114,12 +114,12 @@ def left_out_notes(left_out: Mapping[str, str], unnamed: frozenset[str] = frozen
 
 
 def label_notes(recording: Recording) -> list[str]:
-    """Return what to tell of the rows that labels mark, a line at most."""
+    """Return a note on the rows that labels mark, at most one line."""
     marked = int(np.count_nonzero(recording.faults))
     if not marked:
         return []
     return [
         f"{marked:,} of {len(recording):,} rows are marked as faults by {shown(tuple(recording.labels))}: "
-        "training leaves them out"
+        "training skips them"
         + ("; if the column means something else, remove or rename it" if 2 * marked > len(recording) else "")
     ]

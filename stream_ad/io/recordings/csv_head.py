@@ -1,4 +1,4 @@
-"""Where a CSV begins: its separator, the header among the lines before the first row, and the units under it."""
+"""Finds the start of a CSV: its separator, the header, the first row, and the units in between."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream_ad.io.recordings.layouts import TIME_NAMES
 
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE_ROWS = 400
-"""Records looked at; a preamble may be that long."""
+"""Number of records examined; a preamble may be this long."""
 SEPARATOR_LINE = re.compile(r'^\s*"?sep=(.)"?\s*$', re.IGNORECASE)
 NUMBER = re.compile(r"[+-]?[\d.,' ]*\d[\d.,' ]*([eE][+-]?\d+)?(\s*(?!/)[^\d\s]\D{0,11})?")
 DATE = re.compile(
@@ -22,7 +22,7 @@ DATE = re.compile(
     r"|\d{1,4}[-. ]?[A-Za-zÀ-ÿ]{3,9}\.?[-. ]?\d{1,4}"
 )
 MAX_CELL = 60
-"""Characters; what is longer is neither a number nor a time."""
+"""Characters; longer cells are neither numbers nor times."""
 WORD = re.compile(r"[A-Za-zÀ-ÿ]{3,}")
 NOTHING = {"", "-", "--", "?", "nan", "null", "none", "na", "n/a", "#n/a", "nil", "false", "true", "inf", "bad", "off"}
 TYPES = {
@@ -46,19 +46,19 @@ NO_UNITS = {"ts", "rn", "utc", "local", "unitless", "-", "--", "", "iso8601"}
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What stands before a CSV's rows.
+    """The lines before a CSV's rows.
 
     Attributes:
         separator: one character.
-        names: a name per cell of a row; "" where the file has none.
-        units: the cells of the units row, by place; empty where there is none.
-        time: place of the cells that are times as far as that can be seen, or None.
-        header_line: number of the header's line.
-        first_line: number of the first line of rows.
-        at: where in the text that line starts.
+        names: one name per cell of a row; "" if the file has none.
+        units: cells of the units row, by index; empty if there is none.
+        time: index of the cells that look like times, or None.
+        header_line: line number of the header.
+        first_line: line number of the first row.
+        at: position in the text of that line.
         comments: lines that start with # are comments.
-        before: texts of the lines before the rows, which joined files repeat.
-        preamble, described: how many lines before the header, and under it beside the units row.
+        before: texts of the lines before the rows, which concatenated files repeat.
+        preamble, described: number of lines before the header, and below it besides the units row.
     """
 
     separator: str
@@ -76,7 +76,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A record: its cells (none for a comment), its first line and the one after it, counted from 0, and its text."""
+    """A record: its cells (none for a comment), first line and next line, counted from 0, and its text."""
 
     cells: list[str]
     start: int
@@ -85,17 +85,17 @@ class Row:
 
     @property
     def is_comment(self) -> bool:
-        """The line starts with #, and comments were asked for."""
+        """The line starts with # and comments are enabled."""
         return not self.cells and self.text.lstrip().startswith("#")
 
     @property
     def is_blank(self) -> bool:
-        """No cell holds anything."""
+        """All cells are empty."""
         return not any(cell.strip() for cell in self.cells) and not self.is_comment
 
 
 class _Lines:
-    """Lines for csv.reader, with the number of those taken."""
+    """Lines for csv.reader, with the number of lines read."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = lines
@@ -112,10 +112,10 @@ class _Lines:
 
 
 def rows(text: str, separator: str, comments: bool, most: int | None = None) -> Iterator[Row]:
-    """Yield the records of a text; a record may span lines where a quoted cell does.
+    """Yield the records of a text; a record may span lines if a quoted cell does.
 
     Raises:
-        csv.Error: a cell is longer than 128 kB, which an open quote makes it.
+        csv.Error: a cell is longer than 128 kB, usually because of an unclosed quote.
     """
     lines = text.split("\n")
     if lines and not lines[-1]:
@@ -136,17 +136,16 @@ def rows(text: str, separator: str, comments: bool, most: int | None = None) -> 
 def find_head(text: str, path: Path, columns: Sequence[str] = ()) -> Head:
     """Find the header and the first row.
 
-    The rows of the lower part show what cells are like; the first line like them is the first row, and of the
-    lines before it, the one that has a time column's name is the header, else the one just above (a row of units
-    between).
+    The rows in the lower part show what cells look like; the first similar line is the first row. The header is the
+    line before it that has a time column's name, else the line just above (with a row of units between).
 
     Args:
-        text: the beginning of the file, a megabyte or so.
+        text: the beginning of the file, about a megabyte.
         path: for errors.
-        columns: names that the user stated, which mark the header.
+        columns: names given by the user, which identify the header.
 
     Raises:
-        RecordingError: there is none.
+        RecordingError: there is no header.
     """
     if not text.strip():
         raise RecordingError(f"{path}: line 1: expected column names, found none")
@@ -160,20 +159,20 @@ def find_head(text: str, path: Path, columns: Sequence[str] = ()) -> Head:
         except csv.Error as error:
             problem = error
     if not found:
-        raise RecordingError(f"{path}: line 1: expected CSV, found a quote that is opened and not closed ({problem})")
+        raise RecordingError(f"{path}: line 1: expected CSV, found an unclosed quote ({problem})")
     best = max(found, key=lambda one: (*one[0].rank(), one[1]))[0]
     return best.head(text, path)
 
 
 class _Look:
-    """A text as one separator splits it."""
+    """A text as split by one separator."""
 
     def __init__(self, text: str, separator: str, known: set[str]) -> None:
         self.separator = separator
         self.known = known
         first = [line for line in text.split("\n", SAMPLE_ROWS)[:SAMPLE_ROWS] if line.strip()]
         marked = sum(line.lstrip().startswith("#") for line in first)
-        self.comments = marked <= len(first) / 2  # else it is how rows start
+        self.comments = marked <= len(first) / 2  # otherwise rows start this way
         self.all = [
             row for row in rows(text, separator, self.comments, SAMPLE_ROWS) if not SEPARATOR_LINE.match(row.text)
         ]
@@ -188,7 +187,7 @@ class _Look:
         self.header = self._header()
 
     def rank(self) -> tuple[bool, bool, float, bool, int]:
-        """Order separators: a header, with a time's name, no other separator within cells, times, more cells."""
+        """Rank separators: a header, with a time's name, no other separator within cells, times, more cells."""
         others = [other for other in SEPARATORS if other not in (self.separator, ",")]
         cells = [cell for row in self.body for cell in row]
         foreign = sum(any(other in cell for other in others) for cell in cells) / max(len(cells), 1)
@@ -196,7 +195,7 @@ class _Look:
         return self.header is not None and self.width > 1, named, -foreign, self.time is not None, self.width
 
     def head(self, text: str, path: Path) -> Head:
-        """Return what was found.
+        """Return the head.
 
         Raises:
             RecordingError: no line can be the header.
@@ -206,12 +205,12 @@ class _Look:
             row = self.rows[0] if self.rows else self.all[0]
             shown = self.separator.join(row.cells)[:80] or row.text[:80]
             raise RecordingError(
-                f"{path}: line {row.start + 1}: expected column names, found {shown!r}; put a header above the rows"
+                f"{path}: line {row.start + 1}: expected column names, found {shown!r}; add a header above the rows"
             )
         body = self.rows[self.first] if self.first < len(self.rows) else None
         stop = body.start if body else header.stop
         under = [row for row in self.rows if header.stop <= row.start < stop]
-        # A line with numbers is a row, if one whose time cannot be read: it is not to be passed over.
+        # A line with numbers is a row, even if its time is unreadable; it must not be skipped.
         early = next((row for row in under if not _is_units(row.cells) and any(map(is_number, row.cells))), None)
         if early:
             stop, under = early.start, [row for row in under if row.start < early.start]
@@ -226,7 +225,7 @@ class _Look:
             raise RecordingError(
                 f"{path}: line {header.start + 1}: expected a name for each of the {used} cells of line "
                 f"{body.start + 1}, found {len(names)} names; "
-                f"name every column, and quote decimal commas or write points"
+                f"name every column, and quote decimal commas or use decimal points"
             )
         names += [""] * (self.width - len(names))
         units: tuple[str, ...] = ()
@@ -248,7 +247,7 @@ class _Look:
         )
 
     def _time(self) -> int | None:
-        """Return the first column of dates; else the first that is full of numbers."""
+        """Return the first column of dates; else the first column full of numbers."""
         found = None
         for place in range(self.width):
             cells = [row[place].strip() for row in self.body]
@@ -281,7 +280,7 @@ class _Look:
         fits = [row for row in before if _filled(row.cells) >= max(used, 1) or len(row.cells) == self.width > 1]
         named = [row for row in before if self._is_named(row.cells) and not _is_types(row.cells)]
         plain = [row for row in named if not any(map(is_date, row.cells)) and not _is_units(row.cells)]
-        # Lines such as "Time,08:00" or "Dimension,Time,Time" of a preamble have a time's name as well.
+        # Preamble lines such as "Time,08:00" or "Dimension,Time,Time" contain a time's name as well.
         if named and all(len(set(row.cells)) < _filled(row.cells) for row in plain):
             below = [row for row in fits if row.start > named[-1].start]
             words = [row for row in below if not any(is_date(cell) or is_number(cell) for cell in row.cells)]
@@ -292,7 +291,7 @@ class _Look:
             fits.pop()
         if fits:
             return fits[-1]
-        # A header that is a comment: the last one that has as many cells as a row.
+        # A commented header: the last one with as many cells as a row.
         limit = self.rows[self.first].start if self.first < len(self.rows) else 0
         for row in reversed([row for row in self.all if row.is_comment and row.start < limit]):
             cells = self._uncommented(row)
@@ -301,24 +300,24 @@ class _Look:
         return None
 
     def _uncommented(self, row: Row) -> list[str]:
-        """Return the cells of a comment; one that is # alone is a name of row numbers."""
+        """Return the cells of a comment; a lone # names row numbers."""
         cells = next(csv.reader([row.text.lstrip()], delimiter=self.separator))
         return cells if cells[0].strip() == "#" else [cells[0].lstrip("# "), *cells[1:]]
 
 
 def is_number(cell: str) -> bool:
-    """Return whether a cell reads as a number, perhaps with separators and a unit after it."""
+    """Return whether a cell is a number, possibly with separators and a unit."""
     text = cell.strip()
     return len(text) <= MAX_CELL and NUMBER.fullmatch(text) is not None
 
 
 def is_date(cell: str) -> bool:
-    """Return whether a cell holds a date or a time of day."""
+    """Return whether a cell contains a date or a time of day."""
     return DATE.search(cell.strip()[:MAX_CELL]) is not None
 
 
 def is_like(cell: str, example: str) -> bool:
-    """Return whether a cell can be a time of the kind of the example, rather than a word such as Average."""
+    """Return whether a cell may be a time like the example, rather than a word such as Average."""
     cell, example = cell.strip(), example.strip()
     if not cell or cell.lower() in NOTHING:
         return bool(cell) or not example
@@ -334,12 +333,12 @@ def is_like(cell: str, example: str) -> bool:
 
 
 def _filled(cells: Sequence[str]) -> int:
-    """Return how many cells there are up to the last that holds anything."""
+    """Return the number of cells up to the last non-empty one."""
     return max((place + 1 for place, cell in enumerate(cells) if cell.strip()), default=0)
 
 
 def _unit(cell: str) -> str:
-    """Return the unit of a cell of the units row: `[bar]` and `(bar)` are `bar`."""
+    """Return the unit in a cell of the units row: `[bar]` and `(bar)` are `bar`."""
     text = cell.strip()
     if len(text) > 2 and text[0] + text[-1] in ("[]", "()", "{}"):
         text = text[1:-1].strip()

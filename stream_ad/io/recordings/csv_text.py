@@ -1,7 +1,7 @@
-"""CSV as people have it, in blocks of named columns of text.
+"""CSV files in the wild, in blocks of named text columns.
 
-The bulk of a file goes through Arrow; a block in which anything is odd (comments, a header that comes again, a row
-of another length, a footer, blank lines) goes through Python's reader, row by row, and gives the same columns.
+Most of a file goes through Arrow. A block with anything unusual (comments, a repeated header, rows of another length, a
+footer, blank lines) goes through Python's reader row by row, with the same result.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ QUOTE_TRIES = 64
 
 
 def read_csv(path: Path, block_bytes: int, columns: Sequence[str] = ()) -> Iterator[Block]:
-    """Read a CSV in blocks; the last one may have no rows and say what was left out.
+    """Read a CSV in blocks; the last one may have no rows and only report what was skipped.
 
     Args:
         path: the file.
         block_bytes: characters read at a time.
-        columns: names that the user stated: they mark the header.
+        columns: names given by the user, which identify the header.
 
     Raises:
-        RecordingError: there is no header, a name occurs twice, or a row has more or fewer cells than the header.
+        RecordingError: there is no header, a name is duplicated, or a row's length differs from the header's.
     """
     text = TextFile(path)
     try:
@@ -67,7 +67,7 @@ def read_csv(path: Path, block_bytes: int, columns: Sequence[str] = ()) -> Itera
 
 
 def _beginning(text: TextFile) -> tuple[str, bool]:
-    """Return enough of a file to find the header in, and whether that is all."""
+    """Return enough of a file to find the header, and whether that is all of it."""
     found = ""
     while len(found) < HEAD_CHARACTERS or (found.count("\n") < HEAD_LINES and len(found) < MAX_HEAD_CHARACTERS):
         piece = text.read(HEAD_CHARACTERS)
@@ -78,7 +78,7 @@ def _beginning(text: TextFile) -> tuple[str, bool]:
 
 
 def _cut(text: str) -> int:
-    """Return the length up to the last line end that is not within quotes, 0 if there is none."""
+    """Return the length up to the last line end outside quotes, 0 if there is none."""
     cut = last = text.rfind("\n") + 1
     if '"' not in text:
         return last
@@ -86,21 +86,21 @@ def _cut(text: str) -> int:
         if not cut or text.count('"', 0, cut) % 2 == 0:
             return cut
         cut = text.rfind("\n", 0, cut - 1) + 1
-    return last  # quotes that mean inches
+    return last  # quotes used as inch marks
 
 
 @dataclass
 class _Body:
-    """What is known while the rows of a file are read.
+    """State while the rows of a file are read.
 
     Attributes:
         path: the file.
-        head: the header that holds now: one with other columns may follow.
+        head: the current header; one with other columns may follow.
         line: number of the next line.
-        remarks: what was left out.
-        waiting: rows that look like no readings, and are a footer unless a reading follows; with their line numbers.
+        remarks: number of things skipped.
+        waiting: rows that do not look like readings, with line numbers; they are a footer unless a reading follows.
         example: the time cell of the first row.
-        whole: the last line had an end.
+        whole: the last line was terminated.
     """
 
     path: Path
@@ -120,7 +120,7 @@ class _Body:
         twice = sorted({name for name in named if named.count(name) > 1}) if len(set(named)) < len(named) else []
         if twice:
             raise RecordingError(
-                f"{self.path}: line {self.head.header_line}: expected unique column names, found twice: "
+                f"{self.path}: line {self.head.header_line}: expected unique column names, found duplicates: "
                 f"{', '.join(twice)}; rename or remove one of each"
             )
         self.names = named
@@ -130,7 +130,7 @@ class _Body:
         self.time = self.head.names[self.head.time] if self.head.time is not None else ""
 
     def blocks(self, text: str) -> Iterator[Block]:
-        """Yield the rows of a piece of the file that ends with a line."""
+        """Yield the rows of a piece of the file that ends with a complete line."""
         first, self.line = self.line, self.line + text.count("\n")
         self.whole = text.endswith("\n")
         columns = None if self.waiting else self._plain(text)
@@ -140,7 +140,7 @@ class _Body:
             yield self._block(first, columns)
 
     def end(self) -> Block:
-        """Return a block without rows that says what was left out.
+        """Return a block without rows that reports what was skipped.
 
         Raises:
             RecordingError: the last rows are readings of another length than the header.
@@ -169,7 +169,7 @@ class _Body:
         )
 
     def _plain(self, text: str) -> list[pa.Array] | None:
-        """Return the columns where every line is a row, [] where there is none, None where anything is odd."""
+        """Return the columns if every line is a row, [] if there are none, None if anything is unusual."""
         odd = False
 
         def skip(row: pyarrow.csv.InvalidRow) -> str:
@@ -194,7 +194,7 @@ class _Body:
         return None if self._is_odd(columns) else columns
 
     def _is_odd(self, columns: Sequence[pa.Array]) -> bool:
-        """Return whether some row is to be left out, or may be."""
+        """Return whether some row must or may be skipped."""
         if self.head.comments and pc.any(pc.starts_with(columns[0], "#")).as_py():
             return True
         if self.head.time is None:
@@ -207,7 +207,7 @@ class _Body:
         return not is_like(times[-1].as_py(), self.example)
 
     def _odd(self, text: str, first: int) -> Iterator[Block]:
-        """Take a piece row by row."""
+        """Read a piece row by row."""
         taken: list[list[str]] = []
         lines: list[int] = []
         try:
@@ -229,8 +229,7 @@ class _Body:
                 self.waiting.clear()
         except csv.Error as error:
             raise RecordingError(
-                f"{self.path}: line {first} or after it: expected CSV, found a quote that is opened and not closed "
-                f"({error})"
+                f"{self.path}: line {first} or later: expected CSV, found an unclosed quote ({error})"
             ) from error
         yield from self._rows(taken, lines)
 
@@ -239,7 +238,7 @@ class _Body:
             yield self._block(lines[0], [pa.array(column, pa.string()) for column in zip(*taken, strict=True)], lines)
 
     def _is_left_out(self, row: Row) -> bool:
-        """Return whether a row is a comment, blank, or what stood before the first row."""
+        """Return whether a row is a comment, blank, or repeats what was before the first row."""
         if row.is_comment:
             self.remarks["comments"] += row.text.strip() not in self.head.before
             return True
@@ -251,7 +250,7 @@ class _Body:
         return False
 
     def _is_header(self, row: Row) -> bool:
-        """Return whether a row names other columns, the time among them."""
+        """Return whether a row is a header with other columns, a time among them."""
         cells = [cell.strip() for cell in row.cells]
         return bool(self.time) and self.time in cells and not any(is_date(cell) or is_number(cell) for cell in cells)
 
@@ -285,19 +284,19 @@ class _Body:
         return bool(row.cells[place].strip()) and is_like(row.cells[place], self.example)
 
     def _cells(self, row: Row, number: int) -> list[str]:
-        """Return the cells of a row that is one.
+        """Return the cells of a reading.
 
         Raises:
-            RecordingError: there are more or fewer of them than the header has names.
+            RecordingError: their number differs from the header's.
         """
         cells = row.cells[: len(self.names)]
         beyond = [cell for cell in row.cells[len(self.names) :] if cell.strip()]
         if beyond or len(cells) < len(self.names):
             advice = (
-                "; quote cells that hold the separator, or write decimal points"
+                "; quote cells that contain the separator, or use decimal points"
                 if beyond
-                else "; a spreadsheet drops the separators of empty cells at the ends of rows: put them "
-                "back, or add a last column that is filled in every row"
+                else "; a spreadsheet drops separators of empty cells at row ends: restore them, or add a last column "
+                "that is filled in every row"
             )
             raise RecordingError(
                 f"{self.path}: line {number}: expected {len(self.names)} cells, as in the header (line "

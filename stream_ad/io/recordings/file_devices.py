@@ -1,12 +1,13 @@
-"""Which device a file without a device column is: its name, without what is a date in it.
+"""Derives the device of a file without a device column from its name, ignoring dates.
 
-A logger that starts a file a day would else be a new device each day. The rule looks at names alone, so that the
-file of tomorrow, sent by itself, is the device that was trained:
+Otherwise a logger that starts a file every day would be a new device every day. The rule uses only names, so that
+tomorrow's file, sent alone, is the device that was trained:
 
-- Dates and times in the names of file and folders go, and a number that counts files after one (`2026-03-02_001`).
-- What is left of the file's name is the device: `pump3_2026-03-02.csv` is `pump3`.
-- Where nothing is left, the nearest folder below the one that was asked for, with a name that is no date, is the
-  device; where there is none, the device has the name of the stream.
+- Dates and times in the names of file and folders are removed, and a number that counts files after one
+  (`2026-03-02_001`).
+- The rest of the file's name is the device: `pump3_2026-03-02.csv` is `pump3`.
+- If nothing is left, the device is the nearest folder, below the one requested, whose name is not a date; if there is
+  none, the device has the name of the stream.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ FORMS = (
 )
 DATE = re.compile(rf"(?<!\d)(?:{'|'.join(FORMS)})(?!\d)", re.IGNORECASE)
 WHOLE = re.compile(r"(?:19|20)\d{2}|(?:19|20)\d{2}(?:0[1-9]|1[0-2])|\d\d([-_.])\d\d\1\d\d|1[4-9]\d{8}(?:\d{3})?")
-"""What is a date only where it is the whole name: a year, year and month, two digits each, seconds since 1970."""
+"""Dates only if they are the whole name: a year, year and month, two digits each, seconds since 1970."""
 MARK = "\0"
 COUNT = re.compile(
     rf"{MARK}[-_. ]*(?:part|pt|seq|no|nr|file|teil)?[-_. ]*(?:\(\d{{1,4}}\)|\d{{1,4}})(?=$|/)", re.IGNORECASE
@@ -50,16 +51,16 @@ COUNT = re.compile(
 RANGE = re.compile(rf"{MARK}[-_. ]*(?:to|bis|until)?[-_. ]*{MARK}", re.IGNORECASE)
 EDGES = "-_. "
 LEVELS = 4
-"""Names of the path that are looked at: year, month and day may be folders."""
+"""Number of path components examined: year, month and day may be folders."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileDevice:
-    """The device of a file.
+    """A file's device.
 
     Attributes:
         name: of the device.
-        is_dated: the file's name has a date that was left out.
+        is_dated: a date was removed from the file's name.
     """
 
     name: str
@@ -67,12 +68,12 @@ class FileDevice:
 
 
 def file_devices(files: Sequence[Path], asked: Path, stream: str = "") -> list[FileDevice]:
-    """Return the device of each file, as far as it has no device column.
+    """Return the device of each file, for files without a device column.
 
     Args:
         files: the recording's files.
-        asked: the file, folder or pattern that was asked for.
-        stream: name of the device where names hold nothing but dates; "" takes the folder's.
+        asked: the file, folder or pattern requested.
+        stream: the device's name if names contain only dates; "" uses the folder's name.
     """
     root = _root(asked)
     found = []
@@ -98,7 +99,7 @@ def file_devices(files: Sequence[Path], asked: Path, stream: str = "") -> list[F
 
 
 def dated_notes(devices: Sequence[FileDevice]) -> list[str]:
-    """Return what to tell of devices whose files are named by date, a line at most."""
+    """Return a note on devices whose files are named by date, at most one line."""
     dated = [device.name for device in devices if device.is_dated]
     if not dated:
         return []
@@ -108,7 +109,7 @@ def dated_notes(devices: Sequence[FileDevice]) -> list[str]:
 
 
 def following_notes(spans: Sequence[tuple[str, Path, int, int]]) -> list[str]:
-    """Return what to tell of devices that may be one machine: files that differ by a number and follow one another.
+    """Return a note on devices that may be one machine: files that differ by a number with consecutive times.
 
     Args:
         spans: per file its device, path, first and last event time.
@@ -120,13 +121,13 @@ def following_notes(spans: Sequence[tuple[str, Path, int, int]]) -> list[str]:
     if any(later[2] < earlier[3] for earlier, later in pairwise(order)):
         return []
     return [
-        f"{len(names):,} files whose times follow one another are as many devices: {shown(names)}; if they are one "
+        f"{len(names):,} files with consecutive times were read as separate devices: {shown(names)}; if they are one "
         "machine, add --device NAME"
     ]
 
 
 def check_apart(spans: Sequence[tuple[str, Path, int, int]]) -> None:
-    """Refuse files of one device whose times overlap: they are rather two machines, or one file twice.
+    """Refuse files of one device with overlapping times: they are probably two machines, or one file twice.
 
     Args:
         spans: per file its device, path, first and last event time.
@@ -139,8 +140,8 @@ def check_apart(spans: Sequence[tuple[str, Path, int, int]]) -> None:
         before = last.get(device)
         if before is not None and 2 * (min(before[2], end) - start) > min(before[2] - before[1], end - start) > 0:
             raise RecordingError(
-                f"{before[0]} and {path}: expected one after the other, as their names make both device {device!r}, "
-                "found times that overlap; name them after their machines or add a device column, or say --device NAME "
+                f"{before[0]} and {path}: expected consecutive times, since their names make both device {device!r}, "
+                "found overlapping times; name them after their machines or add a device column, or add --device NAME "
                 "if they are one"
             )
         if before is None or end > before[2]:
@@ -148,7 +149,7 @@ def check_apart(spans: Sequence[tuple[str, Path, int, int]]) -> None:
 
 
 def _root(asked: Path) -> Path:
-    """Return the folder that was asked for: of a file its own, of a pattern the part without wildcards."""
+    """Return the folder requested: a file's own, or a pattern's part without wildcards."""
     if asked.is_dir():
         return asked.resolve()
     fixed = asked.parent.parts
@@ -157,10 +158,10 @@ def _root(asked: Path) -> Path:
 
 
 def _undated(file: Path) -> list[str]:
-    """Return the names of the path, the file's without endings last, without dates; "" where nothing is left."""
+    """Return the path components without dates, the file's (without suffixes) last; "" if nothing is left."""
     names = [*file.parts[:-1], name_of(file)]
     head, tail = names[:-LEVELS], names[-LEVELS:]
-    # A date over several folders leaves as many names.
+    # A date over several folders leaves as many components.
     text = DATE.sub(lambda match: "/".join(MARK for _ in match[0].split("/")), "/".join(tail))
     text = "/".join(MARK if WHOLE.fullmatch(part) else part for part in text.split("/"))
     text = RANGE.sub(MARK, COUNT.sub(MARK, text))

@@ -1,4 +1,4 @@
-"""Columns that say which rows are faults: numbers or words, from people, data sets and simulators."""
+"""Label columns, which mark rows as faults: numbers or words, from people, data sets and simulators."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NAMES = frozenset(
         "fallo", "falla", "anomalía", "anomalia", "guasto",
     }
 )  # fmt: skip
-"""Of label columns, in lower case, with `_` for what is neither letter nor digit."""
+"""Names of label columns, in lower case, with `_` for anything but letters and digits."""
 CHANGES = frozenset({"changepoint", "change_point", "is_changepoint"})
-"""Labels that mark where something changes, not how long it is faulty."""
+"""Labels that mark changes rather than durations of faults."""
 STATES = frozenset({"status", "state", "condition", "machine_status", "machine_state", "class", "target", "category"})
 """Names of columns that are labels if their words are."""
 NORMAL = frozenset(
@@ -45,7 +45,7 @@ UNKNOWN = frozenset({"", "unknown", "unlabeled", "unlabelled", "nan", "null", "n
 
 
 def plain(name: str) -> str:
-    """Return a name as `NAMES` has it."""
+    """Return a name normalised as in `NAMES`."""
     return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
 
 
@@ -55,20 +55,20 @@ def is_label(name: str) -> bool:
 
 
 def marks_faults(name: str) -> bool:
-    """Return whether rows that a label marks are faulty: not so for change points."""
+    """Return whether a label's marks mean faults; change points do not."""
     return plain(name) not in CHANGES
 
 
 def read_words(column: pa.Array, numbers: Float64Array) -> tuple[Float64Array, bool]:
-    """Put numbers for the words of a label.
+    """Convert a label's words to numbers.
 
     Args:
         column: n cells.
-        numbers: float64[n], the cells that are numbers, others are not finite.
+        numbers: float64[n], the numeric cells, others not finite.
 
     Returns:
-        float64[n]: the numbers, 0 for words of normal running, 1 for others, NaN for unknown ones; and whether all
-        cells are words that are known here.
+        float64[n]: the numbers, 0 for words of normal operation, 1 for others, NaN for unknown ones; and whether all
+        cells are known words.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -83,19 +83,19 @@ def read_words(column: pa.Array, numbers: Float64Array) -> tuple[Float64Array, b
 
 
 def to_marks(values: Float64Array) -> Float32Array:
-    """Return 1 where a label marks a fault, 0 where it does not, NaN where it says nothing.
+    """Return 1 where a label marks a fault, 0 where it does not, NaN where it is unknown.
 
-    0 is normal and a number above it a fault or its kind; of -1 and 1, -1 is the fault, as libraries for outliers
-    have it, unless most rows have it. Numbers that are not whole mark nothing.
+    0 is normal and a positive number a fault or its kind. Of -1 and 1, -1 is the fault, as in outlier libraries, unless
+    most rows have it. Fractional numbers mark nothing.
 
     Args:
-        values: float64[n], NaN where there is none.
+        values: float64[n], NaN if missing.
     """
     known = np.isfinite(values)
     seen = np.unique(values[known])
     marks = np.full(len(values), np.nan, np.float32)
     if len(seen) and (seen == np.floor(seen)).all():
-        # Libraries for outliers have -1 for them; where most rows have it, it is the normal one.
+        # Outlier libraries use -1 for outliers; if most rows have it, it means normal.
         reversed_ = set(seen.tolist()) == {-1.0, 1.0} and 2 * np.count_nonzero(values == -1) <= known.sum()
         marks[known] = np.where(values[known] < 0 if reversed_ else values[known] > 0, 1.0, 0.0)
         if not reversed_ and set(seen.tolist()) != {-1.0, 1.0}:

@@ -1,4 +1,4 @@
-"""Layouts: which column of a recording is what, stated or guessed from the column names."""
+"""Layouts: the roles of a recording's columns, given or guessed from their names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SKAB_LABELS = ("anomaly", "changepoint")
 SKAB_COLUMNS = {"datetime", "Accelerometer1RMS", "Accelerometer2RMS"}
 NAB_COLUMNS = ["timestamp", "value"]
 INFLUX_OWN = ("result", "table", "_start", "_stop", "_measurement", "_field", "_value")
-"""Columns that InfluxDB adds to what was measured."""
+"""Columns that InfluxDB adds to the measurements."""
 UNIT = re.compile(r"\s*[\[(][^\[\]()]*[\])]$")
 KEYS = ("time", "device", "channel", "value", "labels", "quality")
 NAMED = ("wide", "long", "skab", "nab")
@@ -52,17 +52,17 @@ NAMED = ("wide", "long", "skab", "nab")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a recording is laid out; "" means: guess from the column names.
+    """The roles of a recording's columns; "" means: guess from the names.
 
     Attributes:
-        name: "wide" (a column a channel), "long" (a row a value), "skab" or "nab".
+        name: "wide" (one column per channel), "long" (one row per value), "skab" or "nab".
         time: the time column, or the first of several.
-        clock: further columns of the time, where date and time of day are apart.
-        device: the device column; without one, a file is a device.
-        channel: long only, the column that names the channel.
+        clock: further columns of the time, if date and time of day are separate.
+        device: the device column; without one, each file is a device.
+        channel: long only, the column with the channel's name.
         value: long only, the column of values.
         labels: columns that are labels (1 is anomalous), not channels; an entry may be several, joined by +.
-        quality: the column that says how good a row's value or values are.
+        quality: the column with the quality of a row's value or values.
     """
 
     name: str
@@ -80,13 +80,13 @@ class Layout:
 
     @classmethod
     def parse(cls, text: str) -> Layout:
-        """Read a layout as typed: `wide`, or `long,time=stamp,channel=tag,labels=fault+event`.
+        """Parse a layout as typed: `wide`, or `long,time=stamp,channel=tag,labels=fault+event`.
 
         Raises:
             RecordingError: an unknown name or key.
         """
         name, _, rest = text.partition(",")
-        # A column's name may hold commas: a part begins where a key does.
+        # Column names may contain commas: a part starts where a key does.
         pairs = re.split(r",(?=(?:time|device|channel|value|labels|quality)=)", rest) if rest else []
         fields: dict[str, str] = {}
         for pair in pairs:
@@ -100,7 +100,7 @@ class Layout:
 
     @property
     def is_long(self) -> bool:
-        """A row holds one value."""
+        """Each row has one value."""
         return self.name == "long"
 
     def channels(self, columns: Sequence[str]) -> tuple[str, ...]:
@@ -121,14 +121,14 @@ def stated_columns(stated: Layout | None) -> tuple[str, ...]:
 def resolve(
     columns: Sequence[str], times: Sequence[str], stated: Layout | None, origin: str, parts: Sequence[str] = ()
 ) -> Layout:
-    """Name every column that a layout needs.
+    """Determine every column that a layout needs.
 
     Args:
         columns: names of the file's columns.
-        times: those that hold times by their type (Parquet).
-        stated: what the user said, or None to guess all.
+        times: columns with a time type (Parquet).
+        stated: the user's layout, or None to guess everything.
         origin: the file, for errors.
-        parts: columns that look as if they were the time together.
+        parts: columns that together look like the time.
 
     Raises:
         RecordingError: a column is missing or cannot be guessed.
@@ -161,23 +161,23 @@ def resolve(
         if name not in columns:
             shown = ", ".join(repr(column) for column in columns[:12]) + (", …" if len(columns) > 12 else "")
             wanted = f"column {name!r}" if name else f"a {what} column"
-            more = " (date and time of day apart: time=DATE+TIME)" if what == "time" and len(columns) > 2 else ""
+            more = " (with separate date and clock: time=DATE+TIME)" if what == "time" and len(columns) > 2 else ""
             raise RecordingError(
                 f"{origin}: expected {wanted} among {shown}; name it with --layout {layout.name},{what}=COLUMN{more}"
             )
     if layout.device and layout.device not in columns:
-        raise RecordingError(f"{origin}: there is no device column {layout.device!r}")
+        raise RecordingError(f"{origin}: no such device column: {layout.device!r}")
     if not layout.is_long and not layout.channels(columns):
         raise RecordingError(
-            f"{origin}: expected at least one channel beside the time column {layout.time!r}{_split(columns)}"
+            f"{origin}: expected at least one channel besides the time column {layout.time!r}{_split(columns)}"
         )
     return layout
 
 
 def _split(columns: Sequence[str]) -> str:
-    """Return what to do about a header that is all in one cell."""
+    """Return advice about a header that is all in one cell."""
     if len(columns) == 1 and len(columns[0].split()) > 1:
-        return "; cells are to be apart by , ; tab or |, and not by blanks: export the file so"
+        return "; expected cells separated by , ; tab or |, not by blanks: export the file with one of these"
     return ""
 
 
@@ -192,7 +192,7 @@ def _guess_name(columns: Sequence[str]) -> str:
 
 
 def _pick(columns: Sequence[str], names: Sequence[str]) -> str:
-    """Return the column with the first of the names that any column has; see `_plain`."""
+    """Return the column with the first of these names; see `_plain`."""
     for form in (lambda name: name.strip().lower(), _plain):
         known = {form(column): column for column in reversed(columns)}
         found = next((known[name] for name in names if name in known), "")
@@ -202,5 +202,5 @@ def _pick(columns: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name in lower case, without a unit in brackets, `_` for blanks and dashes and none at the edges."""
+    """Return a name in lower case, without a unit in brackets, with `_` for blanks and dashes except at the ends."""
     return re.sub(r"[\s_-]+", "_", UNIT.sub("", name.strip().lower())).strip("_")

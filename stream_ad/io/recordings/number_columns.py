@@ -1,4 +1,4 @@
-"""The columns of numbers of a recording: plain ones are converted at once, others when all of their rows are there."""
+"""A recording's numeric columns: simple ones are converted at once, others when all their rows are known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A block of a column that is read later: its cells, where they stand, and the array that they fill."""
+    """A block of a column that is converted later: its cells, their places, and the array to fill."""
 
     text: pa.Array
     where: Callable[[int], str]
@@ -32,10 +32,10 @@ class _Part:
 class NumberColumns:
     """Reads columns block by block.
 
-    A column of plain numbers is converted as it comes. One in which a cell is a number in another style (a
-    decimal comma, separators, a unit) is kept as text until `finish`, since only all of its rows together say how
-    they are meant. Where such a cell comes late, what was converted before is not to be had again: `again` then
-    names the columns to keep in a second reading of the files.
+    A column of simple numbers is converted immediately. A column with numbers in another style (a decimal comma,
+    separators, a unit) is kept as text until `finish`, since only all its rows together determine the style. If such a
+    cell appears late, the cells converted before are lost: `again` then names the columns to keep in a second pass over
+    the files.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class NumberColumns:
         """Prepare to read.
 
         Args:
-            decimal: "comma" or "point" for columns whose rows do not tell; None if not stated.
+            decimal: "comma" or "point" for ambiguous columns; None if not given.
             keep: columns to keep as text from the start.
-            units: what the user states: name or pattern of a channel -> its unit.
+            units: given by the user: name or pattern of a channel -> its unit.
 
         Raises:
             RecordingError: another decimal sign.
@@ -57,19 +57,19 @@ class NumberColumns:
         self.keep = keep
         self.units = units or {}
         self.held: dict[str, list[_Part]] = {}
-        self.plain: dict[str, pa.Array] = {}  # the first cells of columns of plain numbers
+        self.plain: dict[str, pa.Array] = {}  # the first cells of columns of simple numbers
         self.again: set[str] = set()
 
     def take(
         self, name: str, column: pa.Array, where: Callable[[int], str], groups: Int32Array | None = None
     ) -> Float64Array:
-        """Read a block of a column; what is kept is filled in by `finish`.
+        """Read a block of a column; cells kept as text are filled in by `finish`.
 
         Args:
             name: of the column.
             column: n cells.
-            where: names a row of the block.
-            groups: int32[n], the channel of each row where the column holds several.
+            where: returns the place of a row of the block.
+            groups: int32[n], the channel of each row if the column holds several.
 
         Returns:
             float64[n], NaN missing, infinite bad.
@@ -95,14 +95,14 @@ class NumberColumns:
         """Read the columns that were kept.
 
         Args:
-            channels: names of the groups, where a column holds several.
+            channels: names of the groups, if a column holds several.
 
         Returns:
-            what a person should know, and per column and group the unit after the numbers. Both are
-            empty where `again` has names: then the files have to be read again.
+            notes, and per column and group the unit after the numbers. Both are empty if `again` has names: then the
+            files must be read again.
 
         Raises:
-            RecordingError: rows of a column that contradict each other, or allow two readings.
+            RecordingError: a column's rows contradict each other or are ambiguous.
         """
         if self.again:
             return [], {}
@@ -135,7 +135,7 @@ class NumberColumns:
 
 
 def _text(column: pa.Array) -> pa.Array | None:
-    """Return the cells as text, None where their type says what they are."""
+    """Return the cells as text, None if their type determines their meaning."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if pa.types.is_dictionary(column.type):
@@ -164,9 +164,9 @@ def _notes(reads: dict[str, Read]) -> list[str]:
     units = [f"{name} ({', '.join(dict.fromkeys(read.units.values()))})" for name, read in reads.items() if read.units]
     without = sum(read.without_unit for read in reads.values())
     notes = [f"numbers with a decimal comma: {_shown(commas)}"] if commas else []
-    notes += [f"numbers with separators between thousands: {_shown(grouped)}"] if grouped else []
+    notes += [f"numbers with thousands separators: {_shown(grouped)}"] if grouped else []
     if units:
-        rest = f"; {without:,} cells without one are taken in it" if without else ""
+        rest = f"; {without:,} cells without one are read in it" if without else ""
         notes.append(f"units after the numbers: {_shown(units)}{rest}")
     return notes
 

@@ -1,4 +1,4 @@
-"""How a column writes its numbers: decimal sign, separators between thousands, a unit; decided by all of its rows."""
+"""How a column writes its numbers: decimal sign, thousands separators, a unit; determined by all its rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CELL = (
 )
 """A number in any style with an optional unit."""
 POINT_GROUPS = r"^[+\-−]?[1-9]\d{0,2}(\.\d{3})+$"
-"""Text that reads as a number either way: 1.234."""
+"""Ambiguous text: 1.234."""
 ADDRESS = r"^\d{1,3}(\.\d{1,3}){3}$"
 MULTIPLES = frozenset("kKMGmµμ")
 NO_UNITS = re.compile(r"^([ap]\.?m\.?|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|st|nd|rd|th|x)$", re.IGNORECASE)
@@ -48,7 +48,7 @@ BASES = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A way of writing numbers: the decimal sign, the separator between thousands ("" for none), and its pattern."""
+    """A number style: the decimal sign, the thousands separator ("" for none), and its pattern."""
 
     decimal: str
     group: str
@@ -85,7 +85,7 @@ class Read:
         values: float64[n], NaN missing, infinite bad.
         style: how its numbers are written.
         units: per group the unit after its numbers.
-        without_unit: cells without the unit that others of their group have.
+        without_unit: number of cells without the unit that others of their group have.
     """
 
     values: Float64Array
@@ -106,18 +106,18 @@ class Column:
         channels: Sequence[str] = (),
         stated: Mapping[int, str] | None = None,
     ) -> None:
-        """Take the cells apart and find the styles that all of them allow.
+        """Split the cells and find the styles that all of them allow.
 
         Args:
             name: of the column.
-            text: n texts, null where there is nothing.
-            where: names a row in errors.
-            groups: int32[n], the channel of each row where a column holds several; units are theirs.
+            text: n texts, null if empty.
+            where: returns the place of a row, for errors.
+            groups: int32[n], the channel of each row if the column holds several; units are per channel.
             channels: names of the groups.
-            stated: units that the user stated for groups (0 is the only one): other units are bad cells.
+            stated: units given by the user for groups (0 if there is only one): cells with other units are bad.
 
         Raises:
-            RecordingError: two units in one group.
+            RecordingError: a group has two units.
         """
         self.name, self.text, self.where, self.channels = name, text, where, channels
         trimmed = pc.fill_null(pc.utf8_trim(text, " \t\r\n\f\v\u00a0\u202f\u2009\u2007"), "")
@@ -138,7 +138,7 @@ class Column:
 
     @property
     def sign(self) -> str:
-        """The decimal sign that its own rows settle, "" where they do not or it does not matter."""
+        """The decimal sign determined by its own rows, "" if it is undetermined or irrelevant."""
         readings = self._readings(self.styles)
         if len(readings) != 1:
             return ""
@@ -149,11 +149,11 @@ class Column:
         """Read the column.
 
         Args:
-            context: the decimal sign of the recording's other columns, "" where they have none or several.
-            stated: the decimal sign that the user stated, or "".
+            context: decimal sign of the recording's other columns, "" if they have none or several.
+            stated: the decimal sign given by the user, or "".
 
         Raises:
-            RecordingError: its rows need both signs, or allow two readings that nothing settles.
+            RecordingError: its rows need both signs, or are ambiguous.
         """
         if not self.styles:
             if not stated:
@@ -172,7 +172,7 @@ class Column:
         return Read(values, style, self.units, self.without_unit)
 
     def _settle_units(self, groups: Int32Array | None, stated: Mapping[int, str]) -> tuple[dict[int, str], int]:
-        """Keep as numbers what has the unit of its group, or none."""
+        """Keep as numbers the cells that have their group's unit, or none."""
         coded = self.parts["unit"].dictionary_encode()
         names = [str(name) for name in coded.dictionary.to_pylist()]
         if names in ([], [""]):
@@ -194,7 +194,7 @@ class Column:
         return units, without
 
     def _unit_of(self, names: Sequence[str], codes: Int32Array, rows: Int64Array, channel: str) -> str:
-        """Return the unit of a group's numbers, "" where what follows them is no unit but part of a text."""
+        """Return the unit of a group's numbers, "" if the text after them is not a unit."""
         counts = np.bincount(codes, minlength=len(names))
         found = [number for number in np.argsort(-counts, kind="stable").tolist() if names[number] and counts[number]]
         if not found or 2 * sum(int(counts[number]) for number in found) < len(codes):
@@ -214,7 +214,7 @@ class Column:
         return " " in str(self.text[int(rows[0])].as_py()).strip()
 
     def _readings(self, styles: Sequence[Style]) -> list[tuple[Style, Float64Array]]:
-        """Return the values in each style, without those that give the same."""
+        """Return the values in each style, without duplicates."""
         readings: list[tuple[Style, Float64Array]] = []
         for style in styles:
             values = self._values(style)
@@ -239,8 +239,8 @@ class Column:
         other = int(np.argmin(self.fits[rival] | ~self.is_number | ~self.fits[best]))
         raise RecordingError(
             f"{self.where(row)}: column {self.name!r}: {self._cell(row)} is a number {_words(STYLES[rival])}, but "
-            f"{self._cell(other)} ({self.where(other)}) is one {_words(STYLES[best])}; "
-            "one column has one way of writing numbers: --decimal comma or --decimal point takes the other cells as bad"
+            f"{self._cell(other)} ({self.where(other)}) is one {_words(STYLES[best])}; a column must use one style: "
+            "with --decimal comma or --decimal point the other cells count as bad"
         )
 
     def _refuse_open(self, readings: Sequence[tuple[Style, Float64Array]]) -> None:
@@ -248,7 +248,7 @@ class Column:
         row = int(np.argmax(~((one == two) | (np.isnan(one) & np.isnan(two)))))
         raise RecordingError(
             f"{self.where(row)}: column {self.name!r}: {self._cell(row)} can be {one[row]:.15g} ({_words(first)}) or "
-            f"{two[row]:.15g} ({_words(second)}), and no row of the column settles it; "
+            f"{two[row]:.15g} ({_words(second)}), and no row of the column decides; "
             f"add --decimal {_option(first)} or --decimal {_option(second)}"
         )
 
@@ -257,8 +257,8 @@ class Column:
         unit = self.parts["unit"][one].as_py() or self.parts["unit"][two].as_py()
         raise RecordingError(
             f"{self.where(two)}: column {self.name!r}: expected one unit, found {self._cell(two)} and "
-            f"{self._cell(one)} ({self.where(one)}); convert them, or "
-            f"--unit '{channel}={unit}' takes cells of other units as bad"
+            f"{self._cell(one)} ({self.where(one)}); convert them, or add "
+            f"--unit '{channel}={unit}' to treat cells with other units as bad"
         )
 
     def _cell(self, row: int) -> str:
@@ -266,7 +266,7 @@ class Column:
 
 
 def is_suspect(text: pa.Array, values: Float64Array) -> bool:
-    """Return whether cells that are bad by the rule for cells are numbers in another style, or have a unit."""
+    """Return whether cells that are bad by the cell rule are numbers in another style or have a unit."""
     bad = np.flatnonzero(values == BAD)
     if not len(bad):
         return False
@@ -276,7 +276,7 @@ def is_suspect(text: pa.Array, values: Float64Array) -> bool:
 
 
 def has_point(text: pa.Array) -> tuple[bool, bool]:
-    """Return whether plain numbers have a decimal point for certain, and whether they have one that may be no such."""
+    """Return whether plain numbers certainly have a decimal point, and whether they have an ambiguous one."""
     text = pc.utf8_trim_whitespace(text)
     dotted = pc.match_substring(text, ".").to_numpy(False).astype(np.bool_)
     grouped: BoolArray = pc.match_substring_regex(text, POINT_GROUPS).to_numpy(False).astype(np.bool_)
@@ -284,7 +284,7 @@ def has_point(text: pa.Array) -> tuple[bool, bool]:
 
 
 def is_unit(text: str) -> bool:
-    """Return whether all parts of a text are units that are known, with or without a prefix."""
+    """Return whether all parts of a text are known units, with or without a prefix."""
     parts = [part for part in re.split(r"[/·*() ]|\^?-?[1-4]$", text.replace("° ", "°")) if part]
     return text in BASES or (bool(parts) and all(_is_base(part) for part in parts))
 

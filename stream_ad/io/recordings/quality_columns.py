@@ -1,4 +1,4 @@
-"""Columns that say how good a value is, as OPC servers and historians write them beside it."""
+"""Quality columns, as written by OPC servers and historians beside the values."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ KINDS = r"(?P<kind>quality|qual|status|status_?code|validity|valid|good)"
 BESIDE = re.compile(rf"(?P<base>.+?)[._ :/|-]*{KINDS}", re.IGNORECASE)
 BEFORE = re.compile(r"(?P<kind>quality|status)[._ :(-]+(?:of )?(?P<base>.+?)\)?", re.IGNORECASE)
 OF_ROW = frozenset({"quality", "opcquality", "dataquality", "qualitycode", "statuscode", "opcstatus", "status"})
-"""Names of columns for all values of a row, letters and digits alone."""
+"""Names of quality columns for a whole row, letters and digits only."""
 VALUE_ENDINGS = ("", ".value", "_value", " value", ".pv", "_pv", ".val")
 MOST_KINDS = 1_000
-"""A column with more different cells says something else."""
+"""A column with more distinct cells is not a quality column."""
 GOOD = frozenset({"ok", "okay", "valid", "true", "normal", "g", "yes", "y", "healthy", "fine", "green"})
 BAD = re.compile(
     r"bad|[ub]$|uncertain|invalid|not |fail|fault|err|stale|false$|no |no$|n$|questionable|subst|time ?out|offline|i/o|"
     r"config|suspect|doubt|estimat|interpol|missing|unknown|comm|sensor|out of|last known|device|waiting|disconnect"
 )
-"""How words for other than good begin."""
+"""Prefixes of words for anything but good."""
 EMPTY = frozenset({"", "nan", "null", "none", "na", "n/a"})
 UA = 1 << 30
-"""OPC UA: from this bit on a code says that it is not good; OPC DA: both bits of 0xC0 set are good."""
+"""OPC UA: codes from this bit on are not good; OPC DA: both bits of 0xC0 set are good."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a quality column says.
+    """Interpretation of a quality column.
 
     Attributes:
-        bad: by the column's different cells, whether one means a value that is not good.
-        how: how that was decided, for a person; "" where it goes without saying.
+        bad: by distinct cell, whether it means a value that is not good.
+        how: how that was decided, for people; "" if obvious.
     """
 
     bad: tuple[bool, ...]
@@ -47,12 +47,12 @@ class Judged:
 
 @dataclass
 class QualityColumn:
-    """The cells of one column, by number.
+    """The cells of one quality column, as codes.
 
     Attributes:
         name: of the column.
-        target: the column whose values it judges, "" for all of the row.
-        is_status: its name says status, which may mean much else: only words and codes for quality count.
+        target: the column whose values it judges, "" for the whole row.
+        is_status: it is named status, which may mean many things: only words and codes of quality count.
     """
 
     name: str
@@ -63,7 +63,7 @@ class QualityColumn:
     rows: int = 0
 
     def add(self, before: int, column: pa.Array | None, rows: int) -> None:
-        """Take the cells of a block, after `before` rows; None where the block has no such column."""
+        """Add a block's cells after `before` rows; None if the block lacks the column."""
         if self.rows < before:
             self.codes.append(np.full(before - self.rows, -1, np.int32))
         self.rows = before + rows
@@ -78,13 +78,13 @@ class QualityColumn:
         self.codes.append(numbers[texts.indices.to_numpy(False)])
 
     def all_codes(self, rows: int) -> Int32Array | None:
-        """Return int32[rows], the number of each cell, -1 where there is none; None if there are too many kinds."""
+        """Return int32[rows], the code of each cell, -1 if there is none; None if there are too many distinct cells."""
         if len(self.number) > MOST_KINDS or not self.number:
             return None
         return np.concatenate([*self.codes, np.full(rows - self.rows, -1, np.int32)])
 
     def bad(self, rows: int) -> tuple[BoolArray, str] | None:
-        """Return bool[rows], which rows are not good, and what to say of it; None if it is no quality column."""
+        """Return bool[rows], the rows that are not good, and a note; None if it is not a quality column."""
         codes = self.all_codes(rows)
         if codes is None:
             return None
@@ -92,16 +92,16 @@ class QualityColumn:
         judged = judge(list(self.number), counts.tolist(), self.is_status)
         if judged is None:
             return None
-        is_bad = np.array([*judged.bad, False])  # the last for -1
+        is_bad = np.array([*judged.bad, False])  # the last one is for -1
         return is_bad[codes], judged.how
 
 
 def quality_columns(columns: Sequence[str], stated: str = "") -> list[QualityColumn]:
-    """Return the columns that may be for quality, by their names.
+    """Return the columns that may be quality columns, by their names.
 
     Args:
-        columns: all columns beside time, device, channel and value.
-        stated: one that the user named for the whole row.
+        columns: all columns besides time, device, channel and value.
+        stated: a column named by the user for the whole row.
     """
     lowered = {name.lower(): name for name in reversed(columns)}
     found = []
@@ -123,13 +123,13 @@ def quality_columns(columns: Sequence[str], stated: str = "") -> list[QualityCol
 def without_bad(
     values: Float64Array, names: Sequence[str], quality: Mapping[str, tuple[BoolArray, str, str]], name: str
 ) -> int:
-    """Take values that a column does not call good out of a wide recording, in place; return how many there were.
+    """Remove values that a quality column does not call good from a wide recording, in place; return their number.
 
     Args:
         values: float64[n, c].
-        names: c columns, those for quality among them.
-        quality: by column, which rows are not good, and the column that it judges or "".
-        name: the column to go by.
+        names: c columns, including those for quality.
+        quality: by quality column, the rows that are not good, and the column that it judges or "".
+        name: the quality column to apply.
     """
     bad, target, _ = quality[name]
     columns = [place for place, column in enumerate(names) if column not in quality and target in ("", column)]
@@ -141,14 +141,14 @@ def without_bad(
 
 
 def quality_notes(quality: Mapping[str, tuple[BoolArray, str, str]], counts: Mapping[str, int]) -> list[str]:
-    """Return what to tell of quality columns, a line at most for what they took out and one for how they were read."""
+    """Return notes on quality columns: at most one line on what they removed and one on how they were read."""
     if not quality:
         return []
     names = list(quality)
     taken = sum(counts.values())
     found = [f"{taken:,} values are missing because their quality is not good, by {shown(names)}"]
     if not taken:
-        found = [f"{shown(names)} is quality and no channel; no value is missing for it"]
+        found = [f"{shown(names)} is a quality column, not a channel; no value is missing because of it"]
     how = {name: said for name, (_, _, said) in quality.items() if said}
     if how:
         found.append("; ".join(f"{name}: {said}" for name, said in list(how.items())[:4]))
@@ -156,12 +156,12 @@ def quality_notes(quality: Mapping[str, tuple[BoolArray, str, str]], counts: Map
 
 
 def judge(cells: Sequence[str], counts: Sequence[int], is_status: bool) -> Judged | None:
-    """Decide which cells mean a value that is not good; uncertain is not good, nothing said is.
+    """Decide which cells mean a value that is not good; uncertain is not good, an empty cell is.
 
     Args:
-        cells: the column's different cells.
+        cells: the column's distinct cells.
         counts: how often each occurs.
-        is_status: take it for quality only if nothing else is possible.
+        is_status: treat it as quality only if nothing else is possible.
     """
     numbers = {cell: number for cell in cells if (number := _number(cell)) is not None}
     words = [cell for cell in cells if cell not in numbers and cell.lower() not in EMPTY]
@@ -181,7 +181,7 @@ def judge(cells: Sequence[str], counts: Sequence[int], is_status: bool) -> Judge
 def _judge_numbers(
     numbers: Mapping[str, int], counts: Mapping[str, int], is_status: bool
 ) -> tuple[dict[str, bool], str] | None:
-    """Return which numbers are not good and how that was decided; None if they are no codes of quality."""
+    """Return which numbers are not good and how that was decided; None if they are not quality codes."""
     if not numbers:
         return {}, ""
     seen = set(numbers.values())

@@ -1,4 +1,4 @@
-"""Recordings: measurements in files, read into columns in time order; for train, send and evaluate."""
+"""Recordings: measurements in files, read into columns in time order; used by train, send and evaluate."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from stream_ad.io.recordings.unstated import date_columns, is_text, refuse_mixed
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Measurements of some devices, rows in order of time; rows with equal times in order of reading.
+    """Measurements of some devices, rows in order of time, rows with equal times in file order.
 
     Attributes:
         devices: names of the devices.
         device: int32[n], index into `devices`.
-        event_ns: int64[n], event time, UTC nanoseconds, never falls.
+        event_ns: int64[n], event time, UTC nanoseconds, never decreasing.
         channels: c names, sorted.
-        values: float64[n, c]; NaN where there is no value.
-        labels: per label column float32[n]; 1 is anomalous, 0 is not, NaN unknown. No channel.
-        layout: what the columns were taken for, the first file's where they differ.
-        bad_cells: how many cells are bad by `io.cell_rule`; NaN in `values`.
-        bad: bool[n, c], which ones; None if there is none.
-        time_basis: what the times rest on, for a person.
-        naive: the times had no zone of their own.
-        notes: what a person should know of the reading, a line each.
+        values: float64[n, c]; NaN if missing.
+        labels: per label column float32[n]; 1 is anomalous, 0 is not, NaN unknown. Not channels.
+        layout: the roles of the columns, the first file's if they differ.
+        bad_cells: number of bad cells (`io.cell_rule`); NaN in `values`.
+        bad: bool[n, c], which cells; None if there are none.
+        time_basis: how the times were interpreted, for people.
+        naive: the times had no zone.
+        notes: notes on the reading, one line each.
         units: units that the recording states, by channel.
-        left_out: columns that are no channels, each with what it was taken for.
+        left_out: columns that are not channels, with the reason.
     """
 
     devices: tuple[str, ...]
@@ -88,17 +88,17 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a recording is like, for a person and for `init`.
+    """Summary of a recording, for people and for `init`.
 
     Attributes:
-        rows, devices: how many.
+        rows, devices: their numbers.
         channels: names.
         missing: per channel, share of rows without a value.
         labels: names of the label columns.
-        period_ns: median time between two readings of a device, rounded where it is nearly round.
+        period_ns: median time between two readings of a device, rounded if nearly round.
         irregular: share of steps that differ from the period by more than half of it.
         start_ns, end_ns: first and last event time.
-        time_basis: what the times rest on.
+        time_basis: how the times were interpreted.
     """
 
     rows: int
@@ -133,7 +133,7 @@ class _Columns:
 
 
 class _Names:
-    """Texts numbered in order of first sight."""
+    """Texts numbered in order of appearance."""
 
     def __init__(self) -> None:
         self.number: dict[str, int] = {}
@@ -142,7 +142,7 @@ class _Names:
         return self.number.setdefault(name, len(self.number))
 
     def encode(self, column: pa.Array, what: str, block: Block) -> Int32Array:
-        """Return int32[n], the numbers of a column of names."""
+        """Return int32[n], the codes of a column of names."""
         column = column.cast(pa.string())
         column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
         if column.null_count:
@@ -154,7 +154,7 @@ class _Names:
 
 
 class _Reader:
-    """What is gathered while files are read."""
+    """Accumulates what is read from files."""
 
     def __init__(self, stated: Layout | None, times: TimeColumn, numbers: NumberColumns) -> None:
         self.stated = stated
@@ -166,7 +166,7 @@ class _Reader:
         self.device: list[Int32Array] = []
         self.columns = _Columns()
         self.labels = _Columns()
-        self.states = _Columns()  # columns of words that are labels if all of them are known
+        self.states = _Columns()  # columns of words that are labels if all words are known
         self.no_states: set[str] = set()
         self.quality: dict[str, QualityColumn] = {}
         self.texts: dict[str, QualityColumn] = {}  # columns of words that may name devices
@@ -177,7 +177,7 @@ class _Reader:
         self.units: dict[str, str] = {}
         self.unnamed: set[str] = set()
         self.rows = 0
-        self.by_file: list[tuple[FileDevice, Path, slice]] = []  # of files without a device column, with their rows
+        self.by_file: list[tuple[FileDevice, Path, slice]] = []  # rows of files without a device column
 
     def read(self, path: Path, device: FileDevice) -> None:
         before = self.rows
@@ -193,7 +193,7 @@ class _Reader:
                 layout = resolve(tuple(block.columns), times, self.stated, str(path), parts)
                 self.layout = self.layout or layout
                 if layout.is_long != self.layout.is_long:
-                    raise RecordingError(f"{path}: is {layout.name}, but the files before it are {self.layout.name}")
+                    raise RecordingError(f"{path}: expected layout {self.layout.name}, as before, found {layout.name}")
             if len(block):
                 self._add(block, layout, device.name)
         if layout is not None and not layout.device and self.rows > before:
@@ -202,7 +202,7 @@ class _Reader:
     def _add(self, block: Block, layout: Layout, device: str) -> None:
         missing = [name for name in (layout.time, *layout.clock, layout.device) if name and name not in block.columns]
         if missing:
-            raise RecordingError(f"{block.where(0)}: there is no column {missing[0]!r} any more")
+            raise RecordingError(f"{block.where(0)}: column {missing[0]!r} is missing from here on")
         time = block.columns[layout.time]
         if layout.clock:
             time = time_columns.joined(block.columns, (layout.time, *layout.clock))
@@ -250,27 +250,27 @@ class _Reader:
             refuse_mixed(event_ns, groups, others, self.layout.name, origin)
 
     def bad_quality(self) -> dict[str, tuple[BoolArray, str, str]]:
-        """Return by quality column which rows are not good, the column they judge, and what to say of it."""
+        """Return by quality column the rows that are not good, the column that it judges, and a note."""
         found = {name: (one.target, one.bad(self.rows)) for name, one in self.quality.items()}
         return {name: (bad[0], target, bad[1]) for name, (target, bad) in found.items() if bad is not None}
 
     def _words(self, block: Block, name: str) -> tuple[Float64Array, bool]:
-        """Return the numbers for a label's words or numbers, and whether all are words that are known."""
+        """Return a label's words or numbers as numbers, and whether all are known words."""
         return read_words(block.columns[name], to_float(block.columns[name]))
 
     def marks(self) -> dict[str, Float32Array]:
-        """Return the labels of the rows that were read."""
+        """Return the labels of the rows read."""
         states = [name for name in self.states.parts if name not in self.no_states]
         found = {name: self.labels.column(name) for name in self.labels.parts}
         found |= {name: self.states.column(name) for name in states}
         return {name: to_marks(values) for name, values in found.items()}
 
     def read_all(self, files: Sequence[Path], owners: Sequence[FileDevice]) -> None:
-        """Read files and what all rows of a column decide; `numbers.again` says if that needs them once more."""
+        """Read files and finish their columns; if `numbers.again` is set, they must be read again."""
         for file, owner in zip(files, owners, strict=True):
             try:
                 self.read(file, owner)
-            except (pa.ArrowException, UnicodeDecodeError) as error:  # texts of a damaged Parquet file, when met
+            except (pa.ArrowException, UnicodeDecodeError) as error:  # raised late for text in damaged Parquet files
                 raise RecordingError(f"{file}: cannot be read: {str(error)[:200]}") from error
         tags = list(self.tags.number)
         self.notes, units = self.numbers.finish(tags)
@@ -295,27 +295,27 @@ def read(
 ) -> Recording:
     """Read a recording.
 
-    Takes CSV (`,` `;` or tab), Parquet and JSONL, plain or (CSV, JSONL) with .gz, wide or long; SKAB and
-    NAB are known by their headers. Duplicate times are kept. Memory grows with the result, not the text.
+    Accepts CSV (`,` `;` or tab), Parquet and JSONL, plain or (CSV, JSONL) gzipped, wide or long; SKAB and NAB are
+    recognised by their headers. Duplicate times are kept. Memory grows with the result, not the text.
 
     Args:
         path: a file, a folder or a pattern.
-        layout: what the columns are; guessed if None.
+        layout: roles of the columns; guessed if None.
         zone: the zone of naive times ("UTC", "Europe/Berlin", "+02:00").
-        device: where there is a device column, the one device to keep; else the name of the only device.
-            If None, each file without a device column is a device named like it; see `file_devices`.
-        channels: only these, which must be there; if None, all columns that hold numbers.
-        stream: the device of files whose names are nothing but dates.
-        time_format: a strptime pattern or a name (`times.FORMAT_NAMES`); if None, found from the whole column.
-        start: ISO 8601 time from which elapsed times count.
-        decimal: "comma" or "point", for columns of numbers whose rows do not tell.
-        units: channel, or pattern -> unit: where cells have units after the numbers, others are bad.
+        device: with a device column, the one device to keep; else the name of the only device. If None, each file
+            without a device column is a device named after it; see `file_devices`.
+        channels: only these, which must exist; if None, all numeric columns.
+        stream: the device of files named only by date.
+        time_format: a strptime pattern or a name (`times.FORMAT_NAMES`); if None, determined from the whole column.
+        start: ISO 8601 start of elapsed times.
+        decimal: "comma" or "point", for ambiguous numeric columns.
+        units: channel or pattern -> unit: of cells with units after the numbers, those with others are bad.
         keep: names (or lists of them, as typed) that are channels even if they look like counters or row numbers.
-        counters: leave out columns that only rise.
-        missing: values that stand for none, as typed (`core.sentinels.sentinels_of`).
+        counters: exclude columns that only rise.
+        missing: values that mean missing, as typed (`core.sentinels.sentinels_of`).
 
     Raises:
-        RecordingError: with file and line where that is known.
+        RecordingError: with file and line if known.
     """
     files = find_files(path)
     named = [FileDevice(device, False)] * len(files) if device is not None else None
@@ -330,7 +330,7 @@ def read(
         raise RecordingError(f"{path}: expected rows, found none")
     codes = np.concatenate(reader.device)
     clocks = codes
-    if reader.tag:  # a tag's rows are in order, also where one tag follows another
+    if reader.tag:  # rows are in order within a tag, even if one tag follows another
         clocks = codes * len(reader.tags.number) + np.concatenate(reader.tag)
     times = reader.times.finish(clocks)
     event_ns = times.event_ns
@@ -351,7 +351,7 @@ def read(
         for bad, _, _ in quality.values():
             value[bad] = np.nan
         codes, event_ns, names, values = pivot(*rows, value, tags)
-        # A row is marked if one of its values is.
+        # A row is marked if any of its values is.
         labels = {
             name: np.fmax.reduce(pivot(*rows, marks.astype(np.float64), tags)[3], axis=1)
             for name, marks in labels.items()
@@ -391,7 +391,7 @@ def read(
 
 
 def describe(recording: Recording) -> Description:
-    """Say what a recording is like.
+    """Summarise a recording.
 
     Raises:
         RecordingError: no device has two different times.
@@ -401,7 +401,7 @@ def describe(recording: Recording) -> Description:
     steps = np.diff(event_ns)[device[1:] == device[:-1]]
     steps = steps[steps > 0]
     if not len(steps):
-        raise RecordingError("expected a device with readings at two times at least, found none")
+        raise RecordingError("expected a device with readings at two different times, found none")
     period = _round_period(int(np.median(steps)))
     return Description(
         rows=len(recording),
@@ -420,10 +420,10 @@ def describe(recording: Recording) -> Description:
 def pivot(
     device: Int32Array, event_ns: Int64Array, channel: Int32Array, value: Float64Array, names: Sequence[str]
 ) -> tuple[Int32Array, Int64Array, tuple[str, ...], Float64Array]:
-    """Turn rows of one value into rows of one column a channel.
+    """Turn rows of one value into rows with one column per channel.
 
-    The k-th value of a channel at one device and time goes to that time's k-th row, so that repeated
-    times stay. O(m log m).
+    The k-th value of a channel at one device and time goes to that time's k-th row, so that repeated times are kept.
+    O(m log m).
 
     Args:
         device: int32[m].
@@ -444,7 +444,7 @@ def pivot(
     new_cell = new_time.copy()
     new_cell[1:] |= channel[1:] != channel[:-1]
     repeat = position - np.maximum.accumulate(np.where(new_cell, position, 0))
-    # Rows of a time: as many as its most repeated channel has values.
+    # Rows per time: as many as its most repeated channel has values.
     starts = np.flatnonzero(new_time)
     rows = np.maximum.reduceat(repeat, starts) + 1 if len(starts) else np.zeros(0, np.int64)
     first_row = np.cumsum(rows) - rows
@@ -457,39 +457,39 @@ def _stack(columns: _Columns, names: Sequence[str]) -> Float64Array:
     values = np.empty((columns.rows, len(names)))
     for number, name in enumerate(names):
         values[:, number] = columns.column(name)
-        columns.parts[name] = []  # hold each column once only
+        columns.parts[name] = []  # hold each column only once
     return values
 
 
 def _finish(
     whole: Recording, channels: tuple[str, ...], device: str | None, notes: list[str], origin: str
 ) -> Recording:
-    """Keep what was asked for, in order of time; bad cells, infinite until here, become NaN."""
+    """Apply the user's choice, in order of time; bad cells, infinite until here, become NaN."""
     rows = np.arange(len(whole))
     devices, codes = whole.devices, whole.device
     if device is not None:
         if device not in devices:
-            raise RecordingError(f"{origin}: there is no device {device!r} among {', '.join(devices[:10])}")
+            raise RecordingError(f"{origin}: no such device: {device!r}; found {', '.join(devices[:10])}")
         rows = rows[codes == devices.index(device)]
         devices, codes = (device,), np.zeros(len(codes), np.int32)
     by_device = rows[np.argsort(codes[rows], kind="stable")]
     same = codes[by_device][1:] == codes[by_device][:-1]
     behind = int(np.count_nonzero(same & (np.diff(whole.event_ns[by_device]) < 0)))
     if behind:
-        notes.append(f"{behind:,} rows were older than the one before: sorted")
+        notes.append(f"{behind:,} rows were older than the row before: sorted")
     rows = rows[np.argsort(whole.event_ns[rows], kind="stable")]
     columns = [whole.channels.index(name) for name in channels]
     values = np.ascontiguousarray(whole.values[rows][:, columns])
     repeated = _repeated(codes[rows], whole.event_ns[rows], values)
     if 100 * repeated > len(rows):
         notes.append(
-            f"{repeated:,} of {len(rows):,} rows have values at a time that has some already, of which the "
-            "first count: export times with seconds or parts of them"
+            f"{repeated:,} of {len(rows):,} rows have values at a time that already has some, of which the first "
+            "are used: export times with seconds or fractions"
         )
     bad = np.isinf(values)
     bad_cells = int(np.count_nonzero(bad))
     if bad_cells:
-        notes.append(f"{bad_cells:,} cells hold no finite number and count as missing")
+        notes.append(f"{bad_cells:,} cells are not finite numbers and count as missing")
         values[bad] = np.nan
     return Recording(
         devices=devices,
@@ -510,7 +510,7 @@ def _finish(
 
 
 def _repeated(device: Int32Array, event_ns: Int64Array, values: Float64Array) -> int:
-    """Return how many rows have a value where the row before of that device and time has one; rows in order of time."""
+    """Return how many rows have a value where the previous row of the device and time has one; rows in time order."""
     order = np.argsort(device, kind="stable")
     same = (np.diff(device[order]) == 0) & (np.diff(event_ns[order]) == 0)
     later = np.flatnonzero(same) + 1
@@ -519,7 +519,7 @@ def _repeated(device: Int32Array, event_ns: Int64Array, values: Float64Array) ->
 
 
 def _round_period(period_ns: int) -> int:
-    """Round to the shortest number within a thousandth; 86,400 s stay."""
+    """Round to the shortest number within a thousandth; 86,400 s is not changed."""
     for digits in range(1, 6):
         unit = int(10 ** max(0, len(str(period_ns)) - digits))
         rounded = round(period_ns / unit) * unit

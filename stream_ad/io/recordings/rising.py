@@ -1,6 +1,6 @@
 """Columns that count instead of measuring: row numbers, and counters that only rise.
 
-A model that was trained on them meets values in service that it has never seen, and alarms on a healthy machine.
+A model trained on them would meet unseen values in service and raise alarms on a healthy machine.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ COUNTER_NAMES = re.compile(
     re.IGNORECASE,
 )
 MIN_ROWS, MIN_RISES = 200, 100
-"""Below this many values and rises a ramp is no counter, unless its name says so."""
+"""Minimum number of values and rises of a counter, unless its name says that it is one."""
 MIN_NAMED_ROWS, MIN_NAMED_RISES = 20, 5
 RESET_SHARE = 0.05
-"""A counter that falls starts again at nearly nothing: at most this share of what it had."""
+"""A counter that falls restarts near zero: at most this share of its previous value."""
 RISES_PER_RESET = 200
 EVEN_SHARE = 0.1
-"""Where a rise dies away, the last third has less than this share of the first's: a machine that warms up."""
+"""If the last third rises less than this share of the first third, it is a machine that warms up, not a counter."""
 
 
 def is_row_number(name: str, values: Float64Array, device: Int32Array, unnamed: bool) -> bool:
-    """Return whether a column numbers the rows, one by one, perhaps again from the start in each file or device.
+    """Return whether a column numbers the rows, possibly restarting in each file or device.
 
     Args:
         name: of the column.
-        values: float64[n], in the order of the file.
+        values: float64[n], in file order.
         device: int32[n].
         unnamed: the column has no name in the file.
     """
@@ -60,10 +60,9 @@ def _steps_evenly(values: Float64Array, any_step: bool) -> bool:
 
 
 def is_counter(name: str, values: Float64Array, device: Int32Array) -> bool:
-    """Return whether a column only rises, apart from starts at nought, on every device and long enough to tell.
+    """Return whether a column only rises, except for resets to zero, on every device and for long enough.
 
-    A noisy value falls again and again, a set-point has few levels, and a machine that warms up stops rising: none
-    of them is a counter.
+    Noisy values fall often, set-points have few levels, and a machine that warms up stops rising: none is a counter.
 
     Args:
         name: of the column; one that says so needs fewer rows.

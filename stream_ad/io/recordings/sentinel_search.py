@@ -1,4 +1,4 @@
-"""Values in a recording that stand for none: named for a person, who takes them out with `--missing`."""
+"""Values in a recording that probably mean missing; reported, so that the user can add `--missing`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KNOWN = (
     *(-999.25, -127.0, -128.0, 255.0, 32767.0, -32768.0, 65535.0, 8388607.0, 2147483647.0, -2147483648.0),
     *(4294967295.0, -273.15, -6999.0, 6999.0, -7999.0, 7999.0, 1e20, -1e20, 1e30, -1e30, 1e31, 1e35),
 )
-"""What loggers, buses, integers at their end and file formats write for "no value". 0 is none: a machine stops."""
+"""Written by loggers, buses, integer overflows and file formats for "no value". Not 0: a machine may stop."""
 LEAST_KNOWN, LEAST_OTHER = 2, 5
 FAR_OTHER = 10.0
 LEAST_ROWS, LEAST_DISTINCT = 20, 10
@@ -23,10 +23,10 @@ SHOWN = 3
 
 
 def find_sentinels(values: Float64Array) -> dict[float, int]:
-    """Return the values of one channel that stand apart from the rest and recur, and how often each does.
+    """Return the recurring outliers of one channel, and how often each occurs.
 
-    A value of `KNOWN` has to recur and to lie further from all others than these lie apart; any other but 0 has to
-    recur five times and to lie ten times further. The others have to be the majority.
+    A value of `KNOWN` must recur and be further from all others than these are apart; any other value but 0 must recur
+    five times and be ten times further. The others must be the majority.
 
     Args:
         values: float64[n], NaN missing.
@@ -43,7 +43,7 @@ def find_sentinels(values: Float64Array) -> dict[float, int]:
         for number, count in zip(numbers[is_known], counts[is_known], strict=True)
         if count >= LEAST_KNOWN and _is_apart(number, numbers[~is_known], counts[~is_known], len(values), 1.0)
     }
-    for _ in range(2):  # at each end one
+    for _ in range(2):  # one at each end
         rest = ~np.isin(numbers, list(found))
         ends = [place for place in np.flatnonzero(rest)[[0, -1]].tolist() if counts[place] >= LEAST_OTHER]
         for place in ends if rest.sum() > LEAST_DISTINCT else []:
@@ -55,7 +55,7 @@ def find_sentinels(values: Float64Array) -> dict[float, int]:
 
 
 def sentinel_notes(channels: Sequence[str], values: Float64Array) -> list[str]:
-    """Return a line per value that stands apart and recurs, with the option that takes it out.
+    """Return one line per recurring outlier, with the option that removes it.
 
     Args:
         channels: c names.
@@ -68,7 +68,7 @@ def sentinel_notes(channels: Sequence[str], values: Float64Array) -> list[str]:
     order = sorted(by_value.items(), key=lambda item: -sum(item[1].values()))
     notes = [_note(value, counts) for value, counts in order[:SHOWN]]
     if len(order) > SHOWN:
-        notes.append(f"{len(order) - SHOWN} more values stand apart from the rest and recur: see after --missing")
+        notes.append(f"{len(order) - SHOWN} more recurring outliers: they are shown once the first are --missing")
     return notes
 
 
@@ -78,7 +78,7 @@ def _is_apart(number: float, others: Float64Array, counts: Int64Array, rows: int
     low, high = float(others[0]), float(others[-1])
     gap = low - number if number < low else number - high
     width = high - low
-    if len(others) == 1:  # all others are the same: there is no width to compare with
+    if len(others) == 1:  # all others are equal: there is no width to compare with
         return gap > 100 * max(abs(low), 1.0)
     return gap > far * max(width, 0.1 * abs(low), 0.1 * abs(high))
 
@@ -90,7 +90,7 @@ def _note(value: float, counts: Mapping[str, int]) -> str:
     joint = "=" if typed.startswith("-") and not re.fullmatch(r"-\d+|-\d*\.\d+", typed) else " "
     shown = ", ".join(names[:5]) + (f", … ({len(names):,} channels)" if len(names) > 5 else "")
     return (
-        f"{text} stands apart and recurs in {shown} ({sum(counts.values()):,} cells): if it means no value, "
+        f"{text} is a recurring outlier in {shown} ({sum(counts.values()):,} cells): if it means no value, "
         f"add --missing{joint}{shlex.quote(typed)}"
     )
 

@@ -1,4 +1,4 @@
-"""Files of a recording as blocks of named columns: CSV, Parquet, JSONL; nothing is interpreted here."""
+"""Files of a recording as blocks of named columns: CSV, Parquet, JSONL; without interpretation."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+(_level_\d+)?")
 
 
 def find_files(path: str | Path) -> list[Path]:
-    """Return the files of a recording, numbers in names in order of value.
+    """Return the files of a recording, with numbers in names in numeric order.
 
     Args:
-        path: a file, a folder (searched with its folders) or a pattern such as `runs/*.csv`.
+        path: a file, a folder (searched recursively) or a pattern such as `runs/*.csv`.
 
     Raises:
-        RecordingError: there is none, or its name has no ending that is known.
+        RecordingError: there are none, or a name has an unknown suffix.
     """
     path = Path(path).expanduser()
     if path.is_file():
@@ -66,10 +66,10 @@ def find_files(path: str | Path) -> list[Path]:
 
 
 def kind_of(path: Path) -> str:
-    """Return "csv", "parquet" or "jsonl" by the file's ending.
+    """Return "csv", "parquet" or "jsonl" by the file's suffix.
 
     Raises:
-        RecordingError: another ending.
+        RecordingError: an unknown suffix.
     """
     kind = KINDS.get(_suffix(path))
     if kind is None:
@@ -78,20 +78,20 @@ def kind_of(path: Path) -> str:
 
 
 def name_of(path: Path) -> str:
-    """Return the file's name without its endings."""
+    """Return the file's name without its suffixes."""
     name = path.name.removesuffix(".gz")
     return name[: -len(_suffix(path))] if _suffix(path) in KINDS else name
 
 
 def read_blocks(path: Path, columns: Sequence[str] = ()) -> Iterator[Block]:
-    """Read a file in blocks, of a size that does not grow with the file.
+    """Read a file in blocks of bounded size.
 
     Args:
         path: the file.
-        columns: names that the user stated for columns: they help to find a CSV's header.
+        columns: column names given by the user, which help to find a CSV's header.
 
     Raises:
-        RecordingError: the file cannot be read as what its name says.
+        RecordingError: the file is not what its suffix says.
     """
     kind = kind_of(path)
     try:
@@ -149,7 +149,7 @@ def _read_line(text: bytes, path: Path, number: int) -> dict[str, Any]:
             raise RecordingError(f"{path}: line {number}: not JSON: {str(error)[:200]}{advice}") from error
     if not isinstance(row, dict):
         raise RecordingError(f"{path}: line {number}: expected a JSON object, found {text[:80]!r}")
-    # A name that stands twice leaves more quotes in the text than in what was read.
+    # A duplicate name leaves more quotes in the text than in the parsed object.
     if orjson.dumps(row, default=str).count(b'"') != text.count(b'"'):
         _refuse_repeats(text, path, number)
     values = row.get("values")  # a reading as it is on the wire
@@ -159,13 +159,13 @@ def _read_line(text: bytes, path: Path, number: int) -> dict[str, Any]:
 
 
 def _refuse_repeats(text: bytes, path: Path, number: int) -> None:
-    """Refuse an object that has a name twice; the parser takes the last one."""
+    """Refuse an object with a duplicate name, of which the parser takes the last one."""
     try:
         twice = repeated_names(text)
     except ValueError as error:
         raise RecordingError(f"{path}: line {number}: not JSON: {str(error)[:200]}") from error
     if twice:
-        raise RecordingError(f"{path}: line {number}: expected unique names, found twice: {', '.join(twice)[:200]}")
+        raise RecordingError(f"{path}: line {number}: expected unique names, found duplicates: {', '.join(twice)[:200]}")
 
 
 def _to_array(cells: list[Any]) -> pa.Array:
@@ -174,7 +174,7 @@ def _to_array(cells: list[Any]) -> pa.Array:
         if not pa.types.is_nested(array.type):
             return array
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        pass  # mixed types: as text, so that each cell is judged by itself
+        pass  # mixed types: as text, so that each cell is judged on its own
     return pa.array([None if cell is None else _text(cell) for cell in cells], pa.string())
 
 

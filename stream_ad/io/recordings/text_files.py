@@ -1,4 +1,4 @@
-"""Files as text, whatever wrote them: gzip, UTF-8, UTF-16 or Windows' code page, any line ends, NUL bytes."""
+"""Text files from any program: gzip, UTF-8, UTF-16 or Windows code page, any line ends, NUL bytes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OTHERS = (
     (b"\x89HDF", "HDF5: convert it to CSV or Parquet"),
     (b"SQLite format 3", "a SQLite database: export the table as CSV"),
 )
-"""What files of other kinds begin with, and what to do about them."""
+"""First bytes of other file formats, with advice."""
 LOOK_BYTES = 4_096
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file, unpacked where it is gzipped (by its name or its first bytes)."""
+    """Open a file, decompressed if it is gzipped (by name or first bytes)."""
     with path.open("rb") as stream:
         packed = stream.read(2) == GZIP
     if packed or path.name.lower().endswith(".gz"):
@@ -33,10 +33,10 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 class TextFile:
-    """A file read as text in pieces, with plain line ends, without NUL bytes and byte order mark.
+    """A file read as text in pieces, with normalised line ends, without NUL bytes and byte order mark.
 
     Attributes:
-        nul: NUL bytes left out so far.
+        nul: NUL bytes skipped so far.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class TextFile:
         """Return about `size` more characters, "" only at the end.
 
         Raises:
-            RecordingError: bytes that belong to no encoding.
+            RecordingError: bytes that are invalid in any encoding.
         """
         while not self._ended:
             raw = self._head + self._stream.read(max(size - len(self._head), 0))
@@ -84,11 +84,11 @@ class TextFile:
         try:
             text = self._decode.decode(raw, final=self._ended)
         except UnicodeDecodeError as error:
-            # What came before is the same in both, so nothing was misread; `object` has bytes kept from the last piece.
+            # The text so far is equal in both encodings, so nothing was misread; `object` has bytes of the last piece.
             if not (self._plain and error.object[: error.start].isascii()):
                 line = self._line + error.object[: error.start].count(b"\n")
                 raise RecordingError(
-                    f"{self._path}: line {line}: expected UTF-8, as in the lines before, found the byte "
+                    f"{self._path}: line {line}: expected UTF-8, as in the lines before, found byte "
                     f"0x{error.object[error.start]:02X}; convert the file to UTF-8"
                 ) from error
             self._decode = codecs.getincrementaldecoder("cp1252")("replace")
@@ -98,7 +98,7 @@ class TextFile:
 
 
 def _decoder(head: bytes) -> codecs.IncrementalDecoder:
-    """Return the decoder by the byte order mark, or by where the NULs of UTF-16 stand; else UTF-8."""
+    """Return the decoder according to the byte order mark or the NULs of UTF-16; else UTF-8."""
     name, errors = "utf-8-sig", "strict"
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         name, errors = "utf-32", "replace"

@@ -1,4 +1,4 @@
-"""What a recording's names do not say and its cells do: which column is the time, and that another names devices."""
+"""Finds from cells what names do not reveal: the time column, and columns that name devices."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stream_ad.errors import RecordingError
 from stream_ad.io.recordings.csv_head import is_date, is_number
 
 LOOKED_AT = 20
-"""Cells of a column."""
+"""Number of cells examined per column."""
 REPEATED_SHARE = 0.4
-"""Share of rows that stand at a time of another, from which on several devices are likely."""
+"""Share of rows with a repeated time above which several devices are likely."""
 
 
 def date_columns(columns: Mapping[str, pa.Array]) -> list[str]:
@@ -33,7 +33,7 @@ def date_columns(columns: Mapping[str, pa.Array]) -> list[str]:
 
 
 def is_text(column: pa.Array) -> bool:
-    """Return whether a column holds words, and no numbers among its first cells."""
+    """Return whether a column contains words, and no numbers among its first cells."""
     if pa.types.is_dictionary(column.type):
         return bool(pa.types.is_string(column.type.value_type))
     if not pa.types.is_string(column.type):
@@ -45,17 +45,17 @@ def is_text(column: pa.Array) -> bool:
 def refuse_mixed(
     event_ns: Int64Array, groups: Sequence[Int32Array], others: Mapping[str, Int32Array], layout: str, origin: str
 ) -> None:
-    """Refuse rows of several devices that would be taken for one.
+    """Refuse rows of several devices that would be read as one.
 
     Args:
         event_ns: int64[n].
-        groups: int32[n] each, what tells rows of one time apart already (device, tag).
-        others: by column, int32[n], its cells by number, -1 where there is none.
+        groups: int32[n] each, what already distinguishes rows of one time (device, tag).
+        others: by column, int32[n], codes of its cells, -1 if there is none.
         layout: its name, for the advice.
         origin: the recording.
 
     Raises:
-        RecordingError: times repeat, and with one of the columns they do not.
+        RecordingError: times repeat, except within one of the columns.
     """
     if not others or _repeats(event_ns, groups).mean() < REPEATED_SHARE:
         return
@@ -63,8 +63,8 @@ def refuse_mixed(
         kinds = len(np.unique(codes))
         if 1 < kinds <= len(codes) // 2 and _repeats(event_ns, [*groups, codes]).mean() < 0.01:
             raise RecordingError(
-                f"{origin}: rows repeat their times, and the column {name!r} tells them apart ({kinds:,} kinds): "
-                f"say --layout {layout},device={name} if it names the devices, or --device NAME if all rows are one"
+                f"{origin}: times repeat, and the column {name!r} distinguishes the rows ({kinds:,} values): "
+                f"add --layout {layout},device={name} if it names the devices, or --device NAME if all rows are one"
             )
 
 

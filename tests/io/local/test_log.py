@@ -447,7 +447,7 @@ def test_a_log_of_a_later_format_is_refused(log: LocalLog, path: Path) -> None:
     later = sqlite3.connect(path)
     later.execute("PRAGMA user_version = 2")
     later.close()
-    with pytest.raises(UnreachableError, match="format 2, expected 1"):
+    with pytest.raises(UnreachableError, match="expected log format 1, found 2"):
         LocalLog(path)
 
 

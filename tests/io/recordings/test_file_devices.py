@@ -90,7 +90,7 @@ def test_without_a_stream_the_folder_is_the_device(tmp_path: Path) -> None:
 def test_files_of_one_device_follow_each_other(start: int, is_refused: bool, tmp_path: Path) -> None:
     spans = [("p", tmp_path / "2.csv", start, start + 100), ("p", tmp_path / "1.csv", 0, 100), ("q", tmp_path, 0, 100)]
     if is_refused:
-        with pytest.raises(RecordingError, match=r"times that overlap; .*--device NAME"):
+        with pytest.raises(RecordingError, match=r"overlapping times; .*--device NAME"):
             check_apart(spans)
     else:
         check_apart(spans)

@@ -187,7 +187,7 @@ def test_rows_are_put_in_order_of_time_and_it_is_said(tmp_path: Path) -> None:
     recording = read(write(tmp_path / "r.csv", text))
 
     assert recording.values[:, 0].tolist() == [0, 1, 2]
-    assert recording.notes == ("1 rows were older than the one before: sorted",)
+    assert recording.notes == ("1 rows were older than the row before: sorted",)
 
 
 def test_channels_that_come_and_go_are_missing_elsewhere(tmp_path: Path) -> None:
@@ -221,8 +221,8 @@ def test_bad_cells_are_missing_and_counted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(recording.values[:, 1], np.array([1000, np.nan, np.nan, np.nan, -0.5]))
     assert recording.bad_cells == 5
     assert recording.notes == (
-        "columns without a number are left out: text",
-        "5 cells hold no finite number and count as missing",
+        "columns without numbers are not used: text",
+        "5 cells are not finite numbers and count as missing",
     )
 
 
@@ -285,7 +285,7 @@ def test_a_change_of_clocks_is_noted(tmp_path: Path) -> None:
 
     assert np.diff(recording.event_ns).tolist() == [3600 * SECOND, 2 * 3600 * SECOND]
     assert recording.naive
-    assert "1 times lie in an hour that a change of clocks repeats, and the order of rows" in recording.notes[0]
+    assert "1 times are in an hour that a clock change repeats, and the row order" in recording.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -441,5 +441,5 @@ def test_a_period_is_rounded_only_where_it_is_nearly_round(step_s: float, expect
 
 
 def test_one_time_has_no_period(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="two times"):
+    with pytest.raises(RecordingError, match="two different times"):
         describe(read(write(tmp_path / "r.csv", f"time,x\n{stamp(0)},1\n{stamp(0)},2\n")))

@@ -1,1 +1,1 @@
-"""Columns of times, in any of the ways people write them."""
+"""Time columns in any of the formats that people use."""

@@ -1,4 +1,4 @@
-"""Time columns of recordings: text, numbers or timestamps to UTC nanoseconds, decided by the whole column."""
+"""Time columns of recordings: text, numbers or timestamps to UTC nanoseconds, interpreted as a whole column."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stream_ad.io.recordings.times.zones import ZONE_HINT
 NS = 1_000_000_000
 OFFSET = r":\d{2}(\.\d+)?([+-]\d{2}(:?\d{2})?|Z)$"
 NAIVE_UNITS = ("excel", "excel1904", "matlab", "ticks", time_numbers.COMPACT_NAME)
-"""Counts that a clock on the wall was turned into: they say nothing of a zone."""
+"""Counts derived from local time: they have no zone."""
 FORMAT_NAMES = ("iso", *time_formats.NAMED_ORDERS, *time_numbers.NAMES)
 UNIT_OF_NAME = re.compile(
     r"[\[(_ /](ns|us|µs|μs|ms|s|sec|secs|seconds?|min|minutes?|h|hrs?|hours?|d|days?)[\])]?$", re.I
@@ -36,9 +36,9 @@ class Times:
 
     Attributes:
         event_ns: int64[n], UTC nanoseconds.
-        basis: what the times rest on, for a person.
-        naive: the times had no zone of their own.
-        notes: what was decided and a person should know, a line each.
+        basis: how the times were interpreted, for people.
+        naive: the times had no zone.
+        notes: notes on decisions, one line each.
     """
 
     event_ns: Int64Array
@@ -56,7 +56,7 @@ class _Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One block of the column: nanoseconds where they are known already, else the cells."""
+    """One block of the column: nanoseconds if already known, else the cells."""
 
     kind: _Kind
     ns: Int64Array
@@ -69,10 +69,10 @@ class _Part:
 
 
 class TimeColumn:
-    """A time column that arrives in blocks and is read when all of it is there.
+    """A time column that arrives in blocks and is read when it is complete.
 
-    What cannot be mistaken (ISO 8601, timestamps) is converted at once; the cells of anything else are
-    kept until `finish`, since only all rows together say how they are meant.
+    Unambiguous times (ISO 8601, timestamps) are converted at once. Other cells are kept until `finish`, since only all
+    rows together determine their format.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class TimeColumn:
         """Prepare to read.
 
         Args:
-            zone: zone of times without one.
-            form: one of `FORMAT_NAMES` or a strptime pattern; None to find out.
-            start: ISO 8601 time that elapsed times count from.
-            bounds: the times that can be; by this machine's clock if None.
+            zone: zone of naive times.
+            form: one of `FORMAT_NAMES` or a strptime pattern; None to determine it.
+            start: ISO 8601 start of elapsed times.
+            bounds: the valid times; by this machine's clock if None.
 
         Raises:
-            RecordingError: the format is unknown, or the start is no time.
+            RecordingError: the format is unknown, or the start is not a time.
         """
         self.zone = zone
         self.bounds = bounds or Bounds.now()
@@ -96,19 +96,19 @@ class TimeColumn:
         self.names: dict[str, None] = {}
         self.parts: list[_Part] = []
         if self.start_ns is not None and self.form is not None and self.form not in time_numbers.ELAPSED:
-            raise RecordingError(f"--start: is for elapsed times, but --time-format states {self.form}")
+            raise RecordingError(f"--start: only for elapsed times, but --time-format is {self.form}")
 
     def add(self, column: pa.Array, where: Callable[[int], str], source: str = "", name: str = "") -> None:
-        """Take a block of the column.
+        """Add a block of the column.
 
         Args:
             column: n values.
-            where: names a row of the block in errors.
-            source: the file; within one all rows have one kind of time.
-            name: of the column; `t [ms]` says the unit of elapsed times.
+            where: returns the place of a row of the block, for errors.
+            source: the file; all its rows have the same kind of time.
+            name: of the column; `t [ms]` states the unit of elapsed times.
 
         Raises:
-            RecordingError: an empty time, or a value that is none by its type.
+            RecordingError: a time is empty, or its type is not one of a time.
         """
         if column.null_count:
             empty = int(np.argmax(column.is_null().to_numpy(False)))
@@ -129,13 +129,13 @@ class TimeColumn:
             raise RecordingError(f"{where(0)}: expected a time, found a value of type {kind}")
 
     def finish(self, groups: Int64Array | Int32Array | None = None) -> Times:
-        """Read all that was added.
+        """Read all blocks.
 
         Args:
-            groups: int[n], rows of one clock each, in order of reading; None if all are of one.
+            groups: int[n], rows with a common clock, in file order; None if all have one.
 
         Raises:
-            RecordingError: what cannot be read, or in more than one way; with file and line.
+            RecordingError: a time is unreadable or ambiguous; with file and line.
         """
         event_ns = np.zeros(sum(map(len, self.parts)), np.int64)
         bases: dict[str, None] = {}
@@ -162,7 +162,7 @@ class TimeColumn:
         return Times(event_ns, ", ".join(bases), bool(naive_rows), tuple(dict.fromkeys(notes)))
 
     def where(self, row: int) -> str:
-        """Name a row of the whole column in an error."""
+        """Return the place of a row of the whole column, for an error."""
         starts = np.cumsum([0, *map(len, self.parts)])
         part = min(bisect_right(starts.tolist(), row) - 1, len(self.parts) - 1)
         return self.parts[part].where(row - int(starts[part]))
@@ -170,10 +170,10 @@ class TimeColumn:
     def _read(
         self, kind: _Kind, rows: Int64Array, groups: Int64Array | Int32Array | None, notes: list[str]
     ) -> tuple[Int64Array, bool, str]:
-        """Return nanoseconds, whether they are on a clock without a zone, and the basis, "" for plain ISO 8601."""
+        """Return nanoseconds, whether they are local times without a zone, and the basis, "" for plain ISO 8601."""
         if kind in (_Kind.AWARE, _Kind.NAIVE):
             if self.start_ns is not None:
-                raise RecordingError("--start: is for elapsed times, but the recording has dates")
+                raise RecordingError("--start: only for elapsed times, but the recording has dates")
             return np.concatenate([part.ns for part in self.parts if part.kind is kind]), kind is _Kind.NAIVE, ""
         cells = _joined([part.cells for part in self.parts if part.kind is kind])
         read = self._numbers if kind is _Kind.NUMBER else self._formatted
@@ -222,7 +222,7 @@ class TimeColumn:
         return self.zone
 
     def _expect_one_kind(self) -> None:
-        """Refuse a file whose times are numbers here and text there, or have an offset here only."""
+        """Refuse a file in which only some times are numbers or have an offset."""
         seen: dict[str, _Kind] = {}
         start = 0
         for part in self.parts:
@@ -247,20 +247,18 @@ class TimeColumn:
         numbers = time_numbers.counts(cells, where)
         if self.start_ns is not None:
             name = self.form or self._elapsed_name()
-            notes.append(f"times are read as elapsed ones since the start (--time-format {name})")
+            notes.append(f"times are read as elapsed since the start (--time-format {name})")
             unit_ns = time_numbers.ELAPSED[name]
             ns = time_numbers.elapsed(unit_ns, numbers, self.start_ns, self.bounds, where)
             return ns, False, f"time elapsed since the stated start ({name})"
         if self.form in time_numbers.ELAPSED:
-            raise RecordingError(
-                f"--time-format {self.form}: needs the start, for example --start 2026-03-02T08:00:00Z"
-            )
+            raise RecordingError(f"--time-format {self.form}: needs a start, for example --start 2026-03-02T08:00:00Z")
         if self.form is not None:
             ns, words = time_numbers.convert(self.form, numbers, self.bounds, where)
             return ns, self.form in NAIVE_UNITS, words
         ns, words, name = time_numbers.choose(numbers, self.bounds, where)
         if not name.startswith("epoch"):
-            notes.append(f"times are read as {words}: all rows fit; --time-format {name} states it")
+            notes.append(f"times are read as {words}: all rows match; --time-format {name} makes this explicit")
         return ns, name in NAIVE_UNITS, words
 
     def _formatted(
@@ -291,8 +289,8 @@ class TimeColumn:
             )
         basis = "" if read.name == "year-first" else f"{read.name} dates" if self.form is None else f"{self.form}"
         if basis and self.form is None:
-            states = f'; --time-format "{read.pattern}" states it' if read.pattern else ""
-            notes.append(f"times are read as {read.name} dates: no other reading fits all rows{states}")
+            states = f'; --time-format "{read.pattern}" makes this explicit' if read.pattern else ""
+            notes.append(f"times are read as {read.name} dates: no other format matches all rows{states}")
         if has_zone.any():
             ns -= time_zones.offsets_s(read.zone, self.zone, read.second, where) * NS
             return ns, False, basis
@@ -305,7 +303,7 @@ class TimeColumn:
         return any(_Kind.TEXT in found and len(found) > 1 for found in kinds.values())
 
     def _elapsed_name(self) -> str:
-        """Return the unit of elapsed times by the column's name; seconds where it states none."""
+        """Return the unit of elapsed times in the column's name; seconds if it has none."""
         found = {match[1].lower() for name in self.names if (match := UNIT_OF_NAME.search(name))}
         if len(found) != 1:
             return "elapsed_s"
@@ -317,7 +315,7 @@ class TimeColumn:
 
 @dataclass(frozen=True, slots=True)
 class _Where:
-    """Names rows of some parts of a column."""
+    """Returns the places of rows of some parts of a column."""
 
     column: TimeColumn
     rows: Int64Array
@@ -329,10 +327,10 @@ class _Where:
 def read_times(
     column: pa.Array, zone: str | None, where: Callable[[int], str], form: str | None = None, start: str | None = None
 ) -> Times:
-    """Read a time column that is there as a whole; see `TimeColumn`.
+    """Read a complete time column; see `TimeColumn`.
 
     Raises:
-        RecordingError: an empty or unreadable time, a naive one without a stated zone, or kinds mixed.
+        RecordingError: an empty or unreadable time, a naive one without a given zone, or mixed kinds.
     """
     times = TimeColumn(zone, form, start)
     times.add(column, where)
@@ -380,18 +378,18 @@ def _clock_notes(resolved: time_zones.Resolved) -> list[str]:
     notes = []
     if resolved.second_pass:
         notes.append(
-            f"{resolved.first_pass + resolved.second_pass:,} times lie in an hour that a change of clocks repeats: "
-            f"by the order of rows {resolved.second_pass:,} of them are its second pass"
+            f"{resolved.first_pass + resolved.second_pass:,} times are in an hour that a clock change repeats: "
+            f"according to the row order, {resolved.second_pass:,} of them are in its second pass"
         )
     if resolved.unclear:
         notes.append(
-            f"{resolved.unclear:,} times lie in an hour that a change of clocks repeats, and the order of rows does "
-            "not say which pass: the first taken"
+            f"{resolved.unclear:,} times are in an hour that a clock change repeats, and the row order does not "
+            "determine which pass: the first is used"
         )
     if resolved.skipped:
         notes.append(
-            f"{resolved.skipped:,} times lie in an hour that a change of clocks skips: is --zone right? "
-            "Read as if the clock had not been changed"
+            f"{resolved.skipped:,} times are in an hour that a clock change skips: check --zone. "
+            "Read as if the clock had not changed"
         )
     return notes
 
@@ -421,7 +419,7 @@ def _numbers(column: pa.Array) -> Int64Array:
 
 
 def _shown(cell: pa.Scalar) -> str:
-    """Return a cell as text: a timestamp beyond the year 9999 is the number that it is stored as."""
+    """Return a cell as text; a timestamp beyond the year 9999 as its stored number."""
     try:
         return str(cell)[:80]
     except (OverflowError, ValueError):

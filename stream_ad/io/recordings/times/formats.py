@@ -1,4 +1,4 @@
-"""Times written as text: the formats that are known, which of them a whole column has, and what it reads as."""
+"""Times written as text: the known formats, and which of them a whole column has."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ SHORT = {"T": "%H:%M:%S", "F": "%Y-%m-%d", "R": "%H:%M", "D": "%m/%d/%y"}
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One way of writing a date, and the ways to read it.
+    """One date format, and the ways to read it.
 
     Attributes:
-        name: what such a time is called in messages.
-        regex: with groups named as in `FIELDS`, or a, b and c for numbers whose part is open.
-        readings: name -> which field a, b and c are, in order.
+        name: for messages.
+        regex: with groups named as in `FIELDS`, or a, b and c for numbers of unknown meaning.
+        readings: name -> the fields of a, b and c, in order.
     """
 
     name: str
@@ -135,13 +135,13 @@ class Reading:
     """A column read in one way.
 
     Attributes:
-        name: what it is called, for a person.
+        name: for people.
         pattern: a strptime pattern that reads the column in this way.
-        second: int64[n], seconds since 1970 on the clock of the data.
+        second: int64[n], seconds since 1970 in the data's local time.
         nano: int64[n], 0 to 999,999,999.
-        exists: bool[n], the cell is a day of the calendar and a time of the day.
+        exists: bool[n], the cell is a valid date and time of day.
         usable: bool[n], and within the bounds.
-        zone: n texts, the zone as written; "" where there is none.
+        zone: n texts, the zone as written; "" if there is none.
     """
 
     name: str
@@ -158,13 +158,12 @@ def read_text(text: pa.Array, form: str | None, bounds: Bounds, where: Callable[
 
     Args:
         text: n texts, none of them null.
-        form: a strptime pattern, `day_first`, `month_first` or `year_first`; None to find the format
-            that all rows have.
-        bounds: the times that can be.
-        where: names a row in errors.
+        form: a strptime pattern, `day_first`, `month_first` or `year_first`; None to find the format of all rows.
+        bounds: the valid times.
+        where: returns the place of a row, for errors.
 
     Raises:
-        RecordingError: no format fits all rows, or two that differ do.
+        RecordingError: no format matches all rows, or two different ones do.
     """
     if form is not None and "%" in form:
         return _only(text, [_parse(text, _tidy(text), compile_pattern(form), form, "", bounds, form)], bounds, where)
@@ -179,10 +178,10 @@ def read_text(text: pa.Array, form: str | None, bounds: Bounds, where: Callable[
 
 
 def compile_pattern(pattern: str) -> str:
-    """Return the regular expression of a strptime pattern; clock and zone after a date may be absent.
+    """Return the regular expression of a strptime pattern; clock and zone after a date are optional.
 
     Raises:
-        RecordingError: an unknown or repeated directive, or no whole date.
+        RecordingError: a directive is unknown or repeated, or the date is incomplete.
     """
     for short, long in SHORT.items():
         pattern = pattern.replace(f"%{short}", long)
@@ -209,12 +208,12 @@ def _is_date(groups: set[str]) -> bool:
 
 
 def _directive(part: str, seen: set[str], is_tight: bool, has_fraction: bool) -> str:
-    """Return the regular expression of one directive; `is_tight`: another one follows or precedes at once."""
+    """Return the regular expression of one directive; `is_tight`: it is adjacent to another one."""
     if part[1:] not in FIELDS:
         raise RecordingError(f"--time-format: expected a directive of strptime or a name, found {part!r}")
     group, inner = FIELDS[part[1:]]
     if group in seen:
-        raise RecordingError(f"--time-format: expected each part of a time once, found {part} again")
+        raise RecordingError(f"--time-format: expected each part of a time once, found {part} twice")
     seen.add(group)
     if is_tight:
         inner = {r"\d{1,2}": r"\d{2}", r"\d{1,3}": r"\d{3}"}.get(inner, inner)
@@ -223,7 +222,7 @@ def _directive(part: str, seen: set[str], is_tight: bool, has_fraction: bool) ->
 
 
 def is_clock_only(text: pa.Array) -> bool:
-    """Return whether all cells are a time of day, or a duration, without a date."""
+    """Return whether all cells are a time of day or a duration, without a date."""
     return bool(pc.all(pc.match_substring_regex(pc.utf8_trim_whitespace(text), CLOCK_ONLY)).as_py())
 
 
@@ -234,10 +233,10 @@ def read_clock(
     bounds: Bounds,
     where: Callable[[int], str],
 ) -> Int64Array:
-    """Read `8:05`, `8:05:01.5` as time since a start; a clock that falls back by half a day has begun a new one.
+    """Read `8:05`, `8:05:01.5` as time since a start; a clock that falls back by half a day starts a new one.
 
     Raises:
-        RecordingError: no time of day or duration, or one that leads out of the bounds.
+        RecordingError: not a time of day or duration, or outside the bounds.
     """
     found = pc.extract_regex(pc.utf8_trim_whitespace(text), CLOCK_PARTS)
     names = [found.type.field(number).name for number in range(found.type.num_fields)]
@@ -269,7 +268,7 @@ def read_clock(
 
 
 def _tidy(text: pa.Array) -> pa.Array:
-    """Bring what is written in other letters to one form: spaces, 2026年3月2日 午後8時, quotes."""
+    """Normalise spaces, 2026年3月2日 午後8時 and quotes."""
     text = pc.replace_substring_regex(text, r"[\s\x{00A0}\x{2007}\x{2009}\x{202F}\x{3000}\x{200E}\x{200F}]+", " ")
     text = pc.utf8_trim(text, " '\"")
     if pc.any(pc.match_substring_regex(text, r"[年月日時时分秒午오]")).as_py():
@@ -300,24 +299,24 @@ def _family(tidy: pa.Array, text: pa.Array, where: Callable[[int], str]) -> Fami
             best, best_count, best_row = family, count, int(np.argmin(fits))
     if not best_count and is_clock_only(text):
         raise RecordingError(
-            f"{where(0)}: expected a date with the time, found {_cell(text, 0)}; if the date is in another column, "
-            "--layout wide,time=DATE+TIME; if this is time elapsed since a start, --start 2026-03-02T08:00:00Z"
+            f"{where(0)}: expected a date with the time, found {_cell(text, 0)}; if the date is in another column, use "
+            "--layout wide,time=DATE+TIME; for time elapsed since a start, --start 2026-03-02T08:00:00Z"
         )
     if str(text[0]).startswith(("[", "{")):
         raise RecordingError(f"{where(0)}: expected one time, found {_cell(text, 0)}; write an object per row")
     if not best_count:
         raise RecordingError(
             f"{where(0)}: expected an ISO 8601 time or another known one, found {_cell(text, 0)}; "
-            "state how it is written: --time-format '%d/%m/%Y %H:%M:%S'"
+            "state its format: --time-format '%d/%m/%Y %H:%M:%S'"
         )
     raise RecordingError(
         f"{where(best_row)}: expected {best.name}, as in other rows, found {_cell(text, best_row)}; "
-        "one recording has one format of times"
+        "a recording must use one time format"
     )
 
 
 def _parse(text: pa.Array, tidy: pa.Array, regex: str, name: str, order: str, bounds: Bounds, pattern: str) -> Reading:
-    """Read all rows by one regular expression; `order` says which fields its groups a, b and c are."""
+    """Read all rows with one regular expression; `order` gives the fields of its groups a, b and c."""
     found = pc.extract_regex(tidy, regex)
     names = [found.type.field(number).name for number in range(found.type.num_fields)]
     cells = {key: found.field(number) for number, key in enumerate(names)}
@@ -359,7 +358,7 @@ def _parse(text: pa.Array, tidy: pa.Array, regex: str, name: str, order: str, bo
 
 
 def _only(text: pa.Array, readings: Sequence[Reading], bounds: Bounds, where: Callable[[int], str]) -> Reading:
-    """Return the one reading that fits all rows, or refuse with what stands against each."""
+    """Return the one reading that matches all rows, or refuse with the objection to each."""
     fit = [reading for reading in readings if reading.usable.all()]
     fit = [
         one
@@ -375,7 +374,7 @@ def _only(text: pa.Array, readings: Sequence[Reading], bounds: Bounds, where: Ca
         shows = " or ".join(f"{shown(int(one.second[row]))} ({one.name})" for one in fit)
         options = " or ".join(f'--time-format "{one.pattern}"' for one in fit)
         raise RecordingError(
-            f"{where(row)}: {_cell(text, row)} can be {shows}, and no row of the recording settles it; add {options}"
+            f"{where(row)}: {_cell(text, row)} can be {shows}, and no row of the recording decides; add {options}"
         )
     most = max(readings, key=lambda reading: (int(reading.exists.sum()), int(reading.usable.sum())))
     row = int(np.argmin(most.exists if not most.exists.all() else most.usable))
@@ -386,14 +385,14 @@ def _only(text: pa.Array, readings: Sequence[Reading], bounds: Bounds, where: Ca
         other = int(np.argmin(others[0].exists))
         raise RecordingError(
             f"{where(row)}: {_cell(text, row)} can only be {others[0].name}, but {_cell(text, other)} "
-            f"({where(other)}) can only be {most.name}; one recording has one format of times"
+            f"({where(other)}) can only be {most.name}; a recording must use one time format"
         )
-    expected = f"a time as {most.pattern}" if "%" in most.name else "a day of the calendar and a time of day"
+    expected = f"a time as {most.pattern}" if "%" in most.name else "a valid date and time of day"
     raise RecordingError(f"{where(row)}: expected {expected}, found {_cell(text, row)}")
 
 
 def _continuous(fit: Sequence[Reading]) -> list[Reading]:
-    """Return the one reading in which the recording goes on over midnight, where the others jump by weeks."""
+    """Return the one reading in which the recording continues over midnight, if the others jump by weeks."""
     gaps = [np.diff(np.unique(reading.second)) for reading in fit]
     if any(not len(gap) for gap in gaps):
         return []
@@ -424,7 +423,7 @@ def _pattern(tidy: pa.Array, cells: Mapping[str, pa.Array], order: str) -> str:
 
 
 def _month_of(names: pa.Array) -> Int64Array:
-    """Return the month of each name by its first letters, 0 where it is none."""
+    """Return the month of each name by its first letters, 0 if there is none."""
     coded = pc.utf8_lower(pc.fill_null(names, "")).dictionary_encode()
     numbers = [
         next((n for n, starts in enumerate(MONTHS, 1) if any(name.startswith(start) for start in starts)), 0)

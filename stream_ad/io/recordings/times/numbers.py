@@ -1,4 +1,4 @@
-"""Times written as numbers: the units that are known, which of them a whole column has, and what it reads as."""
+"""Times written as numbers: the known units, and which of them a whole column has."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ COMPACT = {8: (), 10: ("hour",), 12: ("hour", "minute"), 14: ("hour", "minute", 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A way of counting time.
+    """A unit of time.
 
     Attributes:
-        name: as `--time-format` takes it.
-        words: for a person.
+        name: as used in `--time-format`.
+        words: for people.
         unit_ns: nanoseconds per count.
         epoch_s: seconds from 1970 to the count 0.
-        is_guessed: a column may be taken for it without being stated.
+        is_guessed: a column may be read in it without being told.
     """
 
     name: str
@@ -67,17 +67,17 @@ ELAPSED = {
 }
 NAMES = (*(unit.name for unit in UNITS), COMPACT_NAME, *ELAPSED)
 TICKS_OR_NS_S = 100 * DAY_S
-"""Nanoseconds of the first days of 1990 are the same numbers as today's ticks: they are taken as ticks."""
+"""Nanoseconds in the first days of 1990 are the same numbers as today's ticks, and are read as ticks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Numbers in two parts, so that nothing is lost.
+    """Numbers in two parts, without loss.
 
     Attributes:
         whole: int64[n], rounded down.
-        part: float64[n], the rest, at least 0 and under 1 (the text's digits, within 1e-15).
-        step: how far apart two numbers of this column are at least, for what was cut in writing; 0 if nothing was.
+        part: float64[n], the rest, 0 <= part < 1 (the text's digits, within 1e-15).
+        step: minimum difference of two numbers given the digits written; 0 if nothing was cut.
         cells: n values as found.
     """
 
@@ -87,7 +87,7 @@ class Counts:
     cells: pa.Array
 
     def cell(self, row: int) -> str:
-        """Return a cell as it was written."""
+        """Return a cell as written."""
         return repr(self.cells[row].as_py())
 
 
@@ -99,10 +99,10 @@ def is_numeric(column: pa.Array) -> bool:
 
 
 def counts(column: pa.Array, where: Callable[[int], str]) -> Counts:
-    """Take numbers apart.
+    """Split numbers.
 
     Raises:
-        RecordingError: one is not finite, or too large to be a time in any unit.
+        RecordingError: one is not finite, or too large for a time in any unit.
     """
     if pa.types.is_integer(column.type):
         wide = column.to_numpy(False)
@@ -116,7 +116,7 @@ def counts(column: pa.Array, where: Callable[[int], str]) -> Counts:
             try:
                 return _from_digits(found.field(0), found.field(1), column)
             except pa.ArrowInvalid:
-                pass  # past int64: by way of float64, which no unit takes
+                pass  # beyond int64: read as float64, which matches no unit
         values = pc.replace_substring(text, ",", ".").cast(pa.float64()).to_numpy(False)
         _expect_precision(text, values, where)
     else:
@@ -129,10 +129,10 @@ def counts(column: pa.Array, where: Callable[[int], str]) -> Counts:
 
 
 def choose(numbers: Counts, bounds: Bounds, where: Callable[[int], str]) -> tuple[Int64Array, str, str]:
-    """Read numbers in the one unit in which all of them are times that can be.
+    """Read numbers in the one unit in which all of them are valid times.
 
     Returns:
-        int64[n], UTC nanoseconds (for `compact`: on the clock of the data), the unit's words and its name.
+        int64[n], UTC nanoseconds (for `compact`: local time), the unit's words and its name.
 
     Raises:
         RecordingError: there is no such unit, or more than one.
@@ -155,7 +155,7 @@ def choose(numbers: Counts, bounds: Bounds, where: Callable[[int], str]) -> tupl
 
 
 def convert(name: str, numbers: Counts, bounds: Bounds, where: Callable[[int], str]) -> tuple[Int64Array, str]:
-    """Read numbers in a stated unit; returns int64[n] nanoseconds and the unit's words.
+    """Read numbers in a given unit; returns int64[n] nanoseconds and the unit's words.
 
     Raises:
         RecordingError: a time outside the bounds.
@@ -195,7 +195,7 @@ def _from_digits(whole: pa.Array, part: pa.Array, column: pa.Array) -> Counts:
 
 
 def _expect_precision(text: pa.Array, values: Float64Array, where: Callable[[int], str]) -> None:
-    """Refuse `1.77244E+12`: what a spreadsheet cut from the times is lost."""
+    """Refuse `1.77244E+12`: digits dropped by a spreadsheet are lost."""
     found = pc.extract_regex(text, r"^[+-]?(?P<whole>\d*)[.,]?(?P<part>\d*)[eE]\+?(?P<power>\d+)$")
     if found.null_count == len(found):
         return
@@ -204,13 +204,13 @@ def _expect_precision(text: pa.Array, values: Float64Array, where: Callable[[int
     lost = int(cell["power"][:3]) - len(cell["part"])
     if lost > 0 and 10.0 ** min(lost, 300) > np.abs(values[row]) * 1e-9:
         raise RecordingError(
-            f"{where(row)}: expected a time, found {text[row].as_py()[:80]!r}: a spreadsheet has cut its last {lost} "
+            f"{where(row)}: expected a time, found {text[row].as_py()[:80]!r}: a spreadsheet dropped its last {lost} "
             "digits; format the column as a number without decimals and export it again"
         )
 
 
 def _seconds(unit: Unit, numbers: Counts) -> Float64Array:
-    """float64[n], about the seconds since 1970."""
+    """float64[n], approximate seconds since 1970."""
     return numbers.whole.astype(np.float64) * (unit.unit_ns / NS) + unit.epoch_s
 
 
@@ -232,7 +232,7 @@ def _expect_inside(
 
 
 def _to_ns(unit: Unit, numbers: Counts) -> Int64Array:
-    """Convert; what writing a number with few digits has cut is put right where all rows agree on it."""
+    """Convert; digits cut in writing are restored if all rows agree."""
     before = -unit.epoch_s * NS // unit.unit_ns
     # Days in float64 were the sum of a date and a time, each rounded.
     blur = 1.5 if unit.unit_ns >= DAY_S * NS and numbers.step < 1e-9 else 0.51
@@ -241,7 +241,7 @@ def _to_ns(unit: Unit, numbers: Counts) -> Int64Array:
 
 
 def _snap(event_ns: Int64Array, tolerance_ns: float) -> Int64Array:
-    """Put all times on the coarsest decimal grid of a second that each is on within the tolerance."""
+    """Round all times to the coarsest decimal fraction of a second that each matches within the tolerance."""
     step = NS
     while step > 2 * tolerance_ns and step >= 10:
         off = (event_ns + step // 2) % step - step // 2
@@ -252,7 +252,7 @@ def _snap(event_ns: Int64Array, tolerance_ns: float) -> Int64Array:
 
 
 def _compact_seconds(numbers: Counts) -> Int64Array | None:
-    """int64[n], seconds since 1970 of 20260302080000 and shorter; None where a row is no such time."""
+    """int64[n], seconds since 1970 of 20260302080000 and shorter; None if a row is not such a time."""
     whole = numbers.whole
     if not len(whole) or whole.min() < 10**7:
         return None
@@ -294,14 +294,14 @@ def _compact_words(numbers: Counts) -> str:
 
 
 def _nothing_fits(numbers: Counts, bounds: Bounds, where: Callable[[int], str]) -> str:
-    """Say what the numbers might be."""
+    """Return a message with what the numbers might be."""
     best = max((unit for unit in UNITS if unit.is_guessed), key=lambda unit: int(_within(unit, numbers, bounds).sum()))
     inside = _within(best, numbers, bounds)
     if inside.mean() >= 0.5:
         row = int(np.argmin(inside))
         return (
             f"{where(row)}: expected {best.words} from 1990-01-01 to {shown(bounds.last_s)[:10]}, as in other rows, "
-            f"found {numbers.cell(row)}{_might_be(numbers, row, bounds)}; one recording has one unit of time"
+            f"found {numbers.cell(row)}{_might_be(numbers, row, bounds)}; a recording must use one time unit"
         )
     compact = _compact_seconds(numbers)
     if compact is not None and _inside(compact, bounds).any():
@@ -313,7 +313,7 @@ def _nothing_fits(numbers: Counts, bounds: Bounds, where: Callable[[int], str]) 
         might = "".join(f"; if these are {unit.words}, --time-format {unit.name}" for unit in others)
         return (
             f"{where(0)}: expected a time since 1970 (s, ms, µs or ns), or another known count of time, "
-            f"found {numbers.cell(0)}; if this is time elapsed since a start, state the start: "
+            f"found {numbers.cell(0)}; for time elapsed since a start, add the start: "
             "--start 2026-03-02T08:00:00Z (in seconds; else with --time-format elapsed_ms, elapsed_us, elapsed_min "
             f"or elapsed_h){might}"
         )
@@ -326,7 +326,7 @@ def _nothing_fits(numbers: Counts, bounds: Bounds, where: Callable[[int], str]) 
 
 
 def _might_be(numbers: Counts, row: int, bounds: Bounds) -> str:
-    """Name the readings of a number, best first: within the bounds, then within a century around them."""
+    """Return the readings of a number, best first: within the bounds, then within a century around them."""
     one = Counts(numbers.whole[row : row + 1], numbers.part[row : row + 1], numbers.step, numbers.cells)
     compact = _compact_seconds(one)
     reads = [(int(compact[0]), _compact_words(one))] if compact is not None else []

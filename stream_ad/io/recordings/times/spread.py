@@ -28,7 +28,7 @@ SAMPLE = 200
 
 
 def guess(columns: Mapping[str, pa.Array]) -> tuple[str, ...]:
-    """Return the columns that together are the time, by their names and first cells; () where one is enough.
+    """Return the columns that together are the time, by their names and first cells; () if one is enough.
 
     Args:
         columns: the first block of a file.
@@ -56,11 +56,11 @@ def guess(columns: Mapping[str, pa.Array]) -> tuple[str, ...]:
 
 
 def joined(columns: Mapping[str, pa.Array], names: Sequence[str]) -> pa.Array:
-    """Return the columns as one column of text: `2026-03-02 08:00:00`; null where a part is.
+    """Return the columns as one text column: `2026-03-02 08:00:00`; null if a part is null.
 
     Args:
         columns: a block.
-        names: date and clock, date, hour and minute, or year, month, day and what is smaller.
+        names: date and clock, date, hour and minute, or year, month, day and smaller parts.
     """
     texts = [_text(columns[name]) for name in names]
     if len(names) >= 3 and _is_count(columns[names[0]], 9999):
@@ -72,7 +72,7 @@ def joined(columns: Mapping[str, pa.Array], names: Sequence[str]) -> pa.Array:
 
 
 def _clock(texts: Sequence[pa.Array], is_hour: bool) -> pa.Array:
-    """Join hours, minutes and seconds, or bring one text of them to that form."""
+    """Join hours, minutes and seconds, or normalise a single text of them."""
     if len(texts) > 1:
         padded = [texts[0], *(pc.replace_substring_regex(text, r"^(\d)(\.|$)", r"0\1\2") for text in texts[1:])]
         return pc.binary_join_element_wise(*padded, ":")

@@ -1,4 +1,4 @@
-"""From the clock of the data to UTC: offsets, names of zones, hours that a change of clocks repeats or skips."""
+"""Local time to UTC: offsets, zone names, and hours that a clock change repeats or skips."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ABBREVIATIONS = {
     }.items()
     for name in names
 }
-"""Abbreviations with one meaning in practice. CST, IST, BST and others have several: --zone has to settle them."""
+"""Unambiguous abbreviations. CST, IST, BST and others have several meanings and need --zone."""
 OFFSET = re.compile(r"^(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d{2}))?$")
 
 
@@ -51,10 +51,10 @@ class Resolved:
 
     Attributes:
         event_ns: int64[n], UTC nanoseconds.
-        second_pass: rows in a repeated hour that were taken for its second pass.
-        first_pass: rows in a repeated hour that were taken for its first pass, because the order of rows says so.
-        unclear: rows in a repeated hour where no order says which pass it is; the first was taken.
-        skipped: rows in an hour that the change of clocks skips; read as if the clock had not been changed.
+        second_pass: number of rows in a repeated hour assigned to its second pass.
+        first_pass: number of rows in a repeated hour assigned to its first pass by the row order.
+        unclear: number of rows in a repeated hour whose pass is unknown; the first was used.
+        skipped: number of rows in an hour that the clock change skips; read as if the clock had not changed.
     """
 
     event_ns: Int64Array
@@ -65,16 +65,16 @@ class Resolved:
 
 
 def offsets_s(zones: pa.Array, zone: str | None, second: Int64Array, where: Callable[[int], str]) -> Int64Array:
-    """Return int64[n], the offsets from UTC that the zones as written stand for.
+    """Return int64[n], the offsets from UTC of zones as written.
 
     Args:
         zones: n texts such as `Z`, `+02:00`, `CET`.
-        zone: the stated zone, which settles an abbreviation of several meanings.
-        second: int64[n], seconds since 1970 on the clock of the data.
-        where: names a row in errors.
+        zone: the given zone, which resolves ambiguous abbreviations.
+        second: int64[n], seconds since 1970 in local time.
+        where: returns the place of a row, for errors.
 
     Raises:
-        RecordingError: an unknown abbreviation, or one with several meanings.
+        RecordingError: an unknown or ambiguous abbreviation.
     """
     coded = zones.dictionary_encode()
     codes = coded.indices.to_numpy(False)
@@ -87,15 +87,15 @@ def offsets_s(zones: pa.Array, zone: str | None, second: Int64Array, where: Call
 
 
 def resolve(naive_ns: Int64Array, zone: str, groups: Int64Array | Int32Array | None) -> Resolved:
-    """Put naive times into a zone; in a repeated hour the order of a group's rows says which pass it is.
+    """Convert naive times in a zone; in a repeated hour the row order within a group determines the pass.
 
     Args:
-        naive_ns: int64[n], nanoseconds since 1970 on the clock of the data, in order of reading.
+        naive_ns: int64[n], nanoseconds since 1970 in local time, in file order.
         zone: name or offset.
-        groups: int[n], rows of one clock; None if all are.
+        groups: int[n], rows with a common clock; None if all have one.
 
     Raises:
-        RecordingError: there is no such zone.
+        RecordingError: the zone does not exist.
     """
     if zone.upper() in UTC_NAMES:
         return Resolved(naive_ns)
@@ -131,10 +131,10 @@ def resolve(naive_ns: Int64Array, zone: str, groups: Int64Array | Int32Array | N
 def _passes(
     naive_ns: Int64Array, repeated: Int64Array, groups: Int64Array | Int32Array | None
 ) -> tuple[BoolArray, BoolArray]:
-    """Return which rows of a repeated hour are its second pass, and where the order of rows says so.
+    """Return which rows of a repeated hour are in its second pass, and where the row order determines it.
 
-    Rows of a group and a day are in order of time, or all in the reverse: the clock falls once, where the
-    second pass begins. Where it never falls there is one pass only, or none can be told from the other.
+    Rows of a group and a day are in order of time, or all in reverse: the clock falls once, where the second pass
+    begins. If it never falls there is only one pass, or the passes cannot be distinguished.
     """
     is_second, is_clear = np.zeros(len(repeated), bool), np.zeros(len(repeated), bool)
     if not len(repeated):
@@ -160,11 +160,11 @@ def _boundary(walls: Int64Array) -> int | None:
     """Return the row at which the second pass begins, or None."""
     steps = np.diff(walls)
     falls = np.flatnonzero(steps < 0)
-    if len(falls) > 1:  # rows a little out of order, and the one great fall
+    if len(falls) > 1:  # slightly unordered rows, and one large fall
         falls = falls[steps[falls] <= -HOUR_NS // 2]
     if len(falls) == 1:
         return int(falls[0]) + 1
-    if not len(falls) and len(walls) == 2 and walls[0] == walls[1]:  # a reading an hour
+    if not len(falls) and len(walls) == 2 and walls[0] == walls[1]:  # one reading per hour
         return 1
     return None
 
@@ -200,7 +200,7 @@ def _offset_s(name: str, zone: str | None, second: int, where: str) -> int:
 
 
 def _in_zone(name: str, zone: str | None, second: int) -> int | None:
-    """Return the offset that an abbreviation stands for in a zone in the year around a time."""
+    """Return the offset of an abbreviation in a zone in the year around a time."""
     if zone is None or "/" not in zone:
         return None
     try:

@@ -172,12 +172,12 @@ def test_neighbours(cells: list[object], zone: str | None, expected: str) -> Non
         (["02/03/2026 08:00"], r'--time-format "%d/%m/%Y %H:%M" or --time-format "%m/%d/%Y %H:%M"'),
         (["02.03.26"], "or 2002-03-26 00:00:00 .year-first"),
         (["13/03/2026", "03/14/2026"], r"'03/14/2026' can only be month-first, but '13/03/2026' \(row 0\) can only"),
-        (["30/02/2026"], "row 0: expected a day of the calendar and a time of day, found '30/02/2026'"),
-        (["2026-03-02 25:00"], "row 0: expected a day of the calendar"),
-        (["2026-03-02 24:01"], "row 0: expected a day of the calendar"),
+        (["30/02/2026"], "row 0: expected a valid date and time of day, found '30/02/2026'"),
+        (["2026-03-02 25:00"], "row 0: expected a valid date"),
+        (["2026-03-02 24:01"], "row 0: expected a valid date"),
         (["2026-03-02 08:00:00 IST"], "'IST' after the time is unknown or has several meanings.*--zone Asia/Kolkata"),
         (["2026-03-02 08:00 +25:00"], "offset of at most 18 hours"),
-        (["13/03/2026 13:05 PM"], "expected a day of the calendar and a time of day"),
+        (["13/03/2026 13:05 PM"], "expected a valid date and time of day"),
         (["08:00:00"], "expected a date with the time, found '08:00:00'; .*--start"),
         (["yesterday"], "row 0: expected an ISO 8601 time or another known one, found 'yesterday'; .*--time-format"),
         (["1969-12-31"], "expected a time from 1990-01-01 to .* found '1969-12-31', which is 1969-12-31"),
@@ -192,7 +192,7 @@ def test_neighbours(cells: list[object], zone: str | None, expected: str) -> Non
         ([20260302, 20990302], "row 1: expected a time from 1990-01-01 to .* found 20990302, which is 2099-03-02"),
         ([1772438400, 0], "row 1: expected epoch seconds .* as in other rows, found 0"),
         ([1772438400, 1772438400000], "row 1: .* which would be 2026-03-02 08:00:00 as epoch milliseconds"),
-        (["1.77244E+12"], "'1.77244E.12': a spreadsheet has cut its last 7 digits"),
+        (["1.77244E+12"], "'1.77244E.12': a spreadsheet dropped its last 7 digits"),
         ([4102444800], "found 4102444800, which would be 2100-01-01 00:00:00 as epoch seconds"),
         ([float("nan")], "row 0: expected a time since 1970"),
         (["99999999999999999999999"], "row 0: expected a time since 1970"),
@@ -220,7 +220,7 @@ def test_timestamps_of_other_centuries_are_refused(kind: str, moment: datetime) 
         ("%d.%m.%Y %d", "each part of a time once"),
         ("%d.%m.%Y %", "expected a directive"),
         ("unix", "expected a strptime pattern .* or one of iso, day_first"),
-        ("elapsed_s", "needs the start"),
+        ("elapsed_s", "needs a start"),
     ],
 )
 def test_a_wrong_format_is_refused(form: str, message: str) -> None:
@@ -231,8 +231,8 @@ def test_a_wrong_format_is_refused(form: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("cells", "form", "start", "message"),
     [
-        (["2026-03-02"], None, "2026-03-02T00:00:00Z", "--start: is for elapsed times"),
-        ([1.0], "excel", "2026-03-02T00:00:00Z", "--start: is for elapsed times"),
+        (["2026-03-02"], None, "2026-03-02T00:00:00Z", "--start: only for elapsed times"),
+        ([1.0], "excel", "2026-03-02T00:00:00Z", "--start: only for elapsed times"),
         (["red"], None, "2026-03-02T00:00:00Z", "--start: expected elapsed times"),
         ([1.0], None, "red", "--start: expected an ISO 8601 time"),
         (["02.03.2026"], "%Y-%m-%d", None, "row 0: expected a time as %Y-%m-%d, found '02.03.2026'"),
@@ -256,7 +256,7 @@ def test_the_whole_column_decides_not_its_first_block() -> None:
 
     assert times.event_ns.tolist() == [ns(datetime(2026, 3, day, 8, tzinfo=UTC)) for day in (2, 3, 13)]
     assert times.notes == (
-        'times are read as day-first dates: no other reading fits all rows; --time-format "%d/%m/%Y %H:%M" states it',
+        'times are read as day-first dates: no other format matches all rows; --time-format "%d/%m/%Y %H:%M" makes this explicit',
     )
 
 
@@ -297,7 +297,7 @@ def test_the_order_of_rows_tells_the_passes_of_a_repeated_hour(step: int, device
     found, notes = in_berlin([row[1] for row in rows], [row[2] for row in rows])
 
     assert found == [row[0] for row in rows]
-    assert "by the order of rows" in notes[0]
+    assert "according to the row order" in notes[0]
 
 
 def test_one_pass_only_is_said_to_be_unclear() -> None:
@@ -305,8 +305,8 @@ def test_one_pass_only_is_said_to_be_unclear() -> None:
 
     assert np.diff(found).tolist() == [1800 * SECOND, 1800 * SECOND, 5400 * SECOND]
     assert notes == (
-        "2 times lie in an hour that a change of clocks repeats, and the order of rows does not say which pass: "
-        "the first taken",
+        "2 times are in an hour that a clock change repeats, and the row order does not determine which pass: "
+        "the first is used",
     )
 
 
@@ -323,7 +323,7 @@ def test_a_skipped_hour_goes_on_evenly_and_is_noted() -> None:
     found, notes = in_berlin([wall(minutes, "2026-03-29") for minutes in (-30, 0, 30, 59)])
 
     assert np.diff(found).tolist() == [1800 * SECOND, 1800 * SECOND, 29 * 60 * SECOND]
-    assert "3 times lie in an hour that a change of clocks skips: is --zone right?" in notes[0]
+    assert "3 times are in an hour that a clock change skips: check --zone" in notes[0]
 
 
 @pytest.mark.parametrize("make", [lambda: TimeColumn("UTC", bounds=Bounds.at(0.0))])
