@@ -165,7 +165,9 @@ def _refuse_repeats(text: bytes, path: Path, number: int) -> None:
     except ValueError as error:
         raise RecordingError(f"{path}: line {number}: not JSON: {str(error)[:200]}") from error
     if twice:
-        raise RecordingError(f"{path}: line {number}: expected unique names, found duplicates: {', '.join(twice)[:200]}")
+        raise RecordingError(
+            f"{path}: line {number}: expected unique names, found duplicates: {', '.join(twice)[:200]}"
+        )
 
 
 def _to_array(cells: list[Any]) -> pa.Array:

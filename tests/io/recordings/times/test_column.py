@@ -256,7 +256,8 @@ def test_the_whole_column_decides_not_its_first_block() -> None:
 
     assert times.event_ns.tolist() == [ns(datetime(2026, 3, day, 8, tzinfo=UTC)) for day in (2, 3, 13)]
     assert times.notes == (
-        'times are read as day-first dates: no other format matches all rows; --time-format "%d/%m/%Y %H:%M" makes this explicit',
+        'times are read as day-first dates: no other format matches all rows; --time-format "%d/%m/%Y %H:%M" '
+        "makes this explicit",
     )
 
 
