@@ -1,4 +1,4 @@
-"""Alerts out of rows: the id, the channels behind an incident, and a sentence for a person."""
+"""Alerts: their ids, contributing channels, and one-line reasons for people."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def alert_id(stream: str, device: str, kind: AlertKind, opened_end_ns: int, *mor
     Args:
         stream: name of the stream.
         device: the device's id.
-        kind: what the incident was about when it opened; a later `regime` message keeps the id.
+        kind: kind of the incident when it opened; a later `regime` message keeps the id.
         opened_end_ns: end of the row that opened it.
-        more: numbers that tell apart the rows of a device with the same end, where ends may repeat.
+        more: numbers that distinguish a device's rows with the same end, if ends may repeat.
     """
     digest = blake2b(digest_size=16)
     for text in (stream, device, str(kind)):
         data = text.encode()
-        # Lengths keep ("ab", "c") apart from ("a", "bc").
+        # Lengths distinguish ("ab", "c") from ("a", "bc").
         digest.update(len(data).to_bytes(8, "big") + data)
     for number in (opened_end_ns, *more):
         digest.update(number.to_bytes(8, "big", signed=True))
@@ -50,7 +50,7 @@ def alert_id(stream: str, device: str, kind: AlertKind, opened_end_ns: int, *mor
 def channel_shares(channels: Sequence[str], part: Float32Array) -> ChannelShares:
     """Return the channels with the largest parts and their shares of the sum.
 
-    At most five, none below 1 %; none at all if the parts are all 0. Ties go by the channels' order.
+    At most five, none below 1 %; none at all if all parts are 0. Ties keep the channels' order.
 
     Args:
         channels: c names.
@@ -67,20 +67,20 @@ def channel_shares(channels: Sequence[str], part: Float32Array) -> ChannelShares
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a reason tells of the row that caused a message.
+    """Facts for the reason of a message.
 
     Attributes:
         event: what happened.
-        kind: what the incident was about when it opened.
+        kind: kind of the incident when it opened.
         score: smoothed score, NaN if unscored.
         limit: limit in force.
         peak: highest smoothed score of the incident, NaN if none.
         opening_limit: limit at its opening.
         age_ns: event time since its opening.
-        judged_ns: for how much of it windows were judged.
+        judged_ns: event time for which it was judged.
         is_learned: its level is learned.
         quality: the row's flags.
-        channels: the channels behind it.
+        channels: the contributing channels.
     """
 
     event: Event
@@ -97,7 +97,7 @@ class Facts:
 
 
 def reason_of(facts: Facts, rules: IncidentRules) -> str:
-    """Return one line for a person."""
+    """Return one line for people."""
     if facts.event is Event.RESOLVED:
         return _end(facts, rules)
     if facts.event is Event.REGIME:
@@ -144,9 +144,9 @@ def _level(facts: Facts) -> str:
 def _fault(quality: Quality) -> str:
     said = []
     if Quality.CHANNEL_MISSING in quality:
-        said.append("a channel gives no values")
+        said.append("channel reports no data")
     if Quality.CHANNEL_STUCK in quality:
-        said.append("a channel does not move")
+        said.append("channel does not move")
     return " and ".join(said)
 
 

@@ -1,4 +1,4 @@
-"""Readings of a poll as windowing takes them in: sorted by slot, each with its cell and its record."""
+"""Readings of a poll, prepared for windowing: sorted by slot, each with its cell and record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream_ad.core.segments import Segments, order_by_slot, runs
 
 DAY_NS = 86_400_000_000_000
 SINCE_1904_NS = 2_082_844_800_000_000_000
-"""From 1904 to 1970: what a time is ahead that counts from 1904."""
+"""From 1904 to 1970: the error of a time that counts from 1904."""
 Cells: TypeAlias = Callable[[Segments, Int64Array], Int64Array]
 
 
@@ -59,7 +59,7 @@ class Arrivals:
             cells: returns the cell of each reading, by the runs of a slot and their times.
 
         Returns:
-            the readings, or None where there are none.
+            the readings, or None if there are none.
         """
         kept = slot if rows is None else slot[rows]
         if len(kept) == 0:
@@ -94,7 +94,7 @@ def records_of(batch: ReadingBatch) -> Int64Array:
 
 
 def refused(rows: Int64Array, batch: ReadingBatch, reason: Reason, log: Int64Array) -> list[Refused]:
-    """Return one entry a record for readings that are late or too far ahead.
+    """Return one entry per record for readings that are late or too far ahead.
 
     Args:
         rows: rows of the batch that are refused.
@@ -114,7 +114,7 @@ def refused(rows: Int64Array, batch: ReadingBatch, reason: Reason, log: Int64Arr
 
 
 def _ahead(event_ns: int, log_ns: int) -> str:
-    """Say how far a reading is ahead of log time, and which mistake gives such a time."""
+    """Return how far a reading is ahead of log time, and a mistake that could explain it."""
     said = f"too far ahead of log time: the first is at {_utc(event_ns)}, log time is {_utc(log_ns)}"
     if abs(event_ns - SINCE_1904_NS - log_ns) < DAY_NS:
         return f"{said}; might be milliseconds since 1904"

@@ -1,7 +1,7 @@
-"""The batches that flow through the pipe: columns with dtype and shape, checked where they are made.
+"""The batches that flow through the pipeline: columns with dtype and shape, checked on construction.
 
-A stage adds columns and shares the rest by reference. Rows of a window batch are in emission
-order: (`offset`, `device`, `end_ns`). Missing is NaN; unscored is a NaN score plus a quality flag.
+A stage adds columns and shares the rest by reference. Rows of a window batch are in emission order: (`offset`,
+`device`, `end_ns`). Missing is NaN; unscored is a NaN score plus a quality flag.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def expect(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, shape: Sequ
     """Check dtype, shape and C-contiguity of an array.
 
     Args:
-        name: what the array is called in the error.
+        name: the array's name in the error.
         array: the array to check.
         dtype: the exact dtype.
         shape: a size per axis; None accepts any size.
 
     Raises:
-        ContractError: naming what was expected and what was found.
+        ContractError: states what was expected and what was found.
     """
     if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype):
         found = getattr(array, "dtype", type(array).__name__)
@@ -51,7 +51,7 @@ def expect(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, shape: Sequ
 
 
 class Reason(StrEnum):
-    """Why a record or some of its readings were refused; the word in dead letters and metrics."""
+    """Why a record or some of its readings were refused; used in dead letters and metrics."""
 
     UNDECODABLE = "undecodable"
     """The bytes are not the declared format, or empty."""
@@ -72,11 +72,11 @@ class Refused:
 
     Attributes:
         offset: input offset of the record.
-        reason: the first reason met in the record.
-        detail: one line for a person: what was expected, what was found.
-        rows: number of readings refused; 0 when the record could not be read at all.
+        reason: the record's first reason.
+        detail: one line for people: what was expected, what was found.
+        rows: number of readings refused; 0 if the record could not be decoded at all.
         first_event_ns: event time of the first refused reading, or None.
-        device: id of the first refused reading's device, "" where it is not known.
+        device: id of the first refused reading's device, "" if unknown.
     """
 
     offset: int
@@ -89,11 +89,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ReadingBatch:
-    """Decoded readings of one partition, in log order; the one type with a row per reading.
+    """Decoded readings of one partition, in log order; the only type with one row per reading.
 
-    Rows of one record are adjacent, `offset` and `record_offset` never fall. `record_offset` and
-    `record_log_ns` list every record polled, also those without a usable reading, because log time
-    moves with each of them.
+    Rows of one record are adjacent; `offset` and `record_offset` never decrease. `record_offset` and `record_log_ns`
+    list every record polled, including those without a usable reading, because each of them advances log time.
 
     Attributes:
         ids: text of the batch's devices.
@@ -103,7 +102,7 @@ class ReadingBatch:
         values: float64[n, c], one column per channel of the bundle; NaN is missing.
         record_offset: int64[r], offsets of all records of the batch, ascending.
         record_log_ns: int64[r], their append times, UTC nanoseconds.
-        is_bad: bool[n], True where a reading had a value that is no finite number, now NaN; None if no reading had.
+        is_bad: bool[n], True if a reading had a value that is not a finite number, now NaN; None if no reading had one.
     """
 
     ids: tuple[str, ...]
@@ -131,7 +130,7 @@ class ReadingBatch:
         return self.values.size - int(np.count_nonzero(np.isnan(self.values)))
 
     def cut(self, start: int, stop: int) -> ReadingBatch:
-        """Return records start..stop-1, counted from 0, at least one, and their readings."""
+        """Return records start..stop-1, counted from 0, at least one, with their readings."""
         offsets = self.record_offset
         lowest = np.searchsorted(self.offset, offsets[start], side="left")
         highest = np.searchsorted(self.offset, offsets[stop - 1], side="right")
@@ -150,13 +149,13 @@ class ReadingBatch:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Which device and when, one row per window; every later batch shares this object.
+    """Device and time, one row per window; all later batches share this object.
 
     Attributes:
         device: int32[n], slot in the partition's device index.
         end_ns: int64[n], exclusive end of the window, event time, UTC nanoseconds.
         offset: int64[n], offset of the input record that closed the window.
-        sequence: int64[n], the device's windows counted from 0, so that a hole shows.
+        sequence: int64[n], the device's windows counted from 0, which reveals gaps.
     """
 
     device: Int32Array
@@ -234,17 +233,17 @@ class WindowBatch:
 
 @dataclass(frozen=True, slots=True)
 class ScoreBatch:
-    """Scored windows; the samples are gone.
+    """Scored windows, without their samples.
 
     Attributes:
         keys: n rows.
         quality: uint32[n], flags.
         coverage: float32[n, c].
         score: float64[n], >= 0, higher is more anomalous; NaN where unscorable.
-        contribution: float32[n, c], each channel's part of the score, NaN for one that is missing in the window and
+        contribution: float32[n, c], each channel's part of the score, NaN if the channel is missing in the window and
             in rows without a score; or None.
         model_id: digest of the bundle that scored the batch.
-        faulty: bool[n, c], the channels that are stuck or missing, or None where that is not known.
+        faulty: bool[n, c], the channels that are stuck or missing, or None if unknown.
     """
 
     keys: Keys
@@ -271,7 +270,7 @@ class ScoreBatch:
 
 @dataclass(frozen=True, slots=True)
 class VerdictBatch:
-    """Judged windows: what the score log holds.
+    """Judged windows, as stored in the score log.
 
     Attributes:
         scores: n rows.
@@ -325,7 +324,7 @@ class VerdictBatch:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Verdicts with the ids of their own devices: a slot may change hands later, these do not.
+    """Verdicts with the ids of their own devices, since slots are reused.
 
     Attributes:
         ids: the devices that occur, each once.
@@ -345,7 +344,7 @@ class Judged:
 
     @classmethod
     def of(cls, verdicts: VerdictBatch, table: Sequence[str]) -> Judged:
-        """Take the ids of the devices that occur out of a table, in the order of their slots.
+        """Take the ids of the devices that occur from a table, in slot order.
 
         Args:
             verdicts: n rows in emission order.
@@ -361,16 +360,16 @@ class Judged:
 
 
 class AlertKind(StrEnum):
-    """What an incident is about."""
+    """The subject of an incident."""
 
     PROCESS = "process"
     """The measured process behaves unlike the training data."""
     SENSOR = "sensor"
-    """A sensor is stuck or gives no values while the others do."""
+    """A sensor is stuck or reports no data while others do."""
     SILENCE = "silence"
     """The device sends nothing."""
     REGIME = "regime"
-    """The incident outlasted the time after which its level is learned, where one is set; it stays open."""
+    """The incident has lasted until its level is learned, if that is enabled; it stays open."""
 
 
 class AlertPhase(StrEnum):
@@ -383,25 +382,25 @@ class AlertPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A message that an incident opened, changed or ended; made only here, where rows are rare.
+    """A message that an incident opened, changed or ended.
 
     Attributes:
-        id: digest of stream, device, kind and `opened_end_ns`; the same over restarts.
-        version: counts the messages of one incident from 0.
+        id: digest of stream, device, kind and `opened_end_ns`; stable across restarts.
+        version: numbers the messages of one incident from 0.
         phase: opened, updated or resolved.
-        kind: what the incident is about.
+        kind: subject of the incident.
         stream: name of the stream.
         device: the device's id.
         opened_end_ns: end of the window that opened the incident, event time.
         end_ns: end of the window that caused this message, event time.
-        opened_offset: input offset that closed the window which opened the incident.
+        opened_offset: input offset that closed the window that opened the incident.
         offset: input offset that closed the window that caused this message.
         score: smoothed score of that window; NaN if unscored.
         limit: limit in force.
         peak: highest smoothed score of the incident so far.
-        channels: the channels behind the incident with their shares (0..1), largest first.
+        channels: the contributing channels with their shares (0..1), largest first.
         model_id: digest of the bundle.
-        reason: one line for a person.
+        reason: one line for people.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Windows that close, as a list of which: nothing is gathered yet."""
+"""A list of the windows that close; their samples are gathered later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stream_ad.core.segments import expand
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """Windows that close, in order of time per slot.
+    """Windows that close, in time order per slot.
 
     Attributes:
         slot: int64[n].
@@ -35,7 +35,7 @@ class Closing:
         Args:
             slot: int64[k].
             lowest: int64[k], the first multiple.
-            highest: int64[k], the last one; none where it is below `lowest`.
+            highest: int64[k], the last one; none if it is below `lowest`.
             stride: in cells.
             offset: int64[k], input offset that closes them.
             idle: whether silence closes them.

@@ -1,7 +1,7 @@
-"""Counters: channels that only rise (energy meters, run hours), as what they add per cell of the grid.
+"""Counters: channels that only rise (energy meters, run hours), converted to increments per cell of the grid.
 
-A level that only rises leaves the training range by itself. What it adds is compared instead, found from the
-window's own samples alone, so that it is the same in training, in service and when a stretch is read again.
+A level that only rises inevitably leaves the training range, so its increments are scored instead. They are computed
+only from the window's own samples, so that training, service and replay give the same values.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ import numpy as np
 from stream_ad.core.batches import Float64Array
 
 BINARY = (2.0**16, 2.0**32)
-"""Sizes of registers in which a signed counter goes on from the negative end."""
+"""Sizes of registers in which a signed counter continues from the negative end."""
 REGISTERS = np.array(sorted([*BINARY, *(10.0**digits for digits in range(5, 10))]))
-"""Values at which a register starts again from 0."""
+"""Values at which a register restarts from 0."""
 USUAL = 10.0
-"""Multiple of the largest step in the window, per cell, that a rollover may have added."""
+"""Maximum increment by a rollover, as a multiple of the largest step in the window, per cell."""
 LEAST_SHARE = 1e-3
-"""Share of the register that a rollover may have added where the window has no other step."""
+"""Maximum increment by a rollover, as a share of the register, if the window has no other step."""
 RESET = 0.5
 """A counter that falls to this share of its value or less was reset; one that falls less was corrected."""
 
 
 def rates(values: Float64Array) -> Float64Array:
-    """Return what counters added per cell.
+    """Return the increments of counters per cell.
 
-    A sample adds its difference to the sample before it, spread evenly over the cells since then; the first
-    takes the rate of the next. A fall is the rollover of a register where its size (16 or 32 bits, 10^5 to 10^9)
-    makes it a step like the others; else a reset or a correction, which hides what was added and takes the rate of
-    the next sample. A new value far beyond the usual steps counts from 0.
+    A sample adds its difference to the sample before, spread evenly over the cells since then; the first takes the rate
+    of the next. A fall is the rollover of a register if the register's size (16 or 32 bits, 10^5 to 10^9) makes it a
+    step like the others; otherwise it is a reset or a correction, which hides the increment and takes the rate of the
+    next sample. A new value far beyond the usual steps counts from 0.
 
     Args:
-        values: float64[n, t, k], levels of k counters, NaN where a sample is missing.
+        values: float64[n, t, k], levels of k counters, NaN if a sample is missing.
 
     Returns:
-        float64[n, t, k]; NaN after the last sample, and everywhere where there are fewer than two.
+        float64[n, t, k]; NaN after the last sample, and everywhere if there are fewer than two.
     """
     samples = values.shape[1]
     step = np.arange(samples)[None, :, None]
@@ -59,9 +59,9 @@ def rates(values: Float64Array) -> Float64Array:
 
 
 def _after_fall(before: Float64Array, after: Float64Array, most: Float64Array) -> Float64Array:
-    """Return what falls have added, float64[m]: a rollover's step, a reset's new value if it is large, else NaN."""
+    """Return the increments of falls, float64[m]: a rollover's step, a reset's new value if it is large, else NaN."""
     added = np.where((after <= RESET * before) & (after > most), after, np.nan)
-    for size in REGISTERS[::-1]:  # the smallest that explains a fall has the last word
+    for size in REGISTERS[::-1]:  # the smallest register that explains a fall wins
         wrapped = after - before + size
         is_unsigned = (before <= size) & (after >= 0)
         is_signed = (before <= size / 2) & (after < 0) & (size in BINARY)

@@ -27,12 +27,12 @@ from stream_ad.core.thresholds.base import Threshold, log_scores
 from stream_ad.errors import ConfigError, ContractError
 
 DeviceIds = Callable[[int], str] | Sequence[str]
-"""The text id of a slot; asked only for rows that become alerts."""
+"""The text id of a slot; only used for rows that become alerts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Messages:
-    """The rows of a round that become alerts: row numbers, parts of a step, what opened the incidents."""
+    """The rows of a round that become alerts: row numbers, parts of a step, the rows that opened the incidents."""
 
     rows: Int64Array
     step: Step
@@ -40,21 +40,20 @@ class _Messages:
 
 
 class Deciding:
-    """Judges score batches; all state by slot.
+    """Judges score batches; all state is by slot.
 
-    Per device and row: `level = (1 - smoothing) level + smoothing log(score)`, the first score
-    being the first level, and `smoothed = exp(level)`; an unscored row leaves the level as it is.
-    Then the limit, the incident, and what the threshold may learn (never an unscored row). Rows of
-    different devices do not touch each other, so neither the order of devices nor where a batch
-    was cut changes a result.
+    Per device and row: `level = (1 - smoothing) level + smoothing log(score)`, starting with the first score, and
+    `smoothed = exp(level)`; an unscored row does not change the level. Then the limit, the incident, and what the
+    threshold may learn (never an unscored row). Rows of different devices do not affect each other, so neither the
+    order of devices nor the batch boundaries change a result.
 
     Args:
         stream: name of the stream, part of alert ids.
         channels: c names, in the order of contributions.
-        smoothing: weight of the newest log score, 0 < a <= 1; 1 means none.
-        threshold: gives the limits; owned by this object from now on.
+        smoothing: weight of the newest log score, 0 < a <= 1; 1 disables smoothing.
+        threshold: provides the limits; owned by this object from now on.
         rules: when incidents open and end.
-        ends_rise: False where two rows of a device may have the same `end_ns`: then offset and sequence of the row that
+        ends_rise: False if two rows of a device may have the same `end_ns`: then offset and sequence of the row that
             opened an incident are part of its id.
 
     Raises:
@@ -75,7 +74,7 @@ class Deciding:
         self._channels = tuple(channels)
         self._smoothing = smoothing
         self._threshold = threshold
-        # Where nothing is learned, no message may say so, and no exit level need change.
+        # If nothing is learned, no message may claim it, and the exit level must not change.
         self._rules = rules if threshold.learns else replace(rules, relearn_after_ns=0)
         self._incidents = Incidents(self._rules)
         state = {"level": np.array(np.nan), "opened_offset": np.array(-1, np.int64)}
@@ -100,7 +99,7 @@ class Deciding:
         self._incidents.grow(slots)
 
     def reset(self, device: Int32Array) -> None:
-        """Put slots back to a new device's state; `resolve` first, or open incidents never end."""
+        """Reset slots to a new device's state; call `resolve` first, or open incidents never end."""
         self._state.reset(device)
         self._threshold.reset(device)
         self._incidents.reset(device)
@@ -116,7 +115,7 @@ class Deciding:
             The verdicts in the rows' order, and the alerts in the order of the rows that caused them.
 
         Raises:
-            ContractError: a slot is unknown, or the batch has another number of channels.
+            ContractError: a slot is unknown, or the number of channels is wrong.
         """
         self._check(scores)
         n = len(scores)
@@ -150,15 +149,15 @@ class Deciding:
         model_id: str,
         reason: str = "device silent",
     ) -> tuple[Alert, ...]:
-        """End the open incidents of devices that are given up; their state is otherwise kept.
+        """End the open incidents of evicted devices; the rest of their state is kept.
 
         Args:
             device: int32[k], each slot at most once.
             end_ns: event time of the end, one for all or int64[k].
-            offset: input offset at which they were given up, one for all or int64[k].
+            offset: input offset of the eviction, one for all or int64[k].
             ids: slot -> device id.
             model_id: digest of the bundle in service.
-            reason: one line for a person.
+            reason: one line for people.
 
         Returns:
             A `resolved` alert for each device that had an open incident, in the order given.
@@ -200,13 +199,13 @@ class Deciding:
         return self._incidents.open_slots()
 
     def forget_incidents(self) -> None:
-        """Drop the incidents of all slots without a word; levels and limits stay."""
+        """Drop the incidents of all slots without alerts; levels and limits are kept."""
         self._incidents.reset(np.arange(len(self), dtype=np.int32))
 
     def replace_judge(self, smoothing: float, threshold: Threshold) -> None:
-        """Go on with another model's smoothing and limits: scores of two models are not comparable.
+        """Continue with another model's smoothing and limits: scores of two models are not comparable.
 
-        Levels and limits begin as a new device's; `resolve` the open incidents first.
+        Levels and limits start as a new device's; call `resolve` for the open incidents first.
 
         Args:
             smoothing: as in the constructor.
@@ -228,7 +227,7 @@ class Deciding:
         return arrays
 
     def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot; afterwards every result is the same bit for bit.
+        """Restore a snapshot; all later results are bit-for-bit the same.
 
         Raises:
             ContractError: the arrays are not a snapshot of this configuration.
@@ -248,7 +247,7 @@ class Deciding:
             raise ContractError(f"deciding: expected {len(self._channels)} channels, found {scores.coverage.shape[1]}")
 
     def _smooth(self, device: Int32Array, score: Float64Array) -> Float64Array:
-        """Move these slots' levels and return the smoothed scores, NaN where unscored."""
+        """Update these slots' levels and return the smoothed scores, NaN if unscored."""
         logs = log_scores(score)
         level = self._state["level"][device]
         moved = np.where(np.isnan(level), logs, (1.0 - self._smoothing) * level + self._smoothing * logs)
@@ -312,7 +311,7 @@ class Deciding:
         )
 
     def _opened(self, slots: Int32Array) -> list[tuple[int, ...]]:
-        """Return the offset of the row that opened each slot's incident, and its sequence where ends may repeat."""
+        """Return the offset of the row that opened each slot's incident, and its sequence if ends may repeat."""
         names = ("opened_offset",) if self._ends_rise else ("opened_offset", "opened_sequence")
         return list(zip(*(self._state[name][slots].tolist() for name in names), strict=True))
 

@@ -1,4 +1,4 @@
-"""Centre and scale of single devices: what a machine does by itself, at its own level and in its own spread."""
+"""Centre and scale of single devices, each at its own level and with its own spread."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class DeviceScales:
         object.__setattr__(self, "number", {name: row for row, name in enumerate(self.devices)})
 
     def rows(self, ids: Sequence[str]) -> Int64Array:
-        """Return int64[n], the row of each device, -1 for one that was not trained on."""
+        """Return int64[n], the row of each device, -1 for devices not in the training."""
         return np.array([self.number.get(name, -1) for name in ids], np.int64)
 
     def in_frame(
         self, values: Float64Array, row: Int64Array, center: Float64Array, scale: Float64Array
     ) -> Float64Array:
-        """Return windows moved and stretched as if their devices were at the fleet's centre with the fleet's scale.
+        """Return windows shifted and scaled as if their devices had the fleet's centre and scale.
 
-        What follows knows one centre and scale only. Windows of other devices stay as they are.
+        Later stages use only one centre and scale. Windows of other devices are unchanged.
 
         Args:
             values: float64[n, t, c], raw.
@@ -57,7 +57,7 @@ class DeviceScales:
         if not len(known):
             return values
         at, is_all, samples = row[known], len(known) == len(values), values.shape[1]
-        # Whole windows of centres and factors: broadcasting over a handful of channels is slow.
+        # Centres and factors are expanded to whole windows: broadcasting over a few channels is slow.
         flat = (values if is_all else values[known]).reshape(len(known), -1)
         moved = flat - np.tile(self.center[at], (1, samples))
         moved *= np.tile(scale / self.scale[at], (1, samples))

@@ -1,4 +1,4 @@
-"""Device id to slot and back; slots are reused after eviction, the lowest first."""
+"""Device ids to slots and back; slots are reused after eviction, the lowest first."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class DeviceIndex:
 
     @property
     def capacity(self) -> int:
-        """Slots ever given out; per-device state has at least this many rows."""
+        """Number of slots ever assigned; per-device state has at least this many rows."""
         return len(self._ids)
 
     def slots(self, ids: Sequence[str]) -> tuple[Int32Array, Int32Array]:
-        """Look up devices, giving slots to new ones in the order of `ids`.
+        """Look up devices; new ones get slots in the order of `ids`.
 
         Args:
             ids: distinct device ids.

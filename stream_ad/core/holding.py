@@ -14,7 +14,7 @@ LONG_AGO = np.int64(-(2**62))
 class Holding:
     """The last value of each channel before the next window's start, by slot.
 
-    Memory a slot: 16 bytes a channel.
+    Uses 16 bytes per channel and slot.
     """
 
     def __init__(self, shape: WindowShape, hold: BoolArray, age_cells: Int64Array) -> None:
@@ -33,12 +33,12 @@ class Holding:
             self._cell = np.concatenate([self._cell, np.full((more, width), LONG_AGO)])
 
     def reset(self, slots: Int32Array) -> None:
-        """Forget what slots held."""
+        """Forget the values of slots."""
         self._value[slots] = np.nan
         self._cell[slots] = LONG_AGO
 
     def fill(self, values: Float64Array, slot: Int64Array, end: Int64Array) -> BoolArray:
-        """Fill empty cells of held channels in place, and remember what leaves the windows.
+        """Fill empty cells of held channels in place, and remember values that leave the windows.
 
         Args:
             values: float64[n, r, c], the cells before each end, r >= t and r >= stride, in time order

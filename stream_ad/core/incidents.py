@@ -1,4 +1,4 @@
-"""When trouble opens and ends: one state machine a device, stepped for all rows of a round at once."""
+"""When incidents open and end: one state machine per device, stepped for all rows of a round at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream_ad.errors import ConfigError
 
 
 class Open(IntEnum):
-    """What a device's open incident is about."""
+    """Subject of a device's open incident."""
 
     NONE = 0
     PROCESS = 1
@@ -22,7 +22,7 @@ class Open(IntEnum):
 
 
 class Event(IntEnum):
-    """What a row did to its device's incident."""
+    """Effect of a row on its device's incident."""
 
     NONE = 0
     OPENED = 1
@@ -38,13 +38,13 @@ class IncidentRules:
     """When incidents open and end.
 
     Attributes:
-        open_after_windows: scored windows in a row over the limit that open a process incident, >= 1.
-        close_after_ns: event time under the exit level that ends an incident, >= 0.
+        open_after_windows: consecutive scored windows over the limit that open a process incident, >= 1.
+        close_after_ns: event time below the exit level that ends an incident, >= 0.
         exit_ratio: the exit level is max(limit, this share of the incident's peak), 0 <= r < 1.
-        update_factor: growth of the peak since the last message that sends another, > 1.
-        relearn_after_ns: judged time (event time) after which an incident's rows are learned; 0: never.
-        sensor_windows: windows in a row with a sensor fault that open a sensor incident, >= 1.
-        step_ns: event time that one judged row stands for at most, > 0.
+        update_factor: growth of the peak since the last message that triggers another, > 1.
+        relearn_after_ns: judged event time after which an incident's rows are learned; 0: never.
+        sensor_windows: consecutive windows with a sensor fault that open a sensor incident, >= 1.
+        step_ns: maximum event time that one judged row stands for, > 0.
 
     Raises:
         ConfigError: a value is out of range.
@@ -71,7 +71,7 @@ class IncidentRules:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a round did, one row per device of the round.
+    """Effects of a round, one row per device of the round.
 
     Attributes:
         is_open: bool[m], an incident is open after the row.
@@ -133,23 +133,21 @@ SEED: Arrays = {
 class Incidents:
     """The incidents of all devices.
 
-    A device has at most one incident at a time. A process incident opens after
-    `open_after_windows` windows in a row over the limit, a sensor incident after `sensor_windows`
-    windows in a row with a sensor fault; if both are due, the sensor incident opens. It ends at the
-    first row that lies `close_after_ns` of event time after the last troubled one. Troubled is, in
-    a process incident, a score over max(limit, `exit_ratio` x peak), and in a sensor incident the
-    fault. An unscored row without a fault says nothing: it changes no run and ends nothing, and
-    the time up to it does not count towards the end.
+    A device has at most one incident at a time. A process incident opens after `open_after_windows` consecutive windows
+    over the limit, a sensor incident after `sensor_windows` consecutive windows with a sensor fault; if both are due,
+    the sensor incident opens. It ends at the first row that is `close_after_ns` of event time after the last troubled
+    one. Troubled is, in a process incident, a score over max(limit, `exit_ratio` x peak), and in a sensor incident the
+    fault. An unscored row without a fault is ignored: it changes no run and ends nothing, and the time up to it does
+    not count towards the end.
 
-    Rows of an incident are not learned, however long it lasts, unless `relearn_after_ns` is set:
-    once the incident was judged for so long, they are learned as quiet ones. The limit then follows
-    the trouble, so the exit level of a process incident is from there on the limit at its opening.
-    Each scored row counts as judged time for the time since the one before, at most `step_ns`:
-    neither silence nor windows without a score make an incident older.
+    Rows of an incident are not learned, however long it lasts, unless `relearn_after_ns` is set: once the incident was
+    judged for that long, they are learned like quiet ones. The limit then follows the trouble, so the exit level of a
+    process incident becomes the limit at its opening. Each scored row counts as judged time for the time since the
+    previous one, at most `step_ns`: neither silence nor unscored windows make an incident older.
 
-    An incident may end far below its peak and over the limit at its opening. What follows, also if it
-    opens another, is not learned until the score was below that limit once. Nor is the opening row of
-    a sensor's fault, which is no false alarm of the limit.
+    An incident may end far below its peak and over the limit at its opening. Later rows, even if they open another
+    incident, are not learned until the score was below that limit once. Nor is the opening row of a sensor fault, which
+    is not a false alarm of the limit.
 
     Args:
         rules: when incidents open and end.
@@ -164,7 +162,7 @@ class Incidents:
         self._state.grow(slots)
 
     def reset(self, device: Int32Array) -> None:
-        """Forget these slots' incidents without a word; see `resolve`."""
+        """Drop these slots' incidents without a step; see `resolve`."""
         self._state.reset(device)
 
     def snapshot(self) -> Arrays:
@@ -182,7 +180,7 @@ class Incidents:
     def step(
         self, device: Int32Array, end_ns: Int64Array, smoothed: Float64Array, limit: Float64Array, is_fault: BoolArray
     ) -> Step:
-        """Take one row of each given device.
+        """Process one row of each given device.
 
         Args:
             device: int32[m], each slot at most once.
@@ -251,12 +249,12 @@ class Incidents:
         return device, step
 
     def _advance(self, row: _Row, opens: UInt8Array, step: Step, active: Int64Array) -> None:
-        """Step the rows whose device has an incident or opens one, the few; fill them into `step`.
+        """Step the few rows whose device has an incident or opens one, and fill them into `step`.
 
         Args:
             row: the k rows.
             opens: uint8[k], the kind of incident that the row opens; NONE where one is open.
-            step: gets the results.
+            step: receives the results.
             active: int64[k], the rows' places in `step`.
         """
         state, rules = self._state, self._rules
@@ -273,7 +271,7 @@ class Incidents:
         trouble_ns, closes = self._judge(row, kind, is_new, exit_level)
 
         told = state["told"][row.device]
-        # Until a sensor incident's first score there is no peak to compare with: told is NaN.
+        # Until a sensor incident's first score there is no peak to compare with, and `told` is NaN.
         has_grown = ~is_new & (row.smoothed > row.limit) & ~(peak < rules.update_factor * told)
         event = np.select(
             [is_new, closes, is_learning & ~was_learning, has_grown],
@@ -315,7 +313,7 @@ class Incidents:
         )
 
     def _settle(self, device: Int32Array, smoothed: Float64Array, was_open: BoolArray) -> BoolArray:
-        """Return bool[m]: since the last incident ended, the score has been below the limit at which that opened."""
+        """Return bool[m]: the score has been below the limit at which the last incident opened, since it ended."""
         opening_limit = self._state["opening_limit"]
         is_settled = was_open | ~(opening_limit[device] < np.inf)
         if not is_settled.all():
@@ -325,7 +323,7 @@ class Incidents:
         return is_settled
 
     def _age(self, row: _Row, is_new: BoolArray) -> tuple[Int64Array, Int64Array]:
-        """Return for how long the incidents were judged, and the end of the last row that counted."""
+        """Return how long the incidents were judged, and the end of the last row that counted."""
         state = self._state
         before = np.where(is_new, 0, state["judged_ns"][row.device])
         last_ns = np.where(is_new, row.end_ns, state["judged_end_ns"][row.device])
@@ -336,11 +334,11 @@ class Incidents:
     def _judge(
         self, row: _Row, kind: UInt8Array, is_new: BoolArray, exit_level: Float64Array
     ) -> tuple[Int64Array, BoolArray]:
-        """Return when the last trouble was, and which incidents end at this row."""
+        """Return the time of the last trouble, and which incidents end at this row."""
         is_troubled = is_new | np.where(kind == SENSOR, row.is_fault, row.smoothed > exit_level)
         is_unknown = np.isnan(row.smoothed) & ~is_troubled
         before, seen = self._state["trouble_ns"][row.device], self._state["seen_ns"][row.device]
-        # The quiet time stands still over rows that say nothing.
+        # The quiet time does not advance over unknown rows.
         waited = before + np.where(is_unknown, row.end_ns - seen, 0)
         trouble_ns = np.where(is_troubled, row.end_ns, waited)
         is_quiet = ~is_troubled & ~is_unknown
@@ -363,6 +361,6 @@ def _idle_step(rows: int) -> Step:
 
 
 def _run(run: Int32Array, is_hit: BoolArray, is_unknown: BoolArray) -> Int32Array:
-    """Return the lengths of runs after a row: one longer, the same where unknown, else 0."""
+    """Return the lengths of runs after a row: one longer, unchanged if unknown, else 0."""
     longer = np.minimum(run, np.int32(2**31 - 2)) + np.int32(1)
     return np.where(is_hit, longer, np.where(is_unknown, run, np.int32(0)))

@@ -1,6 +1,6 @@
-"""How good verdicts are against known truth, row by row.
+"""Measures of verdicts against known truth, row by row.
 
-The measures are point-wise: no row counts as found because another row of its event was.
+They are point-wise: no row counts as found because another row of its event was.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Confusion:
     true_negative: int
 
     def __add__(self, other: Confusion) -> Confusion:
-        """Return the counts of both: how files or devices are pooled."""
+        """Return the sum of both, to pool files or devices."""
         return Confusion(
             self.true_positive + other.true_positive,
             self.false_positive + other.false_positive,

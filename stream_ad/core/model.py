@@ -1,4 +1,4 @@
-"""A model with all that scoring needs: what a bundle holds once it is loaded."""
+"""A model with everything that scoring needs: the content of a loaded bundle."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Channel:
         unit: unit of the values, "" if unknown.
         fill: rule for empty cells.
         hold_max_age_ns: maximum age of a held value; unused for `Fill.NAN`.
-        always_moves: in training the channel had more than one value in every window, so that a
-            window without movement means a stuck sensor.
-        missing: values that stand for none (-9999): they count as missing.
-        counter: it only rises; windows hold what it adds per cell, see `core.counters`.
+        always_moves: in training the channel had more than one value in every window, so a window without movement
+            means a stuck sensor.
+        missing: values that count as missing (-9999).
+        counter: it only rises; windows contain its increments per cell, see `core.counters`.
     """
 
     name: str
@@ -54,7 +54,7 @@ class WindowShape:
 
     Attributes:
         period_ns: time between two cells of the grid, > 0.
-        samples: cells a window, t >= 1.
+        samples: cells per window, t >= 1.
         stride: cells between the ends of two windows, >= 1. Window ends are at multiples of the
             stride, counted in cells from the epoch.
     """
@@ -77,7 +77,7 @@ class WindowShape:
 class Normaliser:
     """Per channel `(x - center) / scale`; a missing value becomes 0, the centre.
 
-    A detector is fitted on values cut at +-clip; a window beyond it is drawn in as a whole, see `overrange`.
+    A detector is fitted on values limited to +-clip; a window beyond it is scaled down as a whole, see `overrange`.
 
     Attributes:
         center: float64[c], mean of the training rows.
@@ -101,7 +101,7 @@ class Normaliser:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All that scoring needs, immutable.
+    """Everything that scoring needs, immutable.
 
     Attributes:
         name: the bundle's name.
@@ -117,9 +117,9 @@ class Model:
             1 means none.
         calibration: leave-block-out scores that seed the thresholds.
         card: the training card: data range, rows, seed, metrics, limits, versions (plain JSON).
-        overrange: what values far from the training mean score; None only in the models that calibrate one.
-        ignored: names that devices send and the model leaves out on purpose: labels, row numbers, counters, texts.
-        scales: centre and scale of single devices; None where all devices have the normaliser's.
+        overrange: scores of values far from the training mean; None only in models that calibrate one.
+        ignored: names that devices send and the model ignores on purpose: labels, row numbers, counters, texts.
+        scales: centre and scale of single devices; None if all devices use the normaliser's.
     """
 
     name: str
@@ -153,10 +153,9 @@ class Model:
 
 
 def grid_differences(one: Model, other: Model) -> list[str]:
-    """Say where two models need other windows: with none, one can take the other's place between two windows.
+    """Return the differences between two models' windows; without any, one can replace the other between two windows.
 
-    Compared are the window and each channel's name, unit, fill rule, values that stand for none, and whether it is
-    a counter.
+    Compares the window and each channel's name, unit, fill rule, missing values, and whether it is a counter.
     """
     found = []
     if one.window != other.window:

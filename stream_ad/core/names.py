@@ -1,4 +1,4 @@
-"""Names of channels and devices as a person types them: literally first, as a shell pattern second."""
+"""Names of channels and devices as typed by a user: first literally, then as a shell pattern."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ SHOWN = 12
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Return whether a name is the text itself, whatever characters it has, or matches it as a shell pattern."""
+    """Return whether a name equals the text, or matches it as a shell pattern."""
     return name == pattern or fnmatchcase(name, pattern)
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
-    """Return the name that the text is, alone; where none is, those that match it as a shell pattern."""
+    """Return only the name that equals the text; if there is none, those that match it as a shell pattern."""
     found = list(names)
     return [pattern] if pattern in found else [name for name in found if fnmatchcase(name, pattern)]
 
 
 def listed(text: str, names: Sequence[str], separator: str = ",") -> list[str]:
-    """Split a list as typed, in which a name may hold the separator.
+    """Split a list as typed, in which a name may contain the separator.
 
-    Of the ways to split, the longest literal names win, from the left; what is left between separators is a
-    pattern or an unknown name and comes back as it is, without the spaces around it.
+    Among the ways to split, the longest literal names win, from the left; the rest between separators is a pattern or
+    an unknown name and is returned unchanged, without surrounding spaces.
 
     Args:
         text: `temp,"flow"`'s content: `temp,Druck, innen [bar]`.
@@ -46,7 +46,7 @@ def listed(text: str, names: Sequence[str], separator: str = ",") -> list[str]:
 
 
 def paired(text: str, names: Iterable[str] = ()) -> tuple[str, str]:
-    """Split `NAME=VALUE`, where a name may hold `=`: at a literal name, the longest, else at the last `=`.
+    """Split `NAME=VALUE`, in which a name may contain `=`: after the longest literal name, else at the last `=`.
 
     Returns:
         name and value; the value is "" where there is no `=`.
@@ -60,7 +60,7 @@ def paired(text: str, names: Iterable[str] = ()) -> tuple[str, str]:
 
 
 def shown(names: Sequence[str], near: str = "") -> str:
-    """Return some of the names for an error, those that resemble `near` first."""
+    """Return some of the names for an error, similar to `near` first."""
     close = get_close_matches(near, names, 3, 0.5) if near else []
     order = [*close, *(name for name in names if name not in close)]
     return ", ".join(map(repr, order[:SHOWN])) + (f", … ({len(names):,} in all)" if len(names) > SHOWN else "")

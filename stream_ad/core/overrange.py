@@ -1,9 +1,9 @@
-"""Values far outside of what training saw: drawn in for the detector, and counted by how far they are.
+"""Values far outside the training range: scaled down for the detector, and scored by their distance.
 
-A detector extrapolates badly. Cutting each value by itself turns the direction of a deviation, so that a
-machine which stops can look like one under load; a residual sees no deviation along what it explains; a
-network's answer can fall again. So a window beyond the clip is drawn in as a whole, along its own
-direction, and a value far from the training mean gives a score of its own. Both grow with the deviation.
+A detector extrapolates badly. Limiting each value separately changes the direction of a deviation, so that a machine
+that stops can look like one under load; a residual misses deviations along the components that it explains; a network's
+output can fall again. So a window beyond the clip is scaled down as a whole, keeping its direction, and a value far
+from the training mean gives its own score. Both grow with the deviation.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from stream_ad.core.detectors.base import Scores
 from stream_ad.errors import ContractError
 
 LEAST_REACH = 10.0
-"""Training standard deviations that are far for any channel: by Chebyshev's inequality, whatever its
-distribution, at most one sample in 100 lies there."""
+"""Training standard deviations that are far for any channel: by Chebyshev's inequality, at most one sample in 100 is
+there, whatever the distribution."""
 NEAR = 0.5
-"""Share of the reach up to which a value gives no score of its own; 1/256 of the far score there."""
+"""Share of the reach up to which a value gives no score of its own; there the score is 1/256 of the far score."""
 STEEP = 2.0
-"""Multiple of the reach from which the growth is logarithmic: a broken sensor's 1e30 must not drown the log."""
+"""Multiple of the reach from which growth is logarithmic: a broken sensor's 1e30 must not dominate the log."""
 QUANTILE = 0.999
 LEAST_SCORE = 1e-12
-"""A model that rebuilds its training windows to the last bit still has a far score."""
+"""Gives a far score even to a model that reconstructs its training windows to the last bit."""
 MOST = 1e300
-"""Largest normalised value told apart from others: its products stay finite."""
+"""Largest normalised value that is distinguished; its products stay finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Overrange:
 
 
 def growth(distance: Float64Array) -> Float64Array:
-    """Return what values score in multiples of the far score; it never falls.
+    """Return the scores of values in multiples of the far score; never decreasing.
 
     The eighth power: 1 at the reach, 1/256 at half of it, where it begins, and 256 at twice the reach;
     from there on `256 (1 + log(distance / 2))^2`. A shift of 20 deviations that a residual sees in
@@ -75,7 +75,7 @@ def growth(distance: Float64Array) -> Float64Array:
 
 
 def draw_in(values: Float64Array, clip: float) -> Float32Array:
-    """Return windows within the clip as they are, others scaled down as a whole.
+    """Return windows within the clip unchanged, others scaled down as a whole.
 
     The largest value m of a window becomes `clip (1 + log(m / clip))`: the direction stays, so what is
     linear in the window goes on growing along any ray from the training mean.
@@ -91,10 +91,10 @@ def draw_in(values: Float64Array, clip: float) -> Float32Array:
 
 
 def with_far(found: Scores, rows: Int64Array, far: Float64Array) -> Scores:
-    """Lift the scores of rows to those of their far values; contributions follow.
+    """Raise the scores of rows to those of their far values, with contributions.
 
-    A lifted row's contribution is the detector's for the detector's part of the score, and the far values'
-    for what they added.
+    A raised row's contribution is the detector's for the detector's part of the score, and the far values' for the
+    part that they added.
 
     Args:
         found: scores of the detector.

@@ -1,9 +1,9 @@
-"""Where the cells of a device's grid lie: around the multiples of the period, or half a period later.
+"""The position of a device's grid cells: around the multiples of the period, or half a period later.
 
-A device that reports near the middle between two cells would, with a little jitter, now fall into one
-and now into the other: two readings in one cell, none in the next. Its first reading decides: further
-than a quarter of a period from its nearest cell, the device's cells lie half a period later. Either way
-a reading may stray by a quarter of a period, and the ends of windows stay multiples of the period.
+A device that reports near the middle between two cells would, with a little jitter, alternate between them: two
+readings in one cell, none in the next. Its first reading decides: if it is further than a quarter of a period from its
+nearest cell, the device's cells are half a period later. Either way a reading may deviate by a quarter of a period, and
+the ends of windows stay multiples of the period.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Phases:
         self._is_later = np.append(self._is_later, np.zeros(slots - len(self._is_later), np.bool_))
 
     def cells(self, segments: Segments, event_ns: Int64Array, is_new: BoolArray) -> Int64Array:
-        """Return the cell of each reading; the first readings of new devices decide about theirs.
+        """Return the cell of each reading; the first reading of a new device sets its phase.
 
         Args:
             segments: runs of a slot.
             event_ns: int64[n], in log order within a slot.
-            is_new: bool[k], the slot was never heard of before its first reading here.
+            is_new: bool[k], the slot's first reading is here.
         """
         later = np.where(is_new, is_between(event_ns[segments.start], self._period_ns), self._is_later[segments.slot])
         self._is_later[segments.slot] = later

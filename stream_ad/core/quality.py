@@ -1,4 +1,4 @@
-"""Quality flags of a window, and what makes a window unscorable."""
+"""Quality flags of a window, and the rule that makes a window unscorable."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Quality(IntFlag):
     HELD = 1 << 1
     """Some cells were filled with the channel's last value."""
     DUPLICATE = 1 << 2
-    """More than one reading fell into a cell of the window; the first per channel counts."""
+    """Several readings fell into a cell of the window; the first per channel counts."""
     OUT_OF_ORDER = 1 << 3
-    """Some readings came after younger ones of the device (within the lateness)."""
+    """Some readings arrived after younger ones of the device (within the lateness)."""
     IDLE_CLOSED = 1 << 4
     """Closed by log time because the device was silent, not by its watermark."""
     BAD_VALUE = 1 << 5
-    """The device sent values that are no finite numbers; they count as missing."""
+    """The device sent values that are not finite numbers; they count as missing."""
     CLIPPED = 1 << 6
-    """Values lay beyond the clip, in training standard deviations: the window was drawn in before scoring, and
-    what was drawn in counts in the score."""
+    """Values exceeded the clip, in training standard deviations: the window was scaled down before scoring, and the
+    excess counts in the score."""
     CHANNEL_MISSING = 1 << 7
     """At least one channel is below the bundle's minimum coverage while another is not."""
     CHANNEL_STUCK = 1 << 8
@@ -34,18 +34,18 @@ class Quality(IntFlag):
     UNSCORABLE = 1 << 9
     """No score: coverage is too low."""
     AFRESH = 1 << 10
-    """Input was lost before it was scored, and the device's state began anew after the loss: what the limit has
-    learned since is little. The first `pipeline.AFRESH_ROWS` rows of each device bear it."""
+    """Input was lost before it was scored, and the device started with empty state after the loss, so its limit has
+    learned little. Set on the first `pipeline.AFRESH_ROWS` rows of each device."""
 
     FLEET_SCALE = 1 << 11
-    """The model has centre and scale of single devices and none of this one: it was normalised with the fleet's."""
+    """The model has scales of single devices but not of this one: it was normalised with the fleet's."""
 
 
 SENSOR_FAULT = np.uint32(Quality.CHANNEL_MISSING | Quality.CHANNEL_STUCK)
 
 
 def coverage_flags(coverage: Float32Array, minimum: float) -> tuple[UInt32Array, BoolArray]:
-    """Judge windows by the share of cells that have a value.
+    """Check windows by their share of cells with a value.
 
     A window is unscorable when fewer than half of its channels reach the minimum. A window with
     some channels below it is scored (the gap is filled with the training mean) and flagged.

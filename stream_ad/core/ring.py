@@ -13,7 +13,7 @@ from stream_ad.core.quality import Quality
 from stream_ad.core.rounds import rounds
 
 NEVER = np.int64(-(2**62))
-"""The time of what never was."""
+"""A time before all others: no value yet."""
 
 # Flags kept per cell, as bits of a byte.
 DUPLICATE, OUT_OF_ORDER, BAD = np.uint8(1), np.uint8(2), np.uint8(4)
@@ -21,13 +21,13 @@ CELL_FLAGS = ((DUPLICATE, Quality.DUPLICATE), (OUT_OF_ORDER, Quality.OUT_OF_ORDE
 
 
 class Ring:
-    """Samples by slot and cell; a cell is empty unless its tag is the cell asked for.
+    """Samples by slot and cell; a cell is empty unless its tag is the requested cell.
 
     Args:
-        span: cells that must find room at once.
+        span: number of cells that must fit at once.
         channels: c.
-        block: a divisor of the length and of the end of every window that will be asked for: windows
-            are then gathered by blocks, not by samples.
+        block: a divisor of the length and of the end of every window requested: windows are then gathered by blocks
+            instead of samples.
 
     Attributes:
         cells: length of the ring, a power of two.
@@ -55,7 +55,7 @@ class Ring:
         self._sparse[slots] = False
 
     def write(self, slot: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float64Array) -> None:
-        """Write readings; in one cell the first value per channel stays.
+        """Write readings; within a cell the first value per channel is kept.
 
         Args:
             slot: int64[n], sorted.
@@ -67,7 +67,7 @@ class Ring:
         if np.isnan(values.sum()):
             self._sparse[slot[np.isnan(values).any(axis=1)]] = True
         if ((slot[1:] == slot[:-1]) & (cell[1:] <= cell[:-1])).any():
-            # Several readings may share a cell: write them one after the other.
+            # Several readings may share a cell: write them one after another.
             for part in rounds(flat):
                 self._put(flat[part], cell[part], flags[part], values[part])
         else:
@@ -77,7 +77,7 @@ class Ring:
         return slot * self.cells + (cell & (self.cells - 1))
 
     def _put(self, flat: Int64Array, cell: Int64Array, flags: UInt8Array, values: Float64Array) -> None:
-        """Write at most one reading a cell, merging it with what the cell holds."""
+        """Write at most one reading per cell, merging it with the cell's content."""
         ring = self._values.reshape(-1, self._channels)
         tag, flag = self._tag.reshape(-1), self._flag.reshape(-1)
         merge = np.flatnonzero(tag[flat] == cell)
@@ -100,8 +100,8 @@ class Ring:
             samples: t, a multiple of the block.
 
         Returns:
-            float64[n, t, c], NaN where empty; uint8[n, t] flags of the cells, None if there are none;
-            whether there may be a NaN.
+            float64[n, t, c], NaN where empty; uint8[n, t] flags of the cells, None if there are none; whether there may
+            be a NaN.
         """
         block, channels = self._block, self._channels
         first = end[:, None] + np.arange(-samples, 0, block)
@@ -143,7 +143,7 @@ class Ring:
 
 
 def _whole_rows(values: Float64Array) -> npt.NDArray[np.void]:
-    """View float64[n, c] as n items, which numpy puts in their places several times faster than n rows."""
+    """View float64[n, c] as n items, which numpy assigns several times faster than n rows."""
     return values.view(np.dtype((np.void, values.itemsize * values.shape[1]))).reshape(-1)
 
 

@@ -12,8 +12,8 @@ from stream_ad.core.batches import Int32Array, Int64Array
 def rounds(device: Int32Array | Int64Array) -> Iterator[Int64Array]:
     """Split rows into rounds that hold each device at most once, in row order.
 
-    Round k holds every device's k-th row, so per-device state can be read and written by plain
-    indexing, and what a window meets does not depend on where a poll was cut.
+    Round k holds every device's k-th row, so per-device state can be read and written by plain indexing, and results do
+    not depend on poll boundaries.
 
     Args:
         device: int32[n] or int64[n], slot of each row, >= 0, rows in emission order.

@@ -45,7 +45,7 @@ def runs(value: Int32Array | Int64Array) -> Int64Array:
 
 
 def order_by_slot(slot: Int32Array) -> Int64Array | None:
-    """Return the stable order by slot, or None where rows are in it already.
+    """Return the stable order by slot, or None if rows are already in it.
 
     Rows come in runs of one device (a message is many rows), so the sort is over runs.
     """
@@ -95,7 +95,7 @@ def running_max(value: Int64Array, segments: Segments, initial: Int64Array) -> t
     else:
         after = value.copy()
         after[head] = np.maximum(after[head], initial)
-        # The common span fits into 62 bits many times over; only hostile times need the slow way.
+        # The common span usually fits into 62 bits; only hostile times need the slow path.
         low = int(after.min())
         span = int(after.max()) - low + 1
         if span < 2**62 // max(len(head), 1):

@@ -1,4 +1,4 @@
-"""Values that a device sends where it has none: -9999, -127, 32767. They count as missing, without a flag."""
+"""Values that a device sends instead of none: -9999, -127, 32767. They count as missing, without a flag."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sentinels_of(texts: Iterable[str], names: Sequence[str]) -> dict[str, tuple[
         names: all channels.
 
     Raises:
-        ConfigError: no finite number, or no such channel.
+        ConfigError: not a finite number, or the channel does not exist.
     """
     found: dict[str, set[float]] = {}
     for text in texts:
@@ -38,9 +38,9 @@ def sentinels_of(texts: Iterable[str], names: Sequence[str]) -> dict[str, tuple[
 
 
 def take_out(values: Float64Array, channels: Sequence[str], sentinels: Mapping[str, Sequence[float]]) -> int:
-    """Make sentinels NaN, in place, and return how many there were.
+    """Replace sentinels by NaN, in place; return how many there were.
 
-    A sentinel counts at single precision as well: -9999.9 arrives as -9999.900390625 from a float32 column.
+    Also compares at single precision: -9999.9 arrives as -9999.900390625 from a float32 column.
 
     Args:
         values: float64[n, c].

@@ -15,7 +15,7 @@ from stream_ad.errors import ContractError
 class SlotState:
     """Named arrays whose first axis is the slot; a new slot starts as a copy of the seed row.
 
-    Memory is kept for more slots than asked for, so that growing one slot at a time stays linear.
+    Memory is over-allocated, so that growing one slot at a time stays linear.
 
     Args:
         seed: a slot's first state by name: arrays without the slot axis, or scalars with a dtype.
@@ -47,7 +47,7 @@ class SlotState:
         self._slots = slots
 
     def reset(self, device: Int32Array) -> None:
-        """Put slots back to the seed."""
+        """Reset slots to the seed."""
         for name, array in self._arrays.items():
             array[device] = self._seed[name]
 

@@ -1,4 +1,4 @@
-"""Devices that send readings and get no score: since when, and what they lack."""
+"""Devices that send readings but get no score: since when, and why."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from stream_ad.core.ring import NEVER
 from stream_ad.core.slot_state import SlotState
 
 HOUR_NS = 3_600_000_000_000
-"""A device whose windows were scored before is reported after so long without a score, event time."""
+"""A device whose windows were scored before is reported after this long without a score, event time."""
 FIRST_NS = 600_000_000_000
-"""One that never had a score is reported after so long: it will hardly get one by itself."""
+"""A device that never had a score is reported after this long: it is unlikely to get one."""
 LEAST_WINDOWS = 3
-"""In any case after so many windows: the first one of a device is seldom whole."""
+"""Minimum number of windows before a report: a device's first one is seldom complete."""
 TOGETHER = 1.5
-"""Readings are taken to bring their channels together where cells with any value are at most so many times as many
-as cells with a value of the densest channel."""
+"""Readings are assumed to contain all channels if cells with any value are at most this many times as many as cells
+with a value of the densest channel."""
 
 SUMS = ("windows", "any", "coverage")
-"""State that is summed up over a stretch without a score."""
+"""State that is summed over a period without a score."""
 
 
 class Lack(StrEnum):
-    """Why the windows of a device cannot be scored."""
+    """Why a device's windows cannot be scored."""
 
     SLOW = "slow"
-    """Its readings come more slowly than the grid's cells."""
+    """Its readings arrive more slowly than the grid's cells."""
     APART = "apart"
-    """Its channels come one by one, or some of them slowly."""
+    """Its channels arrive separately, or some of them slowly."""
     ABSENT = "absent"
     """It does not send half of the bundle's channels."""
     NOTHING = "nothing"
-    """None of its readings had a value of any channel of the bundle."""
+    """None of its readings had a value for a channel of the bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class UnscoredDevice:
 
     Attributes:
         device: its id.
-        since_ns: event time at which the stretch without a score began.
+        since_ns: event time at which the period without a score began.
         newest_ns: event time of its newest reading.
-        lack: what its windows lack.
-        channel: the channel that lacks most (for `APART`, of those that come at all); "" for `SLOW` and `NOTHING`.
+        lack: the reason.
+        channel: the scarcest channel (for `APART`, among those that arrive at all); "" for `SLOW` and `NOTHING`.
         interval_s: seconds between two readings (`SLOW`) or two values of the channel (`APART`), estimated; else 0.
     """
 
@@ -62,9 +62,9 @@ class UnscoredDevice:
 
 
 class Unscored:
-    """What is known of each device's windows since its last score; 8 c + 25 bytes per slot.
+    """Windows of each device since its last score; 8 c + 25 bytes per slot.
 
-    The state depends on the sequence of windows alone, not on how it is cut into batches.
+    The state depends only on the sequence of windows, not on batch boundaries.
     """
 
     def __init__(self, model: Model) -> None:
@@ -87,11 +87,11 @@ class Unscored:
         self._state.grow(slots)
 
     def reset(self, slots: Int32Array) -> None:
-        """Put slots back to a device that was never heard of."""
+        """Reset slots to an unknown device."""
         self._state.reset(slots)
 
     def met(self, slots: Int32Array, event_ns: Int64Array) -> None:
-        """Take note of the first reading of new devices.
+        """Record the first reading of new devices.
 
         Args:
             slots: int32[k], distinct.
@@ -100,7 +100,7 @@ class Unscored:
         self._state["since"][slots] = event_ns
 
     def take(self, windows: WindowBatch, quality: UInt32Array) -> None:
-        """Take note of windows.
+        """Record windows.
 
         Args:
             windows: n windows, in emission order.
@@ -118,7 +118,7 @@ class Unscored:
         if not unscored.any():
             return
         last_scored = np.full(len(since), -1, np.int64)
-        last_scored[scored] = np.flatnonzero(~unscored)  # of equal indices the last written stays
+        last_scored[scored] = np.flatnonzero(~unscored)  # for equal indices the last write wins
         rows = np.flatnonzero(unscored)
         rows = rows[rows > last_scored[slot[rows]]]
         self._begin(slot[rows], windows.keys.end_ns[rows])
@@ -128,16 +128,16 @@ class Unscored:
         np.add.at(self._state["coverage"], slot[rows], windows.coverage[rows].astype(np.float64))
 
     def _begin(self, slot: Int32Array, end_ns: Int64Array) -> None:
-        """Begin a stretch for devices that had a score until now; one that is new has begun with its first reading."""
+        """Start a period for devices that had a score until now; a new device's period starts at its first reading."""
         since, is_new = self._state["since"], self._state["is_new"]
         first, at = np.unique(slot, return_index=True)
         begins = since[first] == NEVER
-        # A first reading far ahead of its time was refused: the stretch of a new device is not that much later.
+        # A first reading far ahead of its time was refused: a new device's period starts earlier.
         earlier = begins | (is_new[first] & (since[first] > end_ns[at]))
         since[first[earlier]] = end_ns[at[earlier]]
 
     def due(self, newest_ns: Int64Array, is_heard: BoolArray) -> Int64Array:
-        """Return the slots of devices that have had no score for too long, the longest first.
+        """Return the slots of devices without a score for too long, the longest first.
 
         Args:
             newest_ns: int64[k], event time of each slot's newest reading, NEVER without one.
@@ -151,7 +151,7 @@ class Unscored:
         return slots[np.lexsort((slots, since[slots]))]
 
     def describe(self, slot: int, device: str, newest_ns: int) -> UnscoredDevice:
-        """Say what the windows of a device lack."""
+        """Return the reason why a device's windows are not scored."""
         windows = max(int(self._state["windows"][slot]), 1)
         coverage, filled = self._state["coverage"][slot] / windows, float(self._state["any"][slot]) / windows
         lack = lack_of(coverage, filled, self._minimum)
@@ -173,7 +173,7 @@ class Unscored:
         """Take back a snapshot.
 
         Raises:
-            ContractError: it is not one of the same channels.
+            ContractError: it has other channels.
         """
         self._state.restore(arrays)
 

@@ -225,7 +225,7 @@ def test_a_stuck_channel_opens_a_sensor_incident_and_names_missing_channels() ->
     assert is_anomaly == [False, False, True, True, True, False, False]
     assert [a.kind for a in alerts] == [AlertKind.SENSOR] * 2
     assert alerts[0].channels == (("pressure", 1.0),)
-    assert alerts[0].reason == "a channel gives no values in 2 windows in a row; pressure 100 %"
+    assert alerts[0].reason == "channel reports no data in 2 windows in a row; pressure 100 %"
 
 
 def test_an_evicted_devices_incident_is_resolved_and_its_slot_starts_anew() -> None:

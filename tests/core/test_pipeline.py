@@ -103,7 +103,7 @@ def test_faults_open_incidents_that_name_their_channel_and_every_story_is_whole(
             assert AlertPhase.RESOLVED not in [alert.phase for alert in story[:-1]]
 
 
-@pytest.mark.parametrize(("frozen", "said"), [(10.0, "does not move"), (np.nan, "gives no values")])
+@pytest.mark.parametrize(("frozen", "said"), [(10.0, "does not move"), (np.nan, "reports no data")])
 def test_a_sensor_incident_names_the_channel_that_is_faulty(frozen: float, said: str) -> None:
     rows = signal(400, seed=5)
     rows[200:260, CHANNELS.index("flow")] = frozen

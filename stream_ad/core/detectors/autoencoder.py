@@ -1,4 +1,4 @@
-"""A denoising autoencoder: what a narrow network cannot rebuild is unlike the training data."""
+"""A denoising autoencoder: windows that a narrow network cannot reconstruct differ from the training data."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LEAST_WINDOWS = 16
 
 @dataclass(frozen=True, slots=True)
 class AutoencoderDetector:
-    """Mean squared error of the rebuilt window.
+    """Mean squared reconstruction error of the window.
 
     Vincent et al., "Extracting and composing robust features with denoising autoencoders", ICML
     2008, with Gaussian corruption, ReLU and a linear output.
 
     Attributes:
-        form: the windows it takes.
+        form: the windows' form.
         network: from d values to d values.
     """
 
@@ -59,15 +59,15 @@ class Autoencoder(Declared):
     name = "autoencoder"
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "hidden": Sizes((128, 32, 128), 1, 4_096, 9),
-        # 0 leaves the random start: the baseline that training must beat.
+        # 0 keeps the random start, the baseline that training must beat.
         "epochs": Whole(40, 0, 10_000),
         "batch_size": Whole(128, 1, 65_536),
-        # Falls to 0 along half a cosine, so that the last epochs settle.
+        # Decays to 0 along half a cosine, so that the last epochs settle.
         "learning_rate": Real(1e-3, 1e-7, 1.0),
-        # Standard deviation of what is added to the inputs in training, in normalised units; 0 for none.
+        # Standard deviation of the noise added to the inputs in training, in normalised units; 0 for none.
         "noise": Real(0.1, 0.0, 10.0),
         "weight_decay": Real(0.0, 0.0, 1.0),
-        # Youngest samples of the window that are used; None for all.
+        # Number of youngest samples of the window used; None for all.
         "lags": Whole(None, 1, 100_000, optional=True),
     }
 
@@ -103,7 +103,7 @@ class Autoencoder(Declared):
 
 
 def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress) -> Mlp:
-    """Train a network that rebuilds the rows.
+    """Train a network that reconstructs the rows.
 
     Args:
         rows: float32[n, d].

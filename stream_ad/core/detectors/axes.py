@@ -1,4 +1,4 @@
-"""Principal axes of training rows, by the smaller side of them: windows or values."""
+"""Principal axes of training rows, computed over the smaller dimension: windows or values."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from stream_ad.core.batches import Float32Array, Float64Array
 from stream_ad.core.detectors.windows import moments
 
 MOST_VALUES = 1 << 24
-"""Values of the axes, k x d, above which rows are thinned: 128 MiB in a bundle in float64. Nothing is thinned where a
-row has at most 4,096 values."""
+"""Values of the axes, k x d, above which rows are thinned; corresponds to 128 MiB in a bundle in float64. Nothing is
+thinned if a row has at most 4,096 values."""
 LEAST_ROWS = 64
-"""Rows kept however long they are."""
+"""Minimum number of rows kept, whatever their length."""
 ROUNDING = 1e-10
-"""Share of the largest variance below which an axis found from products of rows is rounding."""
+"""Share of the largest variance below which an axis computed from products of rows is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrincipalAxes:
-    """Where rows vary, in falling order.
+    """Directions of variation of rows, in decreasing order.
 
     Attributes:
         mean: float64[d].
-        variances: float64[r], >= 0, falling; divided by n.
-        leading: `leading(k)` gives float64[k, d], orthonormal rows, the axes of the k largest variances, k <= r. Signs
-            are the library's.
+        variances: float64[r], >= 0, decreasing; divided by n.
+        leading: `leading(k)` gives float64[k, d], orthonormal rows, the axes of the k largest variances, k <= r, with
+            the library's signs.
     """
 
     mean: Float64Array
@@ -36,7 +36,7 @@ class PrincipalAxes:
 
 
 def thinned(rows: Float32Array) -> Float32Array:
-    """Return the rows, or an even sample where all of them would make the axes too large to store.
+    """Return the rows, or an even sample if all of them would make the axes too large to store.
 
     Args:
         rows: float32[n, d], in order of time.
@@ -57,10 +57,10 @@ def axes_of_values(rows: Float32Array) -> PrincipalAxes:
 
 
 def axes_of_rows(rows: Float32Array) -> PrincipalAxes:
-    """Return the r < n axes that rows fewer than their values can have, from their products; O(n^2 d + n^3).
+    """Return the r < n axes of fewer rows than values, from the rows' products; O(n^2 d + n^3).
 
-    The covariance X'X / n and the products XX' / n have the same variances above 0; an axis is X'u for an eigenvector u
-    of the products. Made orthonormal once more, since products square the rounding. No d x d matrix is made.
+    The covariance X'X / n and the products XX' / n have the same positive variances; an axis is X'u for an eigenvector
+    u of the products. They are orthonormalised again, since products square the rounding. No d x d matrix is built.
     """
     mean = rows.mean(axis=0, dtype=np.float64)
     centred = rows - mean

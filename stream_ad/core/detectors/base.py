@@ -1,4 +1,4 @@
-"""What a detector is: the protocols every kind keeps, shown by the suite in tests/contracts."""
+"""The protocols that every kind of detector implements; the suite in tests/contracts checks them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Report to nobody."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a detector says about n windows.
+    """A detector's result for n windows.
 
     Attributes:
         score: float64[n], finite, >= 0, higher is more anomalous.
-        contribution: float32[n, c], >= 0, each channel's part of the score in the score's own
-            units or any common scale; None where the detector cannot tell.
+        contribution: float32[n, c], >= 0, each channel's part of the score in the score's own units or any common
+            scale; None if the detector does not provide it.
     """
 
     score: Float64Array
@@ -42,13 +42,13 @@ class Scores:
 
 
 class Detector(Protocol):
-    """Scores normalised windows; immutable once made, so it can be swapped between two steps."""
+    """Scores normalised windows; immutable, so it can be swapped between two steps."""
 
     def score(self, values: Float32Array) -> Scores:
         """Score windows.
 
-        The result of a row depends neither on the other rows nor on where it stands, to the last bit;
-        the caller always passes chunks of one size. `products.row_products` keeps that, `@` does not.
+        A row's result depends neither on other rows nor on its position, to the last bit; the caller always passes
+        chunks of one size. `products.row_products` guarantees that, `@` does not.
 
         Args:
             values: float32[n, t, c], normalised, finite.
@@ -56,12 +56,12 @@ class Detector(Protocol):
         ...
 
     def arrays(self) -> Arrays:
-        """Return all that `DetectorKind.load` needs beside the settings; bundles know no detector."""
+        """Return everything that `DetectorKind.load` needs besides the settings."""
         ...
 
 
 class DetectorKind(Protocol):
-    """A way of making detectors; what the catalogue, or an entry point of another package, names."""
+    """Creates detectors; named in the catalogue or by another package's entry point."""
 
     name: str
 
@@ -85,7 +85,7 @@ class DetectorKind(Protocol):
         ...
 
     def load(self, settings: Settings, arrays: Arrays) -> Detector:
-        """Make the detector from what a bundle stored; runs no code from the bundle.
+        """Create the detector from stored arrays; executes no code from the bundle.
 
         Raises:
             BundleFormatError: an array is missing or has another shape.
@@ -94,7 +94,7 @@ class DetectorKind(Protocol):
 
 
 def check_scores(scores: Scores, n: int, c: int) -> Scores:
-    """Hold a detector's answer against the contract.
+    """Check a detector's result against the contract.
 
     Raises:
         ContractError: wrong size, non-finite or negative scores.

@@ -1,12 +1,11 @@
-"""Which detectors there are: ours and those that other packages register; each imported when asked for.
+"""The available detectors: this package's and those registered by other packages, imported on access.
 
 Another package registers one in its `pyproject.toml`::
 
     [project.entry-points."stream_ad.detectors"]
     my_detector = "my_package.my_module:KIND"
 
-where `KIND` is a `DetectorKind` whose `name` is `my_detector`. It earns its place by passing the
-suite in tests/contracts.
+where `KIND` is a `DetectorKind` whose `name` is `my_detector`. It must pass the suite in tests/contracts.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ OWN: Mapping[str, str] = {
 
 
 class Kinds(Mapping[str, DetectorKind]):
-    """Names to kinds, sorted by name; a look-up imports, iterating does not.
+    """Names to kinds, sorted by name; access imports, iteration does not.
 
-    A look-up raises ContractError where an entry point is broken or claims a taken name.
+    Access raises ContractError if an entry point is broken or its name is taken.
     """
 
     def __init__(self, found: Mapping[str, tuple[EntryPoint, ...]]) -> None:
@@ -53,7 +52,7 @@ class Kinds(Mapping[str, DetectorKind]):
 
 
 def kinds() -> Kinds:
-    """Return all detectors by name, sorted; installed packages are looked through at each call."""
+    """Return all detectors by name, sorted; scans the installed packages on each call."""
     found = {name: [EntryPoint(name, value, GROUP)] for name, value in OWN.items()}
     for entry in entry_points(group=GROUP):
         known = found.setdefault(entry.name, [])
@@ -66,8 +65,8 @@ def get(name: str) -> DetectorKind:
     """Return a detector kind.
 
     Raises:
-        ConfigError: no such detector; names those there are.
-        ContractError: the entry point of that name is broken, or two packages claim it.
+        ConfigError: there is no such detector; lists the available ones.
+        ContractError: the entry point of that name is broken, or two packages register it.
     """
     found = kinds()
     if name not in found:
@@ -77,11 +76,11 @@ def get(name: str) -> DetectorKind:
 
 def _load(name: str, entries: tuple[EntryPoint, ...]) -> DetectorKind:
     if len(entries) > 1:
-        raise ContractError(f"detector {name}: claimed more than once: {', '.join(_origin(e) for e in entries)}")
+        raise ContractError(f"detector {name}: registered more than once: {', '.join(_origin(e) for e in entries)}")
     (entry,) = entries
     try:
         kind = entry.load()
-    except Exception as error:  # a plug-in's module can raise anything at import
+    except Exception as error:  # importing a plug-in can raise anything
         raise ContractError(f"detector {name}: {_origin(entry)} cannot be loaded: {error}") from error
     missing = [part for part in ("defaults", "fit", "load") if not callable(getattr(kind, part, None))]
     if missing or isinstance(kind, type):

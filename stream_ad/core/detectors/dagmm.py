@@ -1,4 +1,4 @@
-"""A deep autoencoding Gaussian mixture model: how improbable are code and residual together."""
+"""A deep autoencoding Gaussian mixture model: the improbability of code and residual together."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 LEAST_WINDOWS = 32
 LEAST_SQUARE = 1e-6
-"""Added to the mean squared residual before its logarithm: a perfect copy has a finite one."""
+"""Added to the mean squared residual before its logarithm, so that a perfect reconstruction has a finite one."""
 LEAST_WEIGHT = 1e-4
-"""A component with a smaller share of the rows is dropped: its covariance is that of no rows."""
+"""A component with a smaller share of the rows is dropped: its covariance is meaningless."""
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Added to the covariances' diagonal, the first that makes them positive definite."""
+"""Added to the covariances' diagonal; the first that makes them positive definite is used."""
 PROGRESS_STEPS = 20
 
 
@@ -159,7 +159,7 @@ class Dagmm(Declared):
         return DagmmDetector(form, encoder, decoder, fit_mixture(encoder, decoder, estimator, rows))
 
     def load(self, settings: Settings, arrays: Arrays) -> DagmmDetector:
-        """Make the detector from stored arrays, without torch.
+        """Create the detector from stored arrays, without torch.
 
         Raises:
             ConfigError: a setting is unknown or out of range.
@@ -199,7 +199,7 @@ def compress(encoder: Mlp, decoder: Mlp, rows: Float32Array) -> tuple[Float64Arr
 
 
 def fit_mixture(encoder: Mlp, decoder: Mlp, estimator: Mlp, rows: Float32Array) -> Mixture:
-    """Take weights, means and covariances over all rows (eq. 5), in float64.
+    """Compute weights, means and covariances over all rows (eq. 5), in float64.
 
     Raises:
         TrainingError: a covariance is not positive definite with the largest ridge.
@@ -263,7 +263,7 @@ def train(rows: Float32Array, settings: Settings, seed: int, progress: Progress)
             kept = rng.random((batch, settings["estimation_hidden"])) < keep_share
             keep = torch.from_numpy(kept.astype(np.float32) / np.float32(keep_share))
             loss = objective(parts, drawn, keep, settings)
-            # A component that nearly dies has steep gradients; one such step must not undo the rest.
+            # A component that nearly vanishes has steep gradients; one such step must not undo the rest.
             optimiser.step(loss, settings["learning_rate"], longest=5.0)
             if (step + 1) % PROGRESS_STEPS == 0 or step + 1 == steps:
                 progress("steps", step + 1, steps)

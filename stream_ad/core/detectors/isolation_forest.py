@@ -1,4 +1,4 @@
-"""An isolation forest on summary features of each channel, stored as its sample and grown again on load."""
+"""An isolation forest on summary features of each channel, stored as its sample and regrown on load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LEAST_WINDOWS = 8
 LEAST_SPREAD = 0.05
-"""Smallest spread of a feature, in normalised units: a constant history must not make every change
+"""Smallest spread of a feature, in normalised units, so that a constant history does not make every change
 infinite."""
 FEATURES = 5
 
@@ -27,8 +27,8 @@ FEATURES = 5
 def features(values: Float32Array) -> Float32Array:
     """Summarise each channel of a window.
 
-    Trees cut along one axis at a time, and a single sample of the raw window says next to nothing;
-    level, spread, extremes and roughness do.
+    Trees split along one axis at a time, and a single raw sample carries little information; level, spread, extremes
+    and roughness carry more.
 
     Args:
         values: float32[n, t, c].
@@ -141,7 +141,7 @@ class IsolationForest(Declared):
     def load(self, settings: Settings, arrays: Arrays) -> IsolationForestDetector:
         """Grow the trees again from the stored sample and seed: a fraction of a second.
 
-        Another version of scikit-learn may grow others; the bundle's probe tells.
+        Another version of scikit-learn may grow different trees; the bundle's probe reveals that.
 
         Raises:
             ConfigError: a setting is unknown or out of range.

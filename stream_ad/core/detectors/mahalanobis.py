@@ -18,10 +18,10 @@ from stream_ad.errors import TrainingError
 
 LEAST_WINDOWS = 8
 LEAST_SHRINK = 1e-3
-"""Keeps the covariance invertible where there are fewer windows than values."""
+"""Keeps the covariance invertible with fewer windows than values."""
 LEAST_VARIANCE = 1e-2
-"""Mean variance assumed at least, in normalised units: a constant history must not make every
-change infinite."""
+"""Lower bound of the mean variance, in normalised units, so that a constant history does not make every change
+infinite."""
 LEDOIT_WOLF = "ledoit-wolf"
 
 

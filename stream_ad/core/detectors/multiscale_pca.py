@@ -1,4 +1,4 @@
-"""PCA residuals over several window lengths, fused: faults of different speed, one steady score."""
+"""PCA residuals over several window lengths, fused into one steady score for faults of different speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stream_ad.core.detectors.windows import WindowForm, read_form, stored, trai
 from stream_ad.errors import BundleFormatError
 
 LEAST_TYPICAL = 1e-6
-"""A member that rebuilds its training windows to rounding would turn every score into a huge one."""
+"""Prevents huge scores from a member that reconstructs its training windows to rounding."""
 LEAST_SCORE = 1e-9
 """Mean square below which a residual is rounding; its logarithm must not outweigh the other members."""
 
@@ -26,9 +26,9 @@ LEAST_SCORE = 1e-9
 class MultiscalePcaDetector:
     """Geometric mean of the members' residuals, each divided by its median over the training windows.
 
-    The mean of calibrated log scores: about 1 for what was trained on, and r where every member
-    finds r times its usual residual. Members err apart, so the score is steadier than any one
-    of them: a limit at a multiple of the usual score is less of a knife edge.
+    This is the mean of calibrated log scores: about 1 for training data, and r if every member finds r times its usual
+    residual. The members' errors are independent, so the score is steadier than any single one, and a limit at a
+    multiple of the usual score is less sensitive.
 
     Attributes:
         form: the windows it takes.

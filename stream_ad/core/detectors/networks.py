@@ -1,7 +1,7 @@
 """Multi-layer perceptrons: trained with torch, scored with numpy.
 
-Only what training calls imports torch, so that a scorer never does: the import takes
-seconds and hundreds of megabytes.
+Only functions used in training import torch, so that a scorer never does: the import takes seconds and hundreds of
+megabytes.
 """
 
 from __future__ import annotations

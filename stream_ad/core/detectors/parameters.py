@@ -1,4 +1,4 @@
-"""Parameter ranges as data: what settings a detector takes, held to their ranges."""
+"""Detector settings as data, with defaults and ranges."""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ NO_VARIANCE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class PcaDetector:
-    """Mean square of what the kept components do not explain.
+    """Mean square of the part that the kept components do not explain.
 
     The squared prediction error Q of Jackson & Mudholkar, "Control Procedures for Residuals
     Associated With Principal Component Analysis", Technometrics 21 (1979), Q = r'r with
-    r = (I - P P')(x - mean), divided by the number of values. A fault that lies wholly in the
-    kept components does not show; `mahalanobis` sees it.
+    r = (I - P P')(x - mean), divided by the number of values. A fault entirely within the kept components is not
+    detected; `mahalanobis` detects it.
 
     Attributes:
         form: the windows it takes.
@@ -94,7 +94,7 @@ class Pca(Declared):
             share = np.cumsum(variances) / variances.sum()
             kept = min(int(np.searchsorted(share, chosen["variance"])) + 1, len(variances), form.size - 1)
         components = axes.leading(kept)
-        # An eigenvector's sign is the library's whim; the largest entry is made positive.
+        # The library chooses an eigenvector's sign arbitrarily; the largest entry is made positive.
         largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
         components = components * np.where(largest < 0, -1.0, 1.0)
         progress("components", 2, 2)

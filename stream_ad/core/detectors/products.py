@@ -1,4 +1,4 @@
-"""The matrix product that detectors score with."""
+"""The matrix product used in scoring."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from threadpoolctl import threadpool_limits
 Real = TypeVar("Real", np.float32, np.float64)
 
 MOST_ROWS = 1_024
-"""Rows above which a product is not tried out; a scorer's chunks are far smaller."""
+"""Rows above which a product is not tested; a scorer's chunks are far smaller."""
 OUTPUTS = 64
-"""Outputs of a row that a trial compares at least: sums in another order differ in about every third."""
+"""Minimum number of outputs per row that a test compares: sums in another order differ in about every third."""
 
 
 def row_products(rows: npt.NDArray[Real], matrix: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """Return `rows @ matrix`, each row with the same bits wherever it stands, on one arithmetic thread.
 
-    A BLAS cuts a product into tiles, and some of its kernels sum up the rows of different tiles in different
-    orders: OpenBLAS' for float32 on Haswell and Zen in nearly every shape, that for float64 on Skylake-X in few.
-    Where a trial with equal rows of this shape finds that, rows are multiplied one by one, which takes 2 to 3 times
-    as long.
+    A BLAS splits a product into tiles, and some kernels sum the rows of different tiles in different orders: OpenBLAS'
+    float32 kernels on Haswell and Zen in nearly every shape, its float64 kernel on Skylake-X in a few. If a test with
+    equal rows of this shape finds that, rows are multiplied one by one, which takes 2 to 3 times as long.
 
     Args:
         rows: float32 or float64 [n, k], contiguous.
@@ -42,9 +41,9 @@ def row_products(rows: npt.NDArray[Real], matrix: npt.NDArray[Real]) -> npt.NDAr
 
 @lru_cache(maxsize=1_024)
 def _alike(n: int, width: int, height: int, dtype: str, by_row: bool) -> bool:
-    """Tell whether equal rows come out equal from one product; which kernel runs depends on nothing else."""
+    """Return whether equal rows give equal results in one product; nothing else selects the kernel."""
     rng = np.random.default_rng(0)
-    # A scorer's one thread, whatever this process has: the choice must be the same when it is audited.
+    # One thread, as in a scorer, whatever this process has: an audit must make the same choice.
     with threadpool_limits(1):
         for _ in range(-(-OUTPUTS // max(height, 1))):
             rows = np.repeat(rng.standard_normal((1, width)), n, axis=0).astype(dtype)

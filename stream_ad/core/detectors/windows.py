@@ -1,4 +1,4 @@
-"""What the detectors share about windows: their form, lags, moments, and arrays read back from a bundle."""
+"""Window handling shared by detectors: form, lags, moments, and arrays from a bundle."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ BROKEN = {
     "no_kind": ("foreign_broken:NUMBER", "lacks defaults, fit, load"),
     "a_class": ("foreign_broken:Kind", "is a class"),
     "renamed": ("foreign_broken:KIND", "calls itself 'absolute'"),
-    "pca": ("foreign_broken:KIND", "claimed more than once: stream_ad.core.detectors.pca:KIND"),
+    "pca": ("foreign_broken:KIND", "registered more than once: stream_ad.core.detectors.pca:KIND"),
 }
 
 
@@ -106,7 +106,7 @@ def test_two_packages_may_not_share_a_name(tmp_path: Path, monkeypatch: pytest.M
     install(tmp_path, "foreign_one", {"absolute": "foreign_one:KIND"}, FOREIGN)
     install(tmp_path, "foreign_two", {"absolute": "foreign_two:KIND"}, FOREIGN)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ContractError, match="claimed more than once"):
+    with pytest.raises(ContractError, match="registered more than once"):
         catalog.get("absolute")
 
 
