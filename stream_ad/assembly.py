@@ -1,4 +1,4 @@
-"""Settings to objects: the only place that wires."""
+"""Settings to objects: the only module that constructs and connects them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from stream_ad.io.transport import Partition, TopicInfo, Transport
 
 LOCAL_MAX_RECORD_BYTES = 1_000_000
 MIN_RECORD_BYTES = 100_000
-"""A dead letter takes tens of kilobytes for keys, headers and its own facts."""
+"""A dead letter needs tens of kilobytes for keys, headers and its own facts."""
 
 
 def open_transport(settings: Settings) -> Transport:
-    """Open the log that the settings name.
+    """Open the configured log.
 
     Raises:
         UnreachableError: the file cannot be opened, or no broker answers.
         AccessError: the broker refused us.
-        ConfigError: a certificate or the file of a secret cannot be used, or kafka-python has another version that
-            lacks what we need.
+        ConfigError: a certificate or secret file is unusable, or the installed kafka-python lacks something that this
+            package needs.
     """
     transport = settings.transport
     if isinstance(transport, KafkaTransport):
@@ -58,10 +58,10 @@ def open_transport(settings: Settings) -> Transport:
 
 
 def kafka_security(transport: KafkaTransport) -> Security:
-    """Return how to speak with the brokers, with the secrets read from their files.
+    """Return TLS and SASL settings, with the secrets read from their files.
 
     Raises:
-        ConfigError: a file of a secret cannot be used.
+        ConfigError: a secret file is unusable.
     """
     return Security(
         tls=transport.tls,
@@ -82,7 +82,7 @@ def _secret(value: SecretStr | None, file: Path | None, setting: str) -> str | N
 
 
 def exposed_secrets(settings: Settings) -> list[Path]:
-    """Return the files with secrets that every user of this machine may read."""
+    """Return the files with secrets that all users of this machine can read."""
     transport = settings.transport
     if not isinstance(transport, KafkaTransport):
         return []
@@ -93,19 +93,19 @@ def exposed_secrets(settings: Settings) -> list[Path]:
 
 
 def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicInfo]:
-    """Check the readings topic and make the output topics that are missing.
+    """Check the readings topic and create missing output topics.
 
-    Scores and journal go to the same partition number as the readings they tell of, so these topics have as many;
-    partitions that were added to the readings are added to them, where we may.
-    Several streams may share the topics of alerts, dead letters and commands, whatever their numbers of partitions.
+    Scores and journal use the partition number of their readings, so these topics have as many partitions; partitions
+    added to the readings topic are added to them if allowed. Several streams may share the alerts, dead-letter and
+    control topics, whatever their partition counts.
 
     Returns:
-        what the log says of each topic, by name.
+        description of each topic, by name.
 
     Raises:
-        TopicError: there is no readings topic, or scores or journal have more partitions.
-        ConfigError: record times are producers' and the settings do not accept that.
-        AccessError: we may not make a topic.
+        TopicError: the readings topic is missing, or the scores or journal topic has more partitions.
+        ConfigError: record times are the producers' and the settings do not accept that.
+        AccessError: creating a topic is not allowed.
     """
     stream = settings.stream
     readings = transport.topic(stream.readings_topic)
@@ -130,13 +130,13 @@ def ensure_topics(settings: Settings, transport: Transport) -> dict[str, TopicIn
 def _ensure_output(
     transport: Transport, journal_topic: str, name: str, readings: TopicInfo, made_with: Mapping[str, str] | None
 ) -> TopicInfo:
-    """Return a topic that is partitioned as the readings: made where it is missing, extended where it has fewer.
+    """Return a topic with as many partitions as the readings: created if missing, extended if it has fewer.
 
-    It may still have fewer: where we may not add any.
+    It may still have fewer if adding partitions is not allowed.
 
     Raises:
-        TopicError: it has more partitions than the readings, or fewer, and the readings were made anew.
-        AccessError: it is missing, and we may not make it.
+        TopicError: it has more partitions than the readings, or fewer after the readings topic was recreated.
+        AccessError: it is missing and creating it is not allowed.
     """
     try:
         return transport.ensure_topic(name, readings.partitions, made_with)
@@ -145,13 +145,13 @@ def _ensure_output(
         if found.partitions < readings.partitions and is_growth(transport, journal_topic, readings):
             return extended(transport, found, readings.partitions)
         raise TopicError(
-            f"{error}, as many as {readings.name}: they cannot be changed once scores exist; a stream over a readings "
-            "topic with another count needs a new stream.name"
+            f"{error}; the count must equal that of {readings.name} and cannot be changed once scores exist: set "
+            "another stream.name for a readings topic with another count"
         ) from error
 
 
 def is_growth(transport: Transport, journal_topic: str, readings: TopicInfo) -> bool:
-    """Return whether partitions were added to the readings; False where the topic was made anew with more."""
+    """Return whether partitions were added to the readings topic; False if it was recreated with more."""
     try:
         count = transport.topic(journal_topic).partitions
     except TopicError:
@@ -164,7 +164,7 @@ def is_growth(transport: Transport, journal_topic: str, readings: TopicInfo) -> 
 
 
 def extended(transport: Transport, topic: TopicInfo, partitions: int) -> TopicInfo:
-    """Return a topic with partitions added, or as it is where we may not add any."""
+    """Return a topic with partitions added, or unchanged if adding them is not allowed."""
     try:
         return transport.extend_topic(topic.name, partitions)
     except (AccessError, TopicError):
@@ -172,14 +172,14 @@ def extended(transport: Transport, topic: TopicInfo, partitions: int) -> TopicIn
 
 
 def max_payload_bytes(settings: Settings, topics: Mapping[str, TopicInfo]) -> int:
-    """Return the size of the largest payload that we send: a tenth is left for headers and the batch.
+    """Return the maximum payload size; a tenth is reserved for headers and the batch.
 
     Args:
-        settings: of the stream.
-        topics: what `ensure_topics` returned.
+        settings: the stream's settings.
+        topics: from `ensure_topics`.
 
     Raises:
-        ConfigError: an output topic takes only small records, so that a dead letter might not fit.
+        ConfigError: an output topic's limit is too small for a dead letter.
     """
     transport, stream = settings.transport, settings.stream
     sent = transport.max_record_bytes if isinstance(transport, KafkaTransport) else LOCAL_MAX_RECORD_BYTES
@@ -193,14 +193,14 @@ def max_payload_bytes(settings: Settings, topics: Mapping[str, TopicInfo]) -> in
 
 
 def load_model(settings: Settings, bundle: Path | None = None) -> Model:
-    """Load a bundle, run its probe and hold it against what the stream's devices are said to send.
+    """Load a bundle, run its probe and check it against `stream.channels`.
 
     Args:
-        settings: of the stream.
-        bundle: its folder; None is the stream's.
+        settings: the stream's settings.
+        bundle: its folder; None for the configured one.
 
     Raises:
-        BundleError: it cannot be used; the class says why.
+        BundleError: it cannot be used; the subclass gives the reason.
         ConfigError: the stream's front is not installed.
     """
     front(settings)
@@ -211,10 +211,10 @@ def load_model(settings: Settings, bundle: Path | None = None) -> Model:
 
 
 class Models:
-    """The models of a stream, each loaded and probed once: the configured one, and those that swaps brought.
+    """A stream's models, each loaded and probed once: the configured one, and those of swaps.
 
     Args:
-        settings: of the stream.
+        settings: the stream's settings.
 
     Raises:
         BundleError: the configured bundle cannot be used.
@@ -234,20 +234,20 @@ class Models:
             model_id: its digest.
 
         Raises:
-            BundleError: it is not there any more, or another one is.
+            BundleError: it no longer exists, or the folder has another one.
         """
         if model_id not in self._loaded:
             model = bundles.load(Path(bundle))
             if model.model_id != model_id:
-                raise BundleDigestError(f"{bundle}: expected the bundle {model_id[:16]}, found {model.model_id[:16]}")
+                raise BundleDigestError(f"{bundle}: expected bundle {model_id[:16]}, found {model.model_id[:16]}")
             self.add(model)
         return self._loaded[model_id]
 
     def load(self, bundle: str) -> Model:
-        """Load another bundle for the stream; it is not kept before `add`, so any thread may do this.
+        """Load another bundle for the stream without keeping it (see `add`), so any thread may call this.
 
         Raises:
-            BundleError: it cannot be used; the class says why.
+            BundleError: it cannot be used; the subclass gives the reason.
         """
         return load_model(self._settings, Path(bundle))
 
@@ -257,7 +257,7 @@ class Models:
 
 
 def build_pipeline(settings: Settings, model: Model) -> PartitionPipeline:
-    """Return an empty pipe for one partition.
+    """Return an empty pipeline for one partition.
 
     Raises:
         ConfigError: the stream's front is not installed.
@@ -295,8 +295,8 @@ def build_threshold(settings: Settings, model: Model) -> Threshold:
 
 
 def swap_model(settings: Settings, pipeline: PartitionPipeline, model: Model, offset: int) -> StepResult:
-    """Let a pipe score with another model that fits its front; see `PartitionPipeline.swap`."""
-    reason = f"the bundle {model.name} took over; if the trouble goes on a new incident opens"
+    """Switch a pipeline to another model that fits its front; see `PartitionPipeline.swap`."""
+    reason = f"the bundle {model.name} took over; if the trouble continues, a new incident opens"
     return pipeline.swap(model, build_threshold(settings, model), offset, reason)
 
 

@@ -14,7 +14,7 @@ from stream_ad.cli.output import moment_ns, print_json
 from stream_ad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stream_ad.proof.audit import Outcome, Stretch, Tell
+    from stream_ad.proof.audit import AuditRange, Outcome, ReportProgress
 
 PROGRESS_EVERY_S = 2.0
 
@@ -52,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.proof.audit import Audit
 
     settings = load(args.config)
-    stretch = _stretch(args)
+    audited = _audit_range(args)
     bundles = {read_manifest(folder).model_id: str(folder) for folder in args.bundle}
     outcomes = []
     with contextlib.closing(open_transport(settings)) as transport:
         audit = Audit(settings, transport, bundles, progress_printer())
         for number in audit.partitions():
-            outcome = audit.compare(number, stretch)
+            outcome = audit.compare(number, audited)
             if outcome is None:
                 continue
             outcomes.append(outcome)
@@ -74,15 +74,15 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(outcome.agrees for outcome in outcomes) else 1
 
 
-def _stretch(args: argparse.Namespace) -> Stretch:
-    from stream_ad.proof.audit import Stretch
+def _audit_range(args: argparse.Namespace) -> AuditRange:
+    from stream_ad.proof.audit import AuditRange
 
     now_ns = time.time_ns()
     try:
         since, until = (None if text is None else moment_ns(text, now_ns) for text in (args.since, args.until))
     except ValueError as error:
         raise ConfigError(f"--from, --to: {error}") from error
-    return Stretch(args.device, since, until)
+    return AuditRange(args.device, since, until)
 
 
 def lines(outcome: Outcome) -> list[str]:
@@ -121,7 +121,7 @@ def summary(outcomes: list[Outcome]) -> str:
     return f"{rows:,} rows of {len(outcomes)} partition(s): same decisions, score difference {worst:g}"
 
 
-def progress_printer() -> Tell:
+def progress_printer() -> ReportProgress:
     """Return a callback that prints progress on stderr; it does nothing if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return lambda *_: None

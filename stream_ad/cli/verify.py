@@ -138,7 +138,7 @@ def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
     """
     from stream_ad.assembly import open_transport
     from stream_ad.cli.audit import progress_printer
-    from stream_ad.proof.audit import Audit, Stretch
+    from stream_ad.proof.audit import Audit, AuditRange
     from stream_ad.proof.ledger import AlertLedger
     from stream_ad.proof.tail import read_tail
 
@@ -146,11 +146,11 @@ def verify_topics(settings: Settings, folder: Path, proof: Proof) -> Topics:
     settings = settings.model_copy(update={"store": store})
     newest = {chain.partition: chain.last for chain in proof.chains}
     with contextlib.closing(open_transport(settings)) as transport:
-        audit = Audit(settings, transport, tell=progress_printer())
+        audit = Audit(settings, transport, on_progress=progress_printer())
         numbers = audit.partitions()
         tails = [read_tail(settings, transport, number, newest.get(number)) for number in numbers]
         ledger = AlertLedger(settings, transport)
-        outcomes = [audit.compare(number, Stretch(), ledger) for number in numbers]
+        outcomes = [audit.compare(number, AuditRange(), ledger) for number in numbers]
     return Topics(
         tuple(tail for tail in tails if tail is not None),
         tuple(outcome for outcome in outcomes if outcome is not None),

@@ -1,4 +1,4 @@
-"""The pipe of one partition: a front makes rows of records, deciding makes verdicts and alerts of rows."""
+"""The pipeline of one partition: a front turns records into rows, deciding turns rows into verdicts and alerts."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from stream_ad.core.unscored import UnscoredDevice
 from stream_ad.errors import ContractError
 
 AFRESH_ROWS = 1_000
-"""A device's first rows after a loss of input bear `Quality.AFRESH`: as many as the bundle's calibration counts for at
-a device's start."""
+"""Number of a device's first rows after a loss of input with `Quality.AFRESH`: the calibration's weight when a device
+starts."""
 EVICTION_TICKS = 4
-"""Eviction is judged when log time passes a multiple of the silence divided by this."""
+"""Eviction is checked when log time passes a multiple of the silence divided by this."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a stretch of input gave.
+    """Results of some input.
 
     Attributes:
         judged: verdict batches, in emission order.
         alerts: in the order of the rows that caused them.
-        refused: readings refused as late or future, one entry a record and reason.
-        readings: readings taken in or refused.
-        evicted: devices whose state was dropped.
+        refused: readings refused as late or future, one entry per record and reason.
+        readings: number of readings accepted or refused.
+        evicted: number of devices evicted.
     """
 
     judged: tuple[Judged, ...]
@@ -51,7 +51,7 @@ class StepResult:
         return sum(len(part) for part in self.judged)
 
     def since(self, offset: int) -> StepResult:
-        """Drop what the input before `offset` caused: it is public already."""
+        """Drop the effects of input before `offset`, which are already public."""
         judged = []
         for part in self.judged:
             rows = np.flatnonzero(part.verdicts.keys.offset >= offset)
@@ -69,14 +69,14 @@ class StepResult:
 
 
 class PartitionPipeline:
-    """Scores and judges the records of one partition; all its state in one place.
+    """Scores and judges the records of one partition; holds all its state.
 
-    Results depend on the records alone, not on how they are cut into steps.
+    Results depend only on the records, not on how they are split into steps.
 
     Args:
-        front: makes rows of records; owned by this object from now on.
+        front: turns records into rows; owned by this object from now on.
         deciding: judges rows; likewise.
-        evict_after_ns: log time of silence after which a device's state is dropped.
+        evict_after_ns: log time of silence after which a device is evicted.
     """
 
     def __init__(self, front: Front[Any], deciding: Deciding, evict_after_ns: int) -> None:
@@ -105,10 +105,10 @@ class PartitionPipeline:
         return self._front.log_ns
 
     def step(self, records: Records) -> StepResult:
-        """Take in a stretch of input, in log order, beginning where the last one ended.
+        """Process some input, in log order, starting where the last call ended.
 
         Args:
-            records: what the front's decoder made of all records polled.
+            records: the decoded records, all that were polled.
         """
         judged: list[Judged] = []
         alerts: list[Alert] = []
@@ -127,7 +127,7 @@ class PartitionPipeline:
         return StepResult(tuple(judged), tuple(alerts), tuple(refused), len(records.device), evicted)
 
     def silence_ends_ns(self) -> int | None:
-        """Return the earliest log time at which silence completes a row or drops a device, None without either."""
+        """Return the earliest log time at which silence completes a row or evicts a device, None if there is none."""
         heard = self._front.heard()
         known = heard[heard != NEVER]
         if len(known) == 0:
@@ -138,11 +138,11 @@ class PartitionPipeline:
         return evicts if closes is None else min(evicts, closes)
 
     def advance(self, log_ns: int, offset: int) -> StepResult:
-        """Move log time on between two records, as a record without readings would.
+        """Advance log time between two records, as a record without readings would.
 
         Args:
-            log_ns: log time, UTC nanoseconds; one that lies behind changes nothing.
-            offset: input offset that the rows bear which this gives.
+            log_ns: log time, UTC nanoseconds; an earlier one changes nothing.
+            offset: input offset of the resulting rows.
         """
         judged: list[Judged] = []
         alerts: list[Alert] = []
@@ -158,9 +158,9 @@ class PartitionPipeline:
 
         Args:
             model: one that fits the front's state.
-            threshold: fresh, seeded by the new model's calibration.
-            offset: input offset that the alerts bear.
-            reason: one line for a person, in the alerts that end incidents.
+            threshold: new, seeded by the new model's calibration.
+            offset: input offset of the alerts.
+            reason: one line for people, in the alerts that end incidents.
         """
         slots = self._deciding.open_slots()
         ends = self._front.final_ns(slots)
@@ -170,19 +170,19 @@ class PartitionPipeline:
         return StepResult((), alerts, ())
 
     def unscored(self, most: int) -> tuple[int, tuple[UnscoredDevice, ...]]:
-        """Return how many devices send readings and have had no score for long, and `most` of them."""
+        """Return the number of devices that send readings but have had no score for long, and `most` of them."""
         return self._front.unscored(most, self._table())
 
     def forget_incidents(self) -> None:
-        """Drop all incidents without a word: they are not public, or ended otherwise."""
+        """Drop all incidents without alerts: they are not public, or ended otherwise."""
         self._deciding.forget_incidents()
 
     def mark_afresh(self) -> None:
-        """From here on flag each device's first rows: input before them was lost."""
+        """Flag each device's first rows from here on: input before them was lost."""
         self._is_afresh = True
 
     def _slots(self, records: Records) -> Int32Array:
-        """Return int32[n], the slot of each reading; new devices get one in the order of their readings."""
+        """Return int32[n], the slot of each reading; new devices get slots in the order of their readings."""
         device = records.device
         if len(device) == 0:
             return device
@@ -216,9 +216,9 @@ class PartitionPipeline:
         return self._ids
 
     def _evict(self, log_ns: int, offset: int, judged: list[Judged], alerts: list[Alert]) -> int:
-        """Drop devices that were silent for long; their open rows and incidents end first."""
+        """Evict devices that were silent for long; their open rows and incidents end first."""
         heard = self._front.heard()[: self._devices.capacity]
-        # Of some devices every reading was refused as too far ahead: they hold a slot and no state.
+        # Devices whose readings were all refused as too far ahead hold a slot but no state.
         unheard = np.flatnonzero(self._devices.used() & (heard == NEVER)).astype(np.int32)
         if len(unheard):
             self._devices.release(unheard)
@@ -246,7 +246,7 @@ class PartitionPipeline:
         return arrays | {"pipeline.afresh": np.array([self._is_afresh])}
 
     def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot of a pipeline with the same settings; results go on bit for bit.
+        """Restore a snapshot of a pipeline with the same settings; results continue bit for bit.
 
         Raises:
             ContractError: an array is missing or has another shape.
@@ -264,5 +264,5 @@ class PartitionPipeline:
             self._deciding.restore(parts["deciding"])
             self._is_afresh = bool(parts["pipeline"]["afresh"][0])
         except (KeyError, ValueError, IndexError) as error:
-            raise ContractError(f"snapshot: does not fit this pipeline: {error}") from error
+            raise ContractError(f"snapshot: does not match this pipeline: {error}") from error
         self._ids = None

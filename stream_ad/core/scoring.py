@@ -1,8 +1,8 @@
-"""Scoring: normalise, fill, draw in, fixed-size padded chunks, detector, what far values score.
+"""Scoring: normalise, fill, scale down, score in padded chunks of fixed size, raise to the scores of far values.
 
-A detector always sees chunks of one size, padded with zeros, so that a row's score is the same
-bits wherever the row stands and however a poll was cut. A larger deviation never scores lower: see
-`overrange`, and docs/adr/0018-larger-never-lower.md.
+A detector always gets chunks of one size, padded with zeros, so that a row's score has the same bits at any position
+and with any poll boundaries. A larger deviation never scores lower: see `overrange`, and
+docs/adr/0018-larger-never-lower.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Scoring:
     def __init__(self, model: Model, chunk: int = CHUNK) -> None:
         self.model = model
         self._chunk = chunk
-        # A whole window of them: broadcasting over a handful of channels is slow.
+        # Expanded to a whole window: broadcasting over a few channels is slow.
         shape = (model.window.samples, len(model.channels))
         self._center = np.ascontiguousarray(np.broadcast_to(model.normaliser.center, shape)).ravel()
         self._inverse = np.ascontiguousarray(np.broadcast_to(1.0 / model.normaliser.scale, shape)).ravel()
@@ -37,7 +37,7 @@ class Scoring:
         self._explains = center.contribution is not None
         self._least, self._near = 0.0, self._clip
         if (overrange := model.overrange) is not None:
-            # A deviation from the training mean may first lead towards the mean of the detector, by a little.
+            # A deviation from the training mean may at first approach the detector's mean slightly.
             least = float(center.score[0])
             self._least = least if least <= float(model.calibration.score.min()) else 0.0
             self._near = min(self._clip, NEAR * float(overrange.reach.min()))
@@ -51,7 +51,7 @@ class Scoring:
 
         Args:
             windows: n of them.
-            ids: the device of each slot; not looked at where the model has no scales of single devices.
+            ids: the device of each slot; unused if the model has no scales of single devices.
         """
         n, _, channels = windows.values.shape
         flags, scorable = coverage_flags(windows.coverage, self.model.min_coverage)
@@ -73,7 +73,7 @@ class Scoring:
             quality[rows[clipped]] |= np.uint32(Quality.CLIPPED)
             if found.contribution is not None:
                 contribution[rows] = found.contribution
-                # What the detector says of a channel that was not there is said of the training mean.
+                # The detector's contribution of an absent channel refers to the training mean.
                 contribution[missing | (windows.coverage == 0)] = np.nan
         return ScoreBatch(
             keys=windows.keys,

@@ -1,10 +1,9 @@
 """Event-time windows on a fixed grid, per device: watermark, lateness, gaps, idle close.
 
-Time is counted in cells of the grid, whose origin is the Unix epoch; a reading goes to its nearest
-cell, where some devices' cells lie half a period later (`core.phases`). Per device, `newest` is the
-youngest cell heard of and `floor` the first cell that is not final: `floor = max(newest - lateness,
-end of the last idle close)`. A reading below the floor is late and refused; a window closes when its
-end is at or below the floor. So the content of a closed window is final when it closes, whatever the
+Time is counted in cells of the grid, whose origin is the Unix epoch. A reading goes to its nearest cell; some devices'
+cells are half a period later (`core.phases`). Per device, `newest` is the latest cell seen and `floor` the first cell
+that is not final: `floor = max(newest - lateness, end of the last idle close)`. A reading below the floor is late and
+refused; a window closes when its end is at or below the floor. So the content of a closed window is final, whatever the
 poll boundaries.
 """
 
@@ -43,7 +42,7 @@ from stream_ad.core.segments import Segments, running_max
 
 @dataclass(frozen=True, slots=True)
 class TimeRules:
-    """How event time is held against log time.
+    """Limits of event time relative to log time.
 
     Attributes:
         lateness_ns: a reading older than its device's youngest by more cells than this is refused.
@@ -59,8 +58,8 @@ class TimeRules:
 class Windowing:
     """Windows of all devices of a partition.
 
-    Memory a slot: `cells * (8 * channels + 9)` bytes, `cells` being the power of two that holds twice
-    the window and the lateness.
+    Memory per slot: `cells * (8 * channels + 9)` bytes, where `cells` is the power of two that holds twice the window
+    and the lateness.
     """
 
     def __init__(self, shape: WindowShape, channels: Sequence[Channel], rules: TimeRules) -> None:
@@ -88,7 +87,7 @@ class Windowing:
         return self._log_ns
 
     def heard(self) -> Int64Array:
-        """Return int64[slots], log time at which each slot was last heard of; NEVER if not."""
+        """Return int64[slots], log time of each slot's last reading; NEVER without one."""
         return self._heard
 
     def newest_ns(self) -> Int64Array:
@@ -115,7 +114,7 @@ class Windowing:
             self._holding.grow(room)
 
     def reset(self, slots: Int32Array) -> None:
-        """Put slots back to a device that was never heard of."""
+        """Reset slots to an unknown device."""
         for state, value in ((self._newest, NEVER), (self._floor, NEVER), (self._heard, NEVER), (self._sequence, 0)):
             state[slots] = value
         self._ring.reset(slots)
@@ -123,7 +122,7 @@ class Windowing:
             self._holding.reset(slots)
 
     def add(self, slot: Int32Array, batch: ReadingBatch) -> tuple[WindowBatch, list[Refused]]:
-        """Take in readings and return the windows that close.
+        """Process readings and return the windows that close.
 
         Args:
             slot: int32[n], the slot of each reading; `grow` was called.
@@ -156,7 +155,7 @@ class Windowing:
         return self._phases.cells(segments, event_ns, self._newest[segments.slot] == NEVER)
 
     def close_idle(self, log_ns: int, offset: int) -> WindowBatch:
-        """Move log time on and close what a silence has ended, as a record without readings would."""
+        """Advance log time and close the windows that silence ends, as a record without readings would."""
         self._log_ns = max(self._log_ns, log_ns)
         idle = self._close_idle(np.array([self._log_ns], np.int64), np.array([offset], np.int64))
         return self._join([] if idle is None else [self._windows(idle)])
@@ -172,7 +171,7 @@ class Windowing:
     def _add_timely(
         self, work: Arrivals, log: Int64Array, record_offset: Int64Array, values: Float64Array
     ) -> tuple[list[WindowBatch], Int64Array]:
-        """Take in readings that are not too far ahead; return windows and the rows that are late."""
+        """Process readings that are not too far ahead; return windows and the late rows."""
         seg, cell = work.segments, work.cell
         before, after = running_max(cell, seg, self._newest[seg.slot])
         floor, flushes = self._floors(work, before, log, record_offset)
@@ -190,13 +189,13 @@ class Windowing:
     def _floors(
         self, work: Arrivals, before: Int64Array, log: Int64Array, record_offset: Int64Array
     ) -> tuple[Int64Array, Closing | None]:
-        """Return the floor that each reading meets, and the idle closes that precede readings."""
+        """Return the floor for each reading, and the idle closes that precede readings."""
         seg, stride = work.segments, self._shape.stride
         floor = np.maximum(self._floor[seg.slot][work.number], before - self._late)
         before_first = self._heard[seg.slot]
         known = before_first[before_first != NEVER]
         if log[-1] - min(log[0], known.min(initial=log[0])) < self._rules.idle_close_ns:
-            return floor, None  # nobody can have been silent for long enough
+            return floor, None  # no device can have been silent long enough
         log_of_row = log[work.record]
         heard = np.empty_like(log_of_row)
         heard[1:] = log_of_row[:-1]
@@ -219,7 +218,7 @@ class Windowing:
     def _closings(
         self, work: Arrivals, before: Int64Array, floor: Int64Array, raised: Int64Array, flushes: Closing | None
     ) -> Closing:
-        """Return all windows that the readings close, but those which surely hold no sample, in emission order."""
+        """Return all windows that the readings close, except those certainly without samples, in emission order."""
         stride = self._shape.stride
         top = raised // stride
         rows = np.flatnonzero((before != NEVER) & (top > floor // stride))
@@ -227,7 +226,7 @@ class Windowing:
         highest = np.minimum(top[rows], (before[rows] + self._reach) // stride)
         slot = work.slot(rows)
         closing = Closing.between(slot, lowest, highest, stride, work.offset[rows], idle=False)
-        # In emission order from here on, so that the samples need not be moved again.
+        # In emission order from here on, so that samples need not be moved again.
         return (closing if flushes is None else closing.and_also(flushes)).in_emission_order()
 
     def _write_and_close(
@@ -241,9 +240,8 @@ class Windowing:
     ) -> list[WindowBatch]:
         """Write readings and gather windows, in as few passes as the ring allows.
 
-        A pass takes, for each device, the readings that fit into the ring beside the cells that
-        open windows still need, then gathers the windows which they close. A reading beyond the
-        ring first lets the windows close that it ends.
+        A pass takes, for each device, the readings that fit into the ring besides the cells that open windows still
+        need, then gathers the windows that they close. A reading beyond the ring first closes the windows that it ends.
         """
         seg = work.segments
         number = work.number
@@ -286,7 +284,7 @@ class Windowing:
         return floor // stride * stride - max(self._shape.samples - stride, 0)
 
     def _close_idle(self, log: Int64Array, record_offset: Int64Array) -> Closing | None:
-        """Close what the silence of devices ends within these records."""
+        """Close the windows that silence of devices ends within these records."""
         stride = self._shape.stride
         end = (self._newest // stride + 1) * stride
         due = self._heard + self._rules.idle_close_ns
@@ -299,7 +297,7 @@ class Windowing:
         return Closing.between(slot, lowest, end[slot] // stride, stride, record_offset[at], idle=True)
 
     def _windows(self, closing: Closing) -> WindowBatch:
-        """Gather closed windows from the ring; those without any sample are left out."""
+        """Gather closed windows from the ring, except those without any sample."""
         reach = self._shape.samples if self._holding is None else self._reach
         values, flags, sparse = self._ring.gather(closing.slot, closing.end, reach)
         quality = np.zeros(len(closing.end), np.uint32)
@@ -333,7 +331,7 @@ class Windowing:
         return WindowBatch(keys, values, coverage, quality)
 
     def _join(self, parts: list[WindowBatch]) -> WindowBatch:
-        """Put windows into emission order and count them."""
+        """Put windows into emission order and number them."""
         if not parts:
             return WindowBatch(
                 Keys.none(),
@@ -385,5 +383,5 @@ class Windowing:
             self._holding.restore(arrays, slots)
 
     def _first_live(self, slots: int) -> Int64Array:
-        """Return each slot's first cell that can still matter; any cell for a device never heard of."""
+        """Return each slot's first cell that can still matter; any cell for an unknown device."""
         return np.where(self._newest[:slots] == NEVER, 0, self._oldest(self._floor[:slots]))

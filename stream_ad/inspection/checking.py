@@ -16,7 +16,7 @@ from stream_ad.inspection.intake import FAIL, intake_lines, read_intake, split_l
 from stream_ad.inspection.newest_readings import check_readings
 from stream_ad.inspection.topics import check_topics
 from stream_ad.io.transport import Partition, Transport
-from stream_ad.replaying.standing import VERB, partitions_of, position_fault
+from stream_ad.replaying.standing import RESTORE_HINT, partitions_of, position_fault
 from stream_ad.role_table import deciding_group, needed, roles
 from stream_ad.service.roles.catalog import builder
 
@@ -121,7 +121,7 @@ def check_positions(transport: Transport, settings: Settings) -> Iterator[Findin
             partition = Partition(topic, number)
             position = transport.committed(deciding_group(settings), partition)
             if fault := position_fault(settings, transport, partition, position):
-                wrong.append(f"partition {number}: {fault}; {VERB}")
+                wrong.append(f"partition {number}: {fault}; {RESTORE_HINT}")
     except RightsError:
         return  # reported by another check
     if wrong:

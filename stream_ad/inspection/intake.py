@@ -112,7 +112,7 @@ def gathered(committed: Mapping[int, Mapping[str, Any]], split: SplitDevices) ->
         committed: `Marker.intake` by partition.
         split: from the newest scores.
     """
-    tallies = [Tally.from_plain(plain) for plain in committed.values()]
+    tallies = [Tally.from_json(plain) for plain in committed.values()]
     newest = max((tally.newest for tally in tallies if tally.newest is not None), default=None)
     sums: dict[str, int] = {}
     examples: dict[str, Example] = {}

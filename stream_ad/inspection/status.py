@@ -29,7 +29,7 @@ from stream_ad.io.state.journal import Entry, GrowthEntry, StartEntry
 from stream_ad.io.transport import Headers, Partition, Position, Transport
 from stream_ad.io.wire import scores as score_messages
 from stream_ad.replaying import Marker
-from stream_ad.replaying.standing import VERB, position_fault
+from stream_ad.replaying.standing import RESTORE_HINT, position_fault
 from stream_ad.role_table import ARCHIVER, RoleSpec, decider, deciding_group, roles
 
 COUNTED = 200
@@ -168,7 +168,7 @@ class StatusReader:
     def _fault(self, partition: Partition, position: Position | None) -> str:
         """Return the fault of a position that no scorer committed, "" if one did."""
         fault = position_fault(self._settings, self._transport, partition, position)
-        return fault and f"{fault}; {VERB}"
+        return fault and f"{fault}; {RESTORE_HINT}"
 
     def _journalled(self, number: int) -> list[tuple[int, Entry]]:
         """Return the journal entries of the last day, with their log times."""

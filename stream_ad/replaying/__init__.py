@@ -1,7 +1,7 @@
-"""Checkpoint + input + journal -> step results: one way for live work, recovery, audit and verification.
+"""Checkpoint + input + journal -> step results: the one code path for live work, recovery, audit and verification.
 
-State is a cache of the log. To own a partition is to load a checkpoint, read on from its offset with the journal
-merged in, and drop what is public already.
+State is a cache of the log. Owning a partition means to load a checkpoint, read on from its offset with the journal
+merged in, and drop what is already public.
 """
 
 from stream_ad.replaying.lineage import LOST_KEPT, Lineage, Marker

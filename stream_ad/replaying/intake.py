@@ -1,7 +1,7 @@
-"""What came in, and what of it could not be used: counts by minute of log time, with an example each.
+"""Counts of the input and of what in it was unusable, by minute of log time, with one example per cause.
 
-A scorer commits the counts of the last ten minutes beside its position (`Marker.intake`), so that they are exactly
-those of the input before that position, over crashes and on every host.
+A scorer commits the counts of the last ten minutes with its position (`Marker.intake`), so that they are exactly those
+of the input before that position, even after crashes and on every host.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from stream_ad.io.wire.rows import Decoded
 
 MINUTE_NS = 60_000_000_000
 MINUTES = 10
-"""Minutes of log time that are kept, the newest one included."""
+"""Minutes of log time that are kept, including the newest."""
 READINGS, CELLS = "readings", "cells"
 BAD_CELL, UNKNOWN_DEVICE, UNKNOWN_CHANNEL = "bad_value", "unknown_device", "unknown_channel"
 CAUSES: tuple[str, ...] = (BAD_CELL, *(reason.value for reason in Reason), UNKNOWN_DEVICE, UNKNOWN_CHANNEL)
-"""What is counted beside readings and cells: the word of `BAD_CELL` counts cells, all others count readings."""
+"""Counted besides readings and cells: `BAD_CELL` counts cells, all others count readings."""
 REFUSALS = frozenset(reason.value for reason in Reason)
 NAMES = (READINGS, CELLS, *CAUSES)
 SHOWN = 60
-"""Characters of an example."""
+"""Maximum length of an example, in characters."""
 MAX_BYTES = 2_000
-"""Of the text that is committed: a position's metadata holds 4,096, with all else that it tells."""
+"""Limit of the committed text: a position's metadata has 4,096 bytes, including everything else."""
 NAMED = 3
-"""Devices without a score that are named, per partition."""
+"""Number of unscored devices named per partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Example:
     """One instance of a cause.
 
     Attributes:
-        device: id of the device, "" where it is not known.
+        device: id of the device, "" if unknown.
         value: what was found.
     """
 
@@ -53,11 +53,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What a stretch of input within one minute of log time held.
+    """Counts of some input within one minute of log time.
 
     Attributes:
         minute: of log time, since the epoch.
-        counts: by the words of `NAMES`; what is 0 may be left out.
+        counts: by the words of `NAMES`; zeros may be omitted.
         examples: by cause.
         offset: input offset of its last record.
     """
@@ -69,13 +69,13 @@ class Intake:
 
 
 def intake_of(raw: RawBatch, log_ns: int, decoded: Decoded[Any], result: StepResult) -> Intake:
-    """Count what a stretch of input held.
+    """Count some input.
 
     Args:
-        raw: the records, at least one, all of one minute of log time, or of minutes long gone.
-        log_ns: log time behind them.
-        decoded: what they held.
-        result: what the pipe made of them.
+        raw: the records, at least one, all of one minute of log time, or of minutes long past.
+        log_ns: log time after them.
+        decoded: their content.
+        result: the pipeline's result.
     """
     readings = decoded.readings
     letters = (*decoded.refused, *result.refused)
@@ -106,13 +106,13 @@ def intake_of(raw: RawBatch, log_ns: int, decoded: Decoded[Any], result: StepRes
 
 
 def _example(letter: Refused, raw: RawBatch) -> Example:
-    """Return the device of a refused record, as far as it can be made out, and what was wrong."""
+    """Return the device of a refused record, if it can be recovered, and what was wrong."""
     at = int(np.searchsorted(raw.offset, letter.offset))
     device = letter.device or device_in(raw.values[at], raw.keys[at])
     if letter.first_event_ns is not None and letter.reason in (Reason.LATE, Reason.FUTURE):
         moment = np.datetime64(letter.first_event_ns, "ns").astype("datetime64[ms]")
         return Example(_short(device), f"{moment}Z")
-    # What was found is at the end of the line.
+    # The end of the line says what was found.
     detail = letter.detail if len(letter.detail) <= 2 * SHOWN else "…" + letter.detail[-2 * SHOWN + 1 :]
     return Example(_short(device), _short(detail, 2 * SHOWN))
 
@@ -124,12 +124,12 @@ def _short(text: str, length: int = SHOWN) -> str:
 
 
 def pieces(raw: RawBatch, log_ns: int, public: int) -> Iterator[RawBatch]:
-    """Cut records where counting needs it: at the public offset, and between the last minutes of log time.
+    """Split records where counts must be kept apart: at the public offset, and between the last minutes of log time.
 
     Args:
         raw: the records.
         log_ns: log time before them.
-        public: what the input before this offset caused is public.
+        public: the effects of input before this offset are public.
     """
     if not len(raw):
         yield raw
@@ -154,7 +154,7 @@ def pieces(raw: RawBatch, log_ns: int, public: int) -> Iterator[RawBatch]:
 
 
 def share_of(counts: Mapping[str, int], cause: str) -> float:
-    """Return which share a cause has of the readings, or of the cells for `BAD_CELL`; 0 where nothing came in."""
+    """Return a cause's share of the readings, or of the cells for `BAD_CELL`; 0 if there were none."""
     whole = counts.get(CELLS if cause == BAD_CELL else READINGS, 0)
     return counts.get(cause, 0) / whole if whole else 0.0
 
@@ -165,7 +165,7 @@ def largest_share(counts: Mapping[str, int]) -> str:
 
 
 class Tally:
-    """The counts of the last minutes of a partition's log time; what is added is of the newest of them, or newer."""
+    """Counts of the last minutes of a partition's log time; additions belong to the newest of them or are newer."""
 
     def __init__(self) -> None:
         self._minutes: dict[int, dict[str, int]] = {}
@@ -173,11 +173,11 @@ class Tally:
 
     @property
     def newest(self) -> int | None:
-        """Newest minute of log time, None where nothing was counted."""
+        """Newest minute of log time, None if nothing was counted."""
         return max(self._minutes, default=None)
 
     def add(self, intake: Intake) -> None:
-        """Count a stretch of input."""
+        """Add the counts of some input."""
         counts = self._minutes.setdefault(intake.minute, {})
         for name, count in intake.counts.items():
             counts[name] = counts.get(name, 0) + count
@@ -190,7 +190,7 @@ class Tally:
         self._examples = {name: pair for name, pair in self._examples.items() if pair[0] > newest - MINUTES}
 
     def until(self, newest: int) -> tuple[dict[str, int], dict[str, Example]]:
-        """Return sums and examples of the ten minutes that end with a minute."""
+        """Return totals and examples of the ten minutes that end with a minute."""
         sums: dict[str, int] = {}
         for at, counts in self._minutes.items():
             if at > newest - MINUTES:
@@ -199,11 +199,11 @@ class Tally:
         examples = {name: example for name, (at, example) in self._examples.items() if at > newest - MINUTES}
         return sums, examples
 
-    def to_plain(self, unscored: int = 0, devices: Sequence[UnscoredDevice] = ()) -> dict[str, Any]:
-        """Return it as plain JSON of at most `MAX_BYTES`, with devices that have no score.
+    def to_json(self, unscored: int = 0, devices: Sequence[UnscoredDevice] = ()) -> dict[str, Any]:
+        """Return the tally as JSON values of at most `MAX_BYTES`, with devices that have no score.
 
         Args:
-            unscored: how many devices have none.
+            unscored: number of devices without a score.
             devices: some of them.
         """
         newest = self.newest
@@ -237,8 +237,8 @@ class Tally:
         return _fitted(plain)
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Tally:
-        """Read `to_plain`; what is not one is empty: the counts are for people, results do not depend on them."""
+    def from_json(cls, plain: Mapping[str, Any]) -> Tally:
+        """Read the output of `to_json`; anything else gives an empty tally, as results do not depend on it."""
         tally = cls()
         try:
             newest = int(plain["at"])
@@ -272,7 +272,7 @@ class Unjudged:
 
 
 def unjudged_in(plain: Mapping[str, Any], partition: int) -> tuple[int, list[Unjudged]]:
-    """Return how many devices have no score, and those that are named; none where it cannot be read."""
+    """Return the number of devices without a score, and those named; none if unreadable."""
     try:
         found = [
             Unjudged(str(device), partition, int(seconds), Lack(lack), str(channel), float(interval_s))
@@ -284,7 +284,7 @@ def unjudged_in(plain: Mapping[str, Any], partition: int) -> tuple[int, list[Unj
 
 
 def _fitted(plain: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a person misses least until the text fits: long values, then examples, then devices."""
+    """Drop the least useful parts until the text fits: long values, then examples, then devices."""
     if _size(plain) <= MAX_BYTES:
         return plain
     shorter = {name: [back, device[:20], value[:20]] for name, (back, device, value) in plain["examples"].items()}

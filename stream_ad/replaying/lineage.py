@@ -1,4 +1,4 @@
-"""Where a partition's state comes from, and what a scorer commits beside the offset."""
+"""The origin of a partition's state, and the metadata that a scorer commits with the offset."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from stream_ad.io.spans import Place
 
 METADATA_VERSION = 1
 METADATA_BYTES = 4_000
-"""What transports take, with some to spare; counts for people are left out where they would exceed it."""
+"""Limit of transports, with some margin; counts for people are omitted if they would exceed it."""
 LOST_KEPT = 20
-"""A broker takes 4,096 bytes with an offset."""
+"""Keeps the metadata within a broker's limit of 4,096 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What besides the input a state was made of.
+    """What a state was made of besides the input.
 
     Attributes:
-        entries: journal entries applied; the next one has this number.
-        generation: how often state began again after the first start.
+        entries: number of journal entries applied, which is the number of the next one.
+        generation: number of state resets after the initial start.
         bundle: folder of the model in force.
         model_id: its digest.
-        configured: digest of the bundle that the settings name.
-        control: offset of the control topic below which commands are taken note of.
-        partitions: of the readings' topic, as far as the journal tells of them; 0 if it does not.
+        configured: digest of the configured bundle.
+        control: offset of the control topic below which commands have been processed.
+        partitions: number of the readings topic's partitions according to the journal; 0 if unknown.
     """
 
     entries: int
@@ -40,7 +40,7 @@ class Lineage:
     partitions: int = 0
 
     def to_meta(self) -> dict[str, str | int]:
-        """Return plain facts for a checkpoint."""
+        """Return the lineage as metadata of a checkpoint."""
         return {
             "entries": self.entries,
             "generation": self.generation,
@@ -53,7 +53,7 @@ class Lineage:
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, str | int]) -> Lineage:
-        """Read a checkpoint's facts.
+        """Read a checkpoint's metadata.
 
         Raises:
             KeyError, ValueError: they are not those of a lineage.
@@ -71,22 +71,22 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a scorer commits beside the offset.
+    """Metadata that a scorer commits with the offset.
 
     Attributes:
         checkpoint: name of the newest checkpoint at or below the offset, "" if there is none.
-        topic_id: identity of the input topic.
-        told: the place up to which score messages tell of input and journal; the next spans begin here.
-        entries: journal entries that are public.
-        generation: how often state began again.
+        topic_id: id of the input topic.
+        told: the place up to which score messages cover input and journal; the next spans start here.
+        entries: number of public journal entries.
+        generation: number of state resets.
         model_id: digest of the bundle in force.
-        configured: digest of the bundle that the settings named.
-        control: offset of the control topic below which commands are taken note of.
-        lost: input offsets, the ends exclusive, that were deleted before they were scored and that no score message
-            has told of yet; the newest `LOST_KEPT` stretches.
-        intake: what of the newest input could not be used (`replaying.intake.Tally`), for people; empty where the
-            position was written before 0.2.0.
-        offset: what it was committed beside; -1 where a version before 0.2.0 wrote it.
+        configured: digest of the bundle configured at that time.
+        control: offset of the control topic below which commands have been processed.
+        lost: input offsets, ends exclusive, that were deleted before they were scored and are not yet recorded in a
+            score message; the newest `LOST_KEPT` ranges.
+        intake: counts of recent unusable input (`replaying.intake.Tally`), for people; empty if the position was
+            written before 0.2.0.
+        offset: the offset that it was committed with; -1 if written before 0.2.0.
     """
 
     checkpoint: str
@@ -102,7 +102,7 @@ class Marker:
     offset: int = -1
 
     def to_text(self) -> str:
-        """Return the commit's metadata, at most some 2,000 characters and those of `intake`, 4,000 in all."""
+        """Return the commit's metadata, at most about 2,000 characters plus those of `intake`, 4,000 in total."""
         told = {"span_end": self.told.offset, "span_entries": self.told.entries}
         facts: dict[str, Any] = {"v": METADATA_VERSION}
         for name in self.__slots__:
@@ -115,10 +115,10 @@ class Marker:
 
     @classmethod
     def from_text(cls, text: str) -> Marker:
-        """Read the commit's metadata.
+        """Parse the commit's metadata.
 
         Raises:
-            PositionError: it was not written by a scorer of this version.
+            PositionError: not written by a scorer of this version.
         """
         try:
             data: dict[str, Any] = json.loads(text)

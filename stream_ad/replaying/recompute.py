@@ -1,4 +1,4 @@
-"""A stretch of a partition once more, from the log alone: what audits and proofs compare with."""
+"""Recomputes a range of a partition from the log alone, for comparison by audits and proofs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from stream_ad.replaying.replay import PartitionReplay, Stepped, empty_lineage
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """What a stretch of input, or an entry of the journal, gives once more.
+    """Recomputed results of some input or of a journal entry.
 
     Attributes:
-        stepped: the results that were to become public.
-        model: the model in force behind it.
+        stepped: the results that were due to be published.
+        model: the model in force after it.
         config_digest: digest of the settings in force.
-        fingerprint: of the code, libraries and settings that gave the results when they were published.
+        fingerprint: of the code, libraries and settings with which the results were published.
         raw: the records; None for an entry.
     """
 
@@ -41,7 +41,7 @@ class Recomputed:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a recomputation begins: at a start of the journal, or at a checkpoint after it."""
+    """Where a recomputation starts: at a start in the journal, or at a checkpoint after it."""
 
     begun: StartEntry
     checkpoint: checkpoints.Checkpoint | None
@@ -52,15 +52,15 @@ class _Origin:
 
 
 class Recomputing:
-    """One partition's input and journal, read again.
+    """One partition's input and journal, reread.
 
     Args:
-        settings: of the stream, today's; a start in the journal brings those of its time.
-        models: where bundles are looked for.
+        settings: the stream's current settings; a start in the journal brings those of its time.
+        models: loads bundles.
         transport: the log.
         partition: of the readings.
-        entries: so many entries of the journal count: those that the committed position tells of.
-        bundles: folders of bundles that moved, by digest.
+        entries: number of journal entries to use, according to the committed position.
+        bundles: new folders of bundles that were moved, by digest.
 
     Raises:
         JournalError: the journal is damaged.
@@ -88,17 +88,16 @@ class Recomputing:
     def run(self, start: int, stop: int, use_checkpoints: bool = True) -> Iterator[Recomputed]:
         """Yield the results of the input from `start` or before up to `stop`, in order.
 
-        It begins at the nearest checkpoint or start at or below `start`; results in front of `start` are yielded
-        too.
+        Starts at the nearest checkpoint or start at or below `start`; results before `start` are yielded too.
 
         Args:
             start: input offset.
             stop: input offset, exclusive: what the group has committed.
-            use_checkpoints: False to begin at a start of the journal.
+            use_checkpoints: False to begin at a start in the journal.
 
         Raises:
-            PositionError: there is nothing to begin from: the input before is no longer retained.
-            BundleError: a bundle that was in force is not to be had.
+            PositionError: there is no place to start from: earlier input is no longer retained.
+            BundleError: a bundle that was in force is not available.
         """
         origin = self._origin(start, use_checkpoints)
         later = [
@@ -112,15 +111,15 @@ class Recomputing:
             yield from self._generation(begun, found, *end)
 
     def first_offset(self, start: int) -> int:
-        """Return the input offset at which `run` would begin.
+        """Return the input offset at which `run` would start.
 
         Raises:
-            PositionError: there is nothing to begin from.
+            PositionError: there is no place to start from.
         """
         return self._origin(start, True).offset
 
     def checkpoint_offsets(self) -> list[int]:
-        """Return the input offsets of the checkpoints that are there, ascending."""
+        """Return the input offsets of the available checkpoints, ascending."""
         store, stream = self._settings.store, self._settings.stream
         try:
             names = checkpoints.names(store.checkpoints, stream.name, self.partition.number)
@@ -128,19 +127,19 @@ class Recomputing:
             return []
         return sorted(checkpoints.offset_of(name) for name in names)
 
-    # -- where to begin ---------------------------------------------------------------------------
+    # -- where to start ---------------------------------------------------------------------------
 
     def _origin(self, start: int, use_checkpoints: bool) -> _Origin:
         earliest, _ = self._transport.bounds(self.partition)
         begun = [entry for entry in self.entries if isinstance(entry, StartEntry) and entry.offset <= start]
         where = f"{self.partition.topic}[{self.partition.number}]"
         if not begun:
-            raise PositionError(f"{where}: nothing was scored before offset {start}, or the journal is not whole")
+            raise PositionError(f"{where}: nothing was scored before offset {start}, or the journal is incomplete")
         origin = _Origin(begun[-1], self._checkpoint(begun[-1], earliest, start) if use_checkpoints else None)
         if origin.checkpoint is None and begun[-1].read_from < earliest:
             raise PositionError(
-                f"{where}: offset {start} cannot be computed again: input is retained from {earliest} on, state began "
-                f"at {begun[-1].read_from}, and no checkpoint lies between"
+                f"{where}: offset {start} cannot be recomputed: input is retained from {earliest} on, state started "
+                f"at {begun[-1].read_from}, and there is no checkpoint in between"
             )
         return origin
 
@@ -162,7 +161,7 @@ class Recomputing:
             except (CheckpointError, KeyError, ValueError):
                 continue
             is_same = found.meta.get("fingerprint") == fingerprint(settings, lineage.model_id)
-            # One written before a commit that never landed may lack an entry that came to lie before its offset.
+            # One written before a commit that never landed may lack an entry whose offset is below its own.
             lacks = any(entry.number >= lineage.entries and entry.offset < found.offset for entry in self.entries)
             if is_same and lineage.generation == generation and not lacks:
                 return found
@@ -174,12 +173,12 @@ class Recomputing:
             for entry in self.entries
         )
 
-    # -- one state's life ---------------------------------------------------------------------------
+    # -- one life of a state ------------------------------------------------------------------------
 
     def _generation(
         self, begun: StartEntry, found: checkpoints.Checkpoint | None, stop: int, before: int
     ) -> Iterator[Recomputed]:
-        """Yield what one state gave: from its start, or a checkpoint, up to the next start.
+        """Yield the results of one state: from its start, or a checkpoint, up to the next start.
 
         Args:
             begun: the start.
@@ -198,7 +197,7 @@ class Recomputing:
     def _begin(
         self, settings: Settings, begun: StartEntry, found: checkpoints.Checkpoint | None, before: int
     ) -> tuple[PartitionReplay, Place]:
-        """Return a pipe, and from which place on its results were public."""
+        """Return a pipeline, and the place from which its results were published."""
         if found is not None:
             lineage = Lineage.from_meta(found.meta)
             ahead = [entry for entry in self.entries if lineage.entries <= entry.number < before]
@@ -206,7 +205,7 @@ class Recomputing:
             try:
                 replay.restore(found.arrays)
             except ContractError as error:
-                raise CheckpointError(f"{self.partition}: a checkpoint that does not fit: {error}") from error
+                raise CheckpointError(f"{self.partition}: a checkpoint does not match the settings: {error}") from error
             return replay, Place(found.offset, lineage.entries)
         generation = self._generation_of(begun) - (begun.kind == "restart")
         lineage = empty_lineage(begun, generation, begun.model_id)
@@ -229,7 +228,7 @@ class Recomputing:
         for raw in self._transport.read(self.partition, replay.offset, stop) if replay.offset < stop else ():
             for stepped in replay.step(raw):
                 yield raw, stepped
-        # The log's own records at the end are no batch: entries may lie behind them.
+        # Control records at the end are not in a batch: entries may follow them.
         nothing = np.empty(0, np.int64)
         for stepped in replay.step(RawBatch(self.partition, nothing, nothing, (), (), (), max(stop, replay.offset))):
             yield None, stepped

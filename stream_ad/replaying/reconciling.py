@@ -1,7 +1,7 @@
-"""Which alerts are open in public, and how they end when nobody continues them.
+"""Alerts that are publicly open, and how they end when nobody continues them.
 
-A state that begins again knows no incidents. Those that subscribers hold for open would stay so for ever: the alerts
-topic is read, and each is ended with a reason. If the trouble goes on, a new incident opens.
+A reset state has no incidents. Those that subscribers consider open would stay so forever: so the alerts topic is read,
+and each is ended with a reason. If the trouble continues, a new incident opens.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from stream_ad.io.transport import Partition, Transport
 from stream_ad.io.wire.alerts import published
 
 REASON = (
-    "the state was started again (other settings, another bundle or lost input); if the trouble goes on a new "
-    "incident opens"
+    "the state was reset (other settings, another bundle or lost input); if the trouble continues, a new incident opens"
 )
 
 
 def open_alerts(
     settings: Settings, transport: Transport, partition: Partition, beat: Callable[[], None] = lambda: None
 ) -> list[Alert]:
-    """Return the last message of each incident of a partition that has no end yet; reads the whole alerts topic.
+    """Return the last message of each incident of a partition that is still open; reads the whole alerts topic.
 
     Args:
-        settings: of the stream.
+        settings: the stream's settings.
         transport: the log.
         partition: of the readings.
-        beat: called now and then.
+        beat: called from time to time.
     """
     mine = settings.stream.name, partition.topic, partition.number
     found: dict[str, Alert] = {}
@@ -54,7 +53,7 @@ def endings(alerts: Sequence[Alert], offset: int) -> tuple[Alert, ...]:
 
     Args:
         alerts: the last message of each.
-        offset: where state begins again.
+        offset: offset of the state reset.
     """
     return tuple(
         replace(

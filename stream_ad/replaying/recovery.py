@@ -1,14 +1,14 @@
-"""To own a partition: a checkpoint or a start over, the journal since then, and where to read on.
+"""Takes over a partition: a checkpoint or a state reset, the journal since then, and the offset to resume from.
 
-The ways, the first that can be gone:
+The first of these that is possible:
 
-1. Nothing is committed: state begins empty at the earliest record (`start`).
-2. The committed input is no longer retained: state begins again at the earliest record, windows flagged (`restart`).
+1. Nothing is committed: state starts empty at the earliest record (`start`).
+2. The committed input is no longer retained: state is reset at the earliest record, windows are flagged (`restart`).
 3. The newest usable checkpoint, and the journal's entries since then: as if nothing had happened.
-4. The last start in the journal, if it lies near: the same, with more to read.
-5. A stretch of input before the committed offset is read to warm up (`restart`): `store.warm_up_records`, and more
-   where rows may be open that began before. So rows are complete, limits approximate. So too where settings or
-   the configured bundle have changed.
+4. The last start in the journal, if it is near: the same, with more to read.
+5. Input before the committed offset is reread to warm up (`restart`): `store.warm_up_records`, and more if rows may be
+   open that began before. Rows are then complete, limits approximate. Also used if settings or the configured bundle
+   have changed.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from stream_ad.replaying.reconciling import endings, open_alerts
 from stream_ad.replaying.replay import PartitionReplay, empty_lineage
 
 NEAR = 2
-"""A start that lies within so many warm-up spans is read again from: exact, for twice the reading."""
+"""A start within this many warm-up spans is reread from: exact, for twice the reading."""
 LAST_RECORDS = 100
-"""Among so many before the committed offset is surely one that is no marker of a transaction."""
+"""This many offsets before the committed one certainly contain one that is not a transaction marker."""
 SETTLE_S = 10.0
-"""Entries just committed may take a moment to become visible."""
+"""Entries that were just committed may take a moment to become visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How a partition was taken over.
+    """The result of taking over a partition.
 
     Attributes:
-        replay: the pipe, standing at the offset to read from, with the entries that lie ahead.
-        public: the committed place: what the input and the journal's entries before it caused is public already.
-        told: where the next score message's spans begin.
+        replay: the pipeline at the offset to read from, with the journal entries ahead.
+        public: the committed place: effects of the input and journal entries before it are public.
+        told: start of the next score message's spans.
         checkpoint: name of the checkpoint loaded, "" if none was usable.
-        exact: the state is that of an undisturbed run; False after a start over.
-        passed_over: checkpoints that could not be used, a reason each.
+        exact: the state is that of an undisturbed run; False after a state reset.
+        passed_over: unusable checkpoints, with one reason each.
         why: one line for the log.
-        lost: input that was deleted before it was scored and of which no score message has told yet.
+        lost: input that was deleted before it was scored and is not yet recorded in a score message.
     """
 
     replay: PartitionReplay
@@ -77,16 +77,16 @@ def recover(
     """Take over a partition.
 
     Args:
-        settings: of the stream.
-        models: the configured one, and those of swaps.
+        settings: the stream's settings.
+        models: the configured model, and those of swaps.
         transport: the log.
         partition: of the readings.
-        position: what the group committed for it.
-        beat: called in long work.
+        position: the group's committed position.
+        beat: called during long work.
 
     Raises:
-        PositionError: the committed position is not one to go on from: of another topic, or beyond the end.
-        BundleError: the bundle in force is not to be had.
+        PositionError: the committed position is unusable: of another topic, or beyond the end.
+        BundleError: the bundle in force is not available.
     """
     return _Recovering(settings, models, transport, partition, beat).run(position)
 
@@ -122,14 +122,14 @@ class _Recovering:
         self._check(position, marker, end)
         if position.offset < earliest:
             lost = (position.offset, earliest)
-            why = f"input {lost[0]}..{lost[1] - 1} was deleted before it was scored: state begins again"
+            why = f"input {lost[0]}..{lost[1] - 1} was deleted before it was scored: state is reset"
             choice = self._choice(marker, self._journalled(marker))
             entry = self._start_entry("restart", marker.entries, earliest, earliest, why, choice, lost)
             return self._begun(entry, marker, earliest, ())
         if not self._keeps_bundle(marker):
             configured = self._models.configured.model_id
             self._problems.append(
-                f"stream.bundle names {configured[:16]}, no longer {marker.configured[:16]}: expected fingerprint "
+                f"stream.bundle is now {configured[:16]}, was {marker.configured[:16]}: expected fingerprint "
                 f"{fingerprint(self._settings, configured)}"
             )
         elif (found := self._from_checkpoint(position, marker, earliest)) is not None:
@@ -141,14 +141,14 @@ class _Recovering:
         for topic_id in (position.topic_id, marker.topic_id):
             if topic_id and topic_id != self._topic_id:
                 raise PositionError(
-                    f"{where}: the committed position is of another topic of this name ({topic_id}, now "
-                    f"{self._topic_id}): the topic was made anew; give the stream another name, or delete the group's "
-                    "offsets, its scores topic and its journal to begin again"
+                    f"{where}: the committed position belongs to another topic of this name ({topic_id}, now "
+                    f"{self._topic_id}): the topic was recreated; set another stream.name, or delete the group's "
+                    "offsets, its scores topic and its journal to start from scratch"
                 )
         if position.offset > end:
             raise PositionError(
-                f"{where}: committed offset {position.offset} lies beyond the end {end}: records that were scored are "
-                "gone from the topic (made anew, or an unclean election); give the stream another name"
+                f"{where}: committed offset {position.offset} is beyond the end {end}: scored records have disappeared "
+                "from the topic (recreated, or an unclean leader election); set another stream.name"
             )
 
     # -- from a checkpoint ------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class _Recovering:
             try:
                 found = self._load(name)
                 if not earliest <= found.offset <= position.offset:
-                    raise CheckpointError(f"{name}: its offset {found.offset} cannot be read on from")
+                    raise CheckpointError(f"{name}: its offset {found.offset} cannot be resumed from")
                 lineage = self._lineage(name, found, marker)
                 ahead = self._entries_since(name, found, lineage, marker)
                 replay = PartitionReplay(self._settings, found.offset, lineage, self._models.get, ahead)
@@ -180,7 +180,7 @@ class _Recovering:
         return None
 
     def _candidates(self, marker: Marker) -> Iterator[str]:
-        """Yield the committed checkpoint, then the others that are there, newest first; note a folder that fails."""
+        """Yield the committed checkpoint, then the other available ones, newest first; records an unreadable folder."""
         if marker.checkpoint:
             yield marker.checkpoint
         try:
@@ -213,7 +213,7 @@ class _Recovering:
             lineage = Lineage.from_meta(found.meta)
             int(found.meta["journal_offset"])
         except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{name}: expected the facts of a lineage, found: {error}") from error
+            raise CheckpointError(f"{name}: expected the metadata of a lineage, found: {error}") from error
         if lineage.generation != marker.generation or lineage.entries > marker.entries:
             raise CheckpointError(
                 f"{name}: expected generation {marker.generation} and at most {marker.entries} journal entries, found "
@@ -227,7 +227,7 @@ class _Recovering:
         entries = self._public_entries(marker, int(found.meta["journal_offset"])) if wanted else []
         ahead = [entry for entry in entries if entry.number >= lineage.entries]
         if [entry.number for entry in ahead] != wanted:
-            raise CheckpointError(f"{name}: entries {wanted[0]}..{wanted[-1]} of the journal are not all there")
+            raise CheckpointError(f"{name}: journal entries {wanted[0]}..{wanted[-1]} are incomplete")
         if ahead and ahead[0].offset < found.offset:
             raise CheckpointError(
                 f"{name}: at offset {found.offset} it lacks entry {ahead[0].number} of offset {ahead[0].offset}: it "
@@ -236,7 +236,7 @@ class _Recovering:
         return ahead
 
     def _public_entries(self, marker: Marker, start: int = 0) -> list[Entry]:
-        """Return the entries that are public, waiting a moment for the newest of them to become visible."""
+        """Return the public entries, waiting briefly for the newest of them to become visible."""
         deadline = time.monotonic() + SETTLE_S
         while True:
             entries = list(journal.read(self._transport, self._journal, start))
@@ -248,7 +248,7 @@ class _Recovering:
     # -- without one ------------------------------------------------------------------------------
 
     def _start_over(self, position: Position, marker: Marker, earliest: int) -> Recovery:
-        """Read again from the last start if it lies near, else warm up on a stretch of input."""
+        """Reread from the last start if it is near, else warm up on some input."""
         entries = self._journalled(marker)
         warm_up = self._settings.store.warm_up_records
         begun = _last_start(entries)
@@ -261,14 +261,12 @@ class _Recovering:
             return self._begun(begun, marker, position.offset, entries)
         choice = self._choice(marker, entries)
         start = self._warm_up_from(position.offset, earliest, self._models.get(*choice[:2]))
-        why = (
-            f"no usable checkpoint ({'; '.join(self._problems) or 'none was written yet'}), reading again from {start}"
-        )
+        why = f"no usable checkpoint ({'; '.join(self._problems) or 'none was written yet'}), rereading from {start}"
         entry = self._start_entry("restart", marker.entries, position.offset, start, why, choice)
         return self._begun(entry, marker, position.offset, entries)
 
     def _warm_up_from(self, offset: int, earliest: int, model: Model) -> int:
-        """Return where to read from so that rows open at an offset are complete."""
+        """Return the offset to read from so that rows open at an offset are complete."""
         look_back_ns = front(self._settings).rules(self._settings, model).look_back_ns
         records = self._settings.store.warm_up_records
         newest = self._log_times(max(earliest, offset - LAST_RECORDS), offset)
@@ -281,12 +279,12 @@ class _Recovering:
         return start
 
     def _log_times(self, start: int, stop: int) -> list[int]:
-        """Return the append times of the first records of a stretch, UTC nanoseconds; none where it holds none."""
+        """Return the append times of the first records of a range, UTC nanoseconds; empty if it has none."""
         stretch = self._transport.read(self._partition, start, stop)
         return next((raw.log_ns.tolist() for raw in stretch if len(raw)), [])
 
     def _journalled(self, marker: Marker) -> list[Entry]:
-        """Return all public entries of the journal; none, and a note, where it cannot be used."""
+        """Return all public entries of the journal; none, with a recorded reason, if it is unusable."""
         try:
             return self._public_entries(marker)
         except JournalError as error:
@@ -294,11 +292,11 @@ class _Recovering:
             return []
 
     def _keeps_bundle(self, marker: Marker) -> bool:
-        """Return whether the settings still name the bundle that they named, or the one that is in force."""
+        """Return whether the settings still name the same bundle as before, or the one in force."""
         return self._models.configured.model_id in (marker.configured, marker.model_id)
 
     def _choice(self, marker: Marker, entries: Sequence[Entry]) -> tuple[str, str, int]:
-        """Return folder and digest of the bundle for a state that begins, and where it follows the control topic."""
+        """Return folder and digest of the bundle for a new state, and the control offset to follow."""
         configured = self._models.configured.model_id
         if not self._keeps_bundle(marker):
             control = self._transport.bounds(Partition(self._settings.stream.control_topic, 0))[1]
@@ -335,7 +333,7 @@ class _Recovering:
         )
 
     def _begun(self, entry: StartEntry, marker: Marker, public: int, entries: Sequence[Entry]) -> Recovery:
-        """Return the recovery that begins with an entry of the journal, or with one that is to be published."""
+        """Return the recovery that starts with a journal entry, or with one that is to be published."""
         is_new = entry.number >= marker.entries
         ended: tuple[Alert, ...] = ()
         if is_new and entry.kind == "restart":
@@ -355,7 +353,7 @@ class _Recovering:
             told=marker.told,
             checkpoint="",
             exact=not is_new or entry.kind == "start",
-            why=entry.why if is_new else f"read again from {entry.read_from}, where state began",
+            why=entry.why if is_new else f"reread from {entry.read_from}, where state started",
             passed_over=tuple(self._problems),
             lost=marker.lost,
         )
@@ -366,11 +364,11 @@ def _last_start(entries: Sequence[Entry]) -> StartEntry | None:
 
 
 def _bundle_of(model_id: str, entries: Sequence[Entry]) -> str:
-    """Return the folder of a bundle that a swap brought."""
+    """Return the folder of a bundle that a swap put in force."""
     for entry in reversed(entries):
         if isinstance(entry, SwapEntry | StartEntry) and entry.model_id == model_id:
             return entry.bundle
     raise BundleError(
-        f"the bundle {model_id[:16]} is in force since a swap, and the journal does not tell its folder: name it in "
-        "stream.bundle"
+        f"the bundle {model_id[:16]} is in force since a swap, but the journal has no entry with its folder: set "
+        "stream.bundle to it"
     )

@@ -1,4 +1,4 @@
-"""The pipe of one partition with the place it stands at: input records and journal entries in, results out."""
+"""The pipeline of one partition with its place: input records and journal entries in, results out."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from stream_ad.replaying.intake import Intake, intake_of
 from stream_ad.replaying.lineage import Lineage
 
 FindModel: TypeAlias = Callable[[str, str], Model]
-"""The model of a bundle's folder and digest; raises BundleError."""
+"""Returns the model of a bundle's folder and digest; raises BundleError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """What a stretch of raw input, or an entry of the journal, gave.
+    """Results of some raw input, or of a journal entry.
 
     Attributes:
         result: verdicts, alerts, late and future readings.
-        lineage: of the state that gave it.
-        offset: the next input offset behind it.
-        refused: all refusals, also of decoding, one entry a record, by offset.
-        unknown_devices: devices outside the stream's pattern, counted once a record.
-        unknown_channels: channels that the bundle does not have, counted once a record.
+        lineage: of the state that produced it.
+        offset: the next input offset after it.
+        refused: all refusals, including those by the decoder, one entry per record, by offset.
+        unknown_devices: devices outside the stream's pattern, counted once per record.
+        unknown_channels: channels not in the bundle, counted once per record.
         entry: the entry; None for input.
-        intake: what the input held and what of it could not be used; None for an entry, or what is public.
+        intake: counts of the input and its unusable parts; None for an entry, or if already public.
     """
 
     result: StepResult
@@ -53,11 +53,11 @@ class Stepped:
     intake: Intake | None = None
 
     def since(self, public: Place) -> Stepped:
-        """Drop what is public already: what the input and the journal's entries before a place caused."""
+        """Drop what is already public: the effects of input and journal entries before a place."""
         if self.entry is not None:
             return self if self.entry.number >= public.entries else replace(self, result=NOTHING, entry=None)
         refused = tuple(letter for letter in self.refused if letter.offset >= public.offset)
-        # Whoever counts cuts the input at the public offset (`intake.pieces`): a step is public wholly or not at all.
+        # Callers split the input at the public offset (`intake.pieces`), so a step is public completely or not at all.
         intake = self.intake if self.intake is not None and self.intake.offset >= public.offset else None
         return replace(self, result=self.result.since(public.offset), refused=refused, intake=intake)
 
@@ -66,14 +66,14 @@ NOTHING = StepResult((), (), ())
 
 
 class PartitionReplay:
-    """The pipe of one partition, the offset it stands at, and the journal's entries that lie ahead.
+    """The pipeline of one partition, its offset, and the journal entries ahead.
 
     Attributes:
-        offset: the next input offset to be stepped.
+        offset: the next input offset to step.
         lineage: what else the state was made of.
         model: the model in force.
-        rules: what holds of the rows.
-        has_values: a reading had a value of a channel that the bundle knows, since this object was made.
+        rules: properties of the rows.
+        has_values: a reading had a value for a channel of the bundle since this object was created.
     """
 
     def __init__(
@@ -85,18 +85,18 @@ class PartitionReplay:
         ahead: Iterable[Entry] = (),
         ended: tuple[Alert, ...] = (),
     ) -> None:
-        """Begin with empty state; `restore` puts in a checkpoint's.
+        """Start with empty state; `restore` loads a checkpoint's.
 
         Args:
-            settings: of the stream.
+            settings: the stream's settings.
             offset: the next input offset.
-            lineage: of the state to begin with.
-            find_model: gives the model in force, and those of swaps ahead.
-            ahead: entries to be applied on the way, in order, each at or after `offset`.
-            ended: alerts that the start over among them publishes: they end incidents that nobody continues.
+            lineage: of the initial state.
+            find_model: returns the model in force, and those of swaps ahead.
+            ahead: entries to apply on the way, in order, each at or after `offset`.
+            ended: alerts to publish with the state reset among them; they end incidents that nobody continues.
 
         Raises:
-            BundleError: the model in force is not to be had.
+            BundleError: the model in force is not available.
         """
         self.model = find_model(lineage.bundle, lineage.model_id)
         self.offset = offset
@@ -123,23 +123,23 @@ class PartitionReplay:
 
     @property
     def place(self) -> Place:
-        """Where it stands in input and journal."""
+        """Place in input and journal."""
         return Place(self.offset, self.lineage.entries)
 
     def silence_ends_ns(self) -> int | None:
-        """Return the earliest log time at which silence closes a window or drops a device, None without either."""
+        """Return the earliest log time at which silence closes a window or evicts a device, None if there is none."""
         return self._pipeline.silence_ends_ns()
 
     def unscored(self, most: int) -> tuple[int, tuple[UnscoredDevice, ...]]:
-        """Return how many devices send readings and have had no score for long, and some; see `core.unscored`."""
+        """Return the number of devices that send readings but have had no score for long, and some of them."""
         return self._pipeline.unscored(most)
 
     def step(self, raw: RawBatch) -> list[Stepped]:
-        """Step over a stretch of input, and over the journal's entries that lie within or right behind it.
+        """Step over some input, and over the journal entries within or right after it.
 
         Raises:
-            ContractError: the stretch does not begin at or after `offset`.
-            BundleError: the model of a swap is not to be had.
+            ContractError: the input does not start at or after `offset`.
+            BundleError: the model of a swap is not available.
         """
         if len(raw) and raw.offset[0] < self.offset:
             raise ContractError(f"replay: expected offset {self.offset} or more, found {raw.offset[0]}")
@@ -155,21 +155,21 @@ class PartitionReplay:
         return found
 
     def settle(self) -> list[Stepped]:
-        """Apply the entries that lie ahead at the offset where the pipe stands."""
+        """Apply the entries ahead that are at the current offset."""
         found = []
         while self._ahead and self._ahead[0].offset <= self.offset:
             found.append(self.apply(self._ahead.popleft()))
         return found
 
     def apply(self, entry: Entry) -> Stepped:
-        """Let an entry take effect now.
+        """Apply an entry now.
 
         Args:
-            entry: at this offset, with the next number.
+            entry: at the current offset, with the next number.
 
         Raises:
-            ContractError: it belongs elsewhere.
-            BundleError: the model of a swap is not to be had.
+            ContractError: it has another offset or number.
+            BundleError: the model of a swap is not available.
         """
         if entry.offset != self.offset:
             raise ContractError(f"replay: expected an entry at offset {self.offset}, found one at {entry.offset}")
@@ -193,22 +193,22 @@ class PartitionReplay:
         return Stepped(result, lineage, self.offset, entry=entry)
 
     def note_commands(self, control: int) -> None:
-        """Take note that commands below this offset of the control topic need nothing done."""
+        """Record that commands below this offset of the control topic need no action."""
         self.lineage = replace(self.lineage, control=max(control, self.lineage.control))
 
     def note_partitions(self, count: int) -> None:
-        """Take note of how many partitions the readings' topic has, where nothing says how many it had."""
+        """Record the number of the readings topic's partitions, if it was unknown so far."""
         self.lineage = replace(self.lineage, partitions=count)
 
     def moved_devices(self, number: int, before: int, now: int) -> list[str]:
-        """Return the devices with state whose key belongs to another partition once some were added.
+        """Return the devices with state whose key maps to another partition once some were added.
 
-        Kafka's usual choice of a partition by key is assumed; a device that it would not have put here is left out.
+        Assumes Kafka's default partitioner; devices that it would not have put here are left out.
 
         Args:
             number: of this partition.
-            before: partitions until then.
-            now: partitions from then on.
+            before: previous number of partitions.
+            now: new number of partitions.
         """
         ids = [device for device in self._pipeline.ids() if partition_of(device.encode(), before) == number]
         return sorted(device for device in ids if partition_of(device.encode(), now) != number)
@@ -218,10 +218,10 @@ class PartitionReplay:
         return self._pipeline.snapshot()
 
     def restore(self, arrays: Arrays) -> None:
-        """Take back the state at `offset`.
+        """Restore the state at `offset`.
 
         Raises:
-            ContractError: the arrays are not a snapshot of this pipe.
+            ContractError: the arrays are not a snapshot of this pipeline.
         """
         self._pipeline.restore(arrays)
 
@@ -237,12 +237,12 @@ class PartitionReplay:
 
 
 def _before(offset: int) -> int:
-    """Return the offset that rows of an entry bear: that of the record before."""
+    """Return the offset of rows that an entry caused: that of the record before."""
     return max(offset - 1, 0)
 
 
 def _split(raw: RawBatch, offset: int) -> tuple[RawBatch, RawBatch]:
-    """Cut a stretch in two: the records before an offset, and those from it on."""
+    """Split input in two: the records before an offset, and the rest."""
     at = int(np.searchsorted(raw.offset, offset))
     cuts = ((slice(0, at), offset), (slice(at, None), raw.next_offset))
     first, second = (
@@ -261,7 +261,7 @@ def _split(raw: RawBatch, offset: int) -> tuple[RawBatch, RawBatch]:
 
 
 def _one_a_record(letters: tuple[Refused, ...]) -> tuple[Refused, ...]:
-    """Join several refusals of a record into one that names them all."""
+    """Join several refusals of a record into one that lists them all."""
     joined: dict[int, Refused] = {}
     for letter in letters:
         first = joined.get(letter.offset)
@@ -281,7 +281,7 @@ def _one_a_record(letters: tuple[Refused, ...]) -> tuple[Refused, ...]:
 
 
 def empty_lineage(entry: StartEntry, generation: int, configured: str) -> Lineage:
-    """Return the lineage of the empty state with which a start or start over begins, before it is applied."""
+    """Return the lineage of the empty state of a start or state reset, before it is applied."""
     return Lineage(
         entries=entry.number,
         generation=generation,

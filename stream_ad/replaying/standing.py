@@ -1,8 +1,8 @@
-"""Whether the position that a scorer's group stands at is one that a scorer committed, and what it should be.
+"""Checks that a scorer's group has a position that a scorer committed, and computes what it should be.
 
-Everything that a position tells is in the log: the scores topic's last message names the spans it comes from, the
-journal's entries are numbered, and letters and alerts name the input that caused them. So a position that was deleted
-or moved by hand can be told from a true one, and made again.
+Everything in a position can be derived from the log: the last score message names its spans, journal entries are
+numbered, and letters and alerts name the input that caused them. So a position that was deleted or changed by hand can
+be detected and restored.
 """
 
 from __future__ import annotations
@@ -24,31 +24,33 @@ from stream_ad.io.wire import scores as score_messages
 from stream_ad.replaying.lineage import LOST_KEPT, Marker
 from stream_ad.role_table import deciding_group
 
-VERB = "`stream-ad reposition` puts them back, from the last span of the scores topic, while no scorer runs"
+RESTORE_HINT = (
+    "`stream-ad reposition` restores them from the last span of the scores topic; stop the stream's scorers first"
+)
 TRIES = 3
 """A scorer may commit between two reads."""
 SLACK_NS = 60_000_000_000
-"""Append times of two brokers may differ by less."""
+"""Maximum difference between the append times of two brokers."""
 
 
 def expect_position(settings: Settings, transport: Transport, partition: Partition, position: Position | None) -> None:
-    """See that a scorer can go on from a position.
+    """Check that a scorer can resume from a position.
 
     Args:
-        settings: of the stream.
+        settings: the stream's settings.
         transport: the log.
         partition: of the readings.
-        position: what the group committed for it.
+        position: the group's committed position.
 
     Raises:
-        OffsetsError: it was deleted, or moved by somebody else than a scorer.
+        OffsetsError: it was deleted, or changed by something other than a scorer.
     """
     if fault := position_fault(settings, transport, partition, position):
-        raise OffsetsError(f"{partition.topic}[{partition.number}]: {fault}; {VERB}")
+        raise OffsetsError(f"{partition.topic}[{partition.number}]: {fault}; {RESTORE_HINT}")
 
 
 def position_fault(settings: Settings, transport: Transport, partition: Partition, position: Position | None) -> str:
-    """Return what is wrong with the position of a scorer's group, "" where a scorer committed it, or never any."""
+    """Return what is wrong with the position of a scorer's group, "" if a scorer committed it, or nothing ever was."""
     for _ in range(TRIES):
         fault = _fault(settings, transport, partition, position)
         again = transport.committed(deciding_group(settings), partition) if fault else position
@@ -64,33 +66,35 @@ def _fault(settings: Settings, transport: Transport, partition: Partition, posit
         if not topic:
             return ""
         return (
-            f"nothing is committed, although {topic} has records (the offsets of {deciding_group(settings)} were "
-            "deleted, or have expired: do the broker's offsets.retention.minutes outlast a pause of the stream? Or "
-            f"{partition.topic} was made anew): starting over would repeat rows"
+            f"nothing is committed, although {topic} has records: the offsets of {deciding_group(settings)} were "
+            "deleted or have expired (the broker's offsets.retention.minutes must exceed any pause of the stream), or "
+            f"{partition.topic} was recreated; starting over would repeat rows"
         )
-    moved = f"the offsets of group {deciding_group(settings)} were moved by hand: {position.offset} is committed, and "
+    moved = (
+        f"the offsets of group {deciding_group(settings)} were changed by hand: {position.offset} is committed, but "
+    )
     try:
         marker = Marker.from_text(position.metadata)
     except PositionError as error:
         return f"{moved}not by a scorer ({error})"
     if marker.topic_id and position.topic_id and marker.topic_id != position.topic_id:
-        return ""  # recovery tells
+        return ""  # reported by recovery
     if marker.offset >= 0 and marker.offset != position.offset:
         return f"{moved}a scorer committed {marker.offset}"
     newest = newest_place(settings, transport, partition)
     if newest is not None and newest > marker.told:
         return (
-            f"{moved}its metadata tells of scores up to input {marker.told.offset} and journal entry "
-            f"{marker.told.entries}, the scores topic reaches {newest.offset} and {newest.entries}"
+            f"{moved}its metadata covers scores up to input {marker.told.offset} and journal entry "
+            f"{marker.told.entries}, while the scores topic reaches {newest.offset} and {newest.entries}"
         )
     return ""
 
 
 def published_in(settings: Settings, transport: Transport, number: int) -> str:
-    """Return the topic in which something was published for a partition, "" where nothing ever was.
+    """Return the topic in which something was published for a partition, "" if nothing ever was.
 
-    The journal's first entry is of the first commit, and stays for ever; scores may outlive it where somebody
-    deleted it. The end of a topic also moves by transactions that were aborted.
+    The journal's first entry belongs to the first commit and is kept forever; scores may outlive it if somebody deleted
+    it. The end of a topic also moves with aborted transactions.
     """
     for topic in (settings.stream.journal_topic, settings.stream.scores_topic):
         if number >= partitions_of(transport, topic):
@@ -102,7 +106,7 @@ def published_in(settings: Settings, transport: Transport, number: int) -> str:
 
 
 def partitions_of(transport: Transport, topic: str) -> int:
-    """Return the number of a topic's partitions, 0 where there is no such topic."""
+    """Return the number of a topic's partitions, 0 if the topic does not exist."""
     try:
         return transport.topic(topic).partitions
     except TopicError:
@@ -110,7 +114,7 @@ def partitions_of(transport: Transport, topic: str) -> int:
 
 
 def newest_place(settings: Settings, transport: Transport, partition: Partition) -> Place | None:
-    """Return the place up to which the scores topic tells of a partition; None without any."""
+    """Return the place up to which the scores topic covers a partition; None without scores."""
     topic = settings.stream.scores_topic
     if partition.number >= partitions_of(transport, topic):
         return None
@@ -120,24 +124,24 @@ def newest_place(settings: Settings, transport: Transport, partition: Partition)
         return None
     try:
         source, spans = score_messages.spans_of(found[1])
-    except ContractError:  # somebody else's
+    except ContractError:  # written by another program
         return None
     return spans.end if source == partition else None
 
 
-# -- what it should be ----------------------------------------------------------------------------
+# -- the correct position -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a partition of a scorer's group should stand.
+    """Current and correct position of a partition of a scorer's group.
 
     Attributes:
         partition: of the readings.
-        found: what is committed, None for nothing.
-        fault: what is wrong with it, "" for nothing.
-        offset: the next input offset that was scored and published for sure.
-        marker: what belongs beside it; None where nothing was ever published, and nothing is to be committed.
+        found: the committed position, None if nothing is committed.
+        fault: what is wrong with it, "" if nothing.
+        offset: the next input offset after everything that was certainly scored and published.
+        marker: the metadata; None if nothing was ever published and nothing is to be committed.
         refused: why it cannot be restored, "" if it can.
     """
 
@@ -150,14 +154,14 @@ class Standing:
 
 
 class Restoring:
-    """Makes the positions of a scorer's group again from what it has published.
+    """Derives the positions of a scorer's group from what it has published.
 
-    A commit publishes rows, letters, alerts and entries together with the position. So the position stood at or behind
-    the end of the last score message's span, and behind the input of each letter and alert and the last entry. What a
-    scorer had committed beyond that gave nothing that is public: it is read once more.
+    A commit publishes rows, letters, alerts and entries together with the position. So the position was at or after the
+    end of the last score message's span, the input of each letter and alert, and the last entry. Anything committed
+    beyond that produced nothing public, and is reread.
 
     Args:
-        settings: of the stream.
+        settings: the stream's settings.
         transport: the log.
     """
 
@@ -167,7 +171,7 @@ class Restoring:
         self._readings = transport.topic(settings.stream.readings_topic)
 
     def standings(self) -> list[Standing]:
-        """Return where each partition should stand.
+        """Return the standing of each partition.
 
         Raises:
             TransportError: the log does not answer.
@@ -187,10 +191,10 @@ class Restoring:
         return found
 
     def _restored(self, standing: Standing) -> Standing:
-        """Return a standing with what is to be committed.
+        """Return a standing with the position to commit.
 
         Raises:
-            PositionError, JournalError: that cannot be told.
+            PositionError, JournalError: it cannot be determined.
         """
         partition = standing.partition
         stream = self._settings.stream
@@ -201,23 +205,23 @@ class Restoring:
         if not entries and told is None:
             return standing
         if not entries or entries[0].number != 0:
-            raise PositionError("the journal's first entries are gone")
+            raise PositionError("the journal's first entries have disappeared")
         self._expect_same_topic(partition, entries)
         place, since_ns = told or (Place(entries[0].offset, 0), 0)
         if entries[-1].number + 1 < place.entries:
-            raise PositionError(f"the scores tell of {place.entries} journal entries, the journal has {len(entries)}")
+            raise PositionError(f"the scores cover {place.entries} journal entries, but the journal has {len(entries)}")
         offset = max(
             place.offset, entries[-1].offset, self._letters(partition, since_ns), self._alerts(partition, since_ns)
         )
         end = self._transport.bounds(partition)[1]
         if offset > end:
             raise PositionError(
-                f"scored up to {offset}, and the topic ends at {end}: it is another, or records are gone"
+                f"scored up to {offset}, but the topic ends at {end}: it was recreated, or records have disappeared"
             )
         return Standing(partition, standing.found, standing.fault, offset, self._marker(entries, offset, place))
 
     def _told(self, partition: Partition) -> tuple[Place, int] | None:
-        """Return the place up to which scores tell, and a log time not after that; None without scores.
+        """Return the place up to which scores reach, and a log time not after that; None without scores.
 
         Raises:
             PositionError: parts cannot be read.
@@ -236,14 +240,14 @@ class Restoring:
         if part is not None and there and part.topic_id == self._transport.topic(scores.topic).topic_id:
             found.append((part.spans.end, part.first_log_ns - SLACK_NS))
         if not found and there and self._transport.bounds(scores)[0] > 0:
-            raise PositionError(f"the scores were deleted from {scores.topic}, and there are no files of them here")
+            raise PositionError(f"the scores were deleted from {scores.topic}, and this host has no files of them")
         return max(found, default=None)
 
     def _expect_same_topic(self, partition: Partition, entries: Sequence[Entry]) -> None:
-        """See that the readings are those that were scored.
+        """Check that the readings topic is the one that was scored.
 
         Raises:
-            PositionError: they are not.
+            PositionError: it is not.
         """
         ids = [entry.topic_id for entry in entries if isinstance(entry, StartEntry) and entry.topic_id][-1:]
         store, stream = self._settings.store, self._settings.stream
@@ -251,15 +255,15 @@ class Restoring:
             for name in checkpoints.names(store.checkpoints, stream.name, partition.number)[:1]:
                 ids.append(checkpoints.load(store.checkpoints, name).topic_id)
         except StorageError:
-            pass  # a damaged one tells nothing
+            pass  # a damaged checkpoint has no information
         if others := set(ids) - {self._readings.topic_id}:
             raise PositionError(
-                f"the topic was made anew since it was scored ({', '.join(sorted(others))}, now "
-                f"{self._readings.topic_id}): give the stream another name"
+                f"the topic was recreated since it was scored ({', '.join(sorted(others))}, now "
+                f"{self._readings.topic_id}): set another stream.name"
             )
 
     def _letters(self, partition: Partition, since_ns: int) -> int:
-        """Return the input offset behind the last dead letter since a log time, 0 without any."""
+        """Return the input offset after the last dead letter since a log time, 0 without any."""
         last = 0
         for raw in self._records(self._settings.stream.dead_letters_topic):
             for at, value in enumerate(raw.values):
@@ -274,7 +278,7 @@ class Restoring:
         return last
 
     def _alerts(self, partition: Partition, since_ns: int) -> int:
-        """Return the input offset behind the last alert since a log time, 0 without any."""
+        """Return the input offset after the last alert since a log time, 0 without any."""
         last = 0
         for raw in self._records(self._settings.stream.alerts_topic):
             for at, value in enumerate(raw.values):
@@ -300,7 +304,7 @@ class Restoring:
         for entry in entries:
             if isinstance(entry, StartEntry):
                 generation += entry.kind == "restart"
-                if entry.model_id != model_id:  # else it goes on with what a swap brought
+                if entry.model_id != model_id:  # otherwise a swapped bundle stays in force
                     configured = entry.model_id
                 model_id, control = entry.model_id, max(control, entry.control)
             elif isinstance(entry, SwapEntry):

@@ -22,7 +22,7 @@ from stream_ad.fronts.table import front
 from stream_ad.inspection.scores import load_device
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.transport import Record
-from stream_ad.proof.audit import Audit, Stretch
+from stream_ad.proof.audit import Audit, AuditRange
 from stream_ad.proof.chains import DeviceChains, Rows
 from stream_ad.proof.ledger import AlertLedger
 from stream_ad.proof.verification import verify
@@ -121,10 +121,10 @@ def test_rows_of_events_hold_what_is_promised(tmp_path: Path, servers: list[str]
 def expect_agreement(stream: Stream) -> None:
     """Audit everything, then a stretch of one device."""
     audit, ledger = Audit(stream.settings, stream.log), AlertLedger(stream.settings, stream.log)
-    whole = [audit.compare(number, Stretch(), ledger) for number in audit.partitions()]
+    whole = [audit.compare(number, AuditRange(), ledger) for number in audit.partitions()]
     assert all(found is not None and found.agrees and found.rows and found.alerts for found in whole), whole
     start_ns = START_MS * MILLISECOND_NS + 100 * 1_000 * MILLISECOND_NS
-    stretch = Stretch("pump-0004", start_ns, start_ns + 60 * 1_000 * MILLISECOND_NS)
+    stretch = AuditRange("pump-0004", start_ns, start_ns + 60 * 1_000 * MILLISECOND_NS)
     some = [found for number in audit.partitions() if (found := audit.compare(number, stretch)) is not None]
     assert [found.rows for found in some] == [60], some
     assert all(found.agrees for found in some), some
@@ -149,7 +149,7 @@ def test_a_state_that_warms_up_asks_the_front_how_far_to_read_back(tmp_path: Pat
     archive_all(stream)
     assert [str(gap) for gap in verify(stream.settings.store.scores).gaps] == []
     audit = Audit(stream.settings, stream.log)
-    outcome = audit.compare(0, Stretch(), AlertLedger(stream.settings, stream.log))
+    outcome = audit.compare(0, AuditRange(), AlertLedger(stream.settings, stream.log))
     assert outcome is not None
     assert outcome.agrees
     stream.close()

@@ -27,7 +27,7 @@ from stream_ad.io.state import checkpoints, journal
 from stream_ad.io.state.journal import CloseEntry, Entry, StartEntry, SwapEntry
 from stream_ad.io.transport import Partition
 from stream_ad.io.wire import alerts as alert_messages
-from stream_ad.proof.audit import Audit, Stretch
+from stream_ad.proof.audit import Audit, AuditRange
 from stream_ad.proof.ledger import AlertLedger
 from stream_ad.replaying import Marker, Recomputing
 from stream_ad.service.roles.scorer import Scorer
@@ -352,7 +352,7 @@ def test_after_a_change_of_settings_no_alert_stays_open_for_ever(make_stream: Ca
     assert not still_open(stream)
     ended = [message for message in alerts_in(stream) if message.id in hanging and message.phase == "resolved"]
     assert len(ended) == len(hanging)
-    assert all("started again" in message.reason for message in ended)
+    assert all("the state was reset" in message.reason for message in ended)
     expect_one_story_each(stream)
     restarts = [entry for entry in entries_of(stream) if isinstance(entry, StartEntry) and entry.kind == "restart"]
     assert len(restarts) == 1
@@ -442,7 +442,7 @@ def test_a_topic_made_anew_is_refused_with_a_line_that_says_what_to_do(make_stre
     stream.log.ensure_topic(stream.settings.stream.readings_topic, 1)
     stream.send(list(islice(records, 100)))
     role = open_scorer(stream)
-    with pytest.raises(PositionError, match=r"made anew|nothing is committed"):
+    with pytest.raises(PositionError, match=r"recreated|nothing is committed"):
         role.turn(0.0)
     kill(role)
 
@@ -522,7 +522,7 @@ def test_swaps_closes_and_recovery_without_checkpoints_on_kafka(
     expect_one_story_each(stream)
     audit = Audit(stream.settings, stream.log)
     ledger = AlertLedger(stream.settings, stream.log)
-    outcomes = [audit.compare(number, Stretch(), ledger) for number in audit.partitions()]
+    outcomes = [audit.compare(number, AuditRange(), ledger) for number in audit.partitions()]
     assert all(outcome is not None and outcome.agrees and outcome.worst == 0 for outcome in outcomes), outcomes
 
 

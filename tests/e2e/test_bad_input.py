@@ -252,7 +252,7 @@ def test_producers_times_are_refused_unless_trusted(make_stream: Callable[..., S
 def test_the_scores_topic_must_be_partitioned_as_the_readings(make_stream: Callable[..., Stream]) -> None:
     stream = make_stream(partitions=2)
     stream.log.ensure_topic(stream.settings.stream.scores_topic, 3)
-    with pytest.raises(TopicError, match=r"expected 2 partitions, found 3, as many as .*\.readings: they cannot be"):
+    with pytest.raises(TopicError, match=r"expected 2 partitions, found 3; the count must equal that of .*\.readings"):
         open_scorer(stream)
 
 

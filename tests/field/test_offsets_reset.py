@@ -105,7 +105,7 @@ def test_a_position_is_put_back(make_stream: Callable[..., Stream], capsys: Capt
     assert isinstance(why, OffsetsError)
     assert exit_code(why) is Exit.CONFIGURATION
     assert "`stream-ad reposition`" in str(why)
-    assert ("nothing is committed" if how == "deleted" else "moved by hand") in str(why)
+    assert ("nothing is committed" if how == "deleted" else "changed by hand") in str(why)
     assert len(str(why).splitlines()) == 1
     code, text = seen(stream, capsys, "status")
     assert code == 1
@@ -226,7 +226,7 @@ def test_a_topic_made_anew_is_no_moved_offset(make_stream: Callable[..., Stream]
     stream.send(records + records)
     code, text = seen(stream, capsys, "reposition", "--yes")
     assert code == 1
-    assert "made anew since it was scored" in text
+    assert "recreated since it was scored" in text
     assert committed(stream, 0) is None
 
 
@@ -244,7 +244,7 @@ def test_scores_that_are_gone_from_the_topic_are_looked_for_in_the_files(
     aside = folder.rename(folder.with_name("aside"))
     code, text = seen(stream, capsys, "reposition", "--yes")
     assert code == 1
-    assert "no files of them here" in text
+    assert "has no files of them" in text
     aside.rename(folder)
     code, text = seen(stream, capsys, "reposition", "--yes")
     assert code == 0, text

@@ -26,7 +26,7 @@ from stream_ad.io.score_log.parts import PartInfo
 from stream_ad.io.state import journal
 from stream_ad.io.state.journal import StartEntry
 from stream_ad.io.transport import Partition, Position, Record
-from stream_ad.proof.audit import Audit, Outcome, Stretch
+from stream_ad.proof.audit import Audit, AuditRange, Outcome
 from stream_ad.proof.ledger import AlertLedger
 from stream_ad.replaying.reconciling import REASON
 from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
@@ -77,10 +77,10 @@ def published(tmp_path_factory: pytest.TempPathFactory, two_bundles: tuple[Path,
     stream.close()
 
 
-def audited(stream: Stream, stretch: Stretch | None = None, alerts: bool = False) -> list[Outcome]:
+def audited(stream: Stream, audited_range: AuditRange | None = None, alerts: bool = False) -> list[Outcome]:
     audit = Audit(stream.settings, stream.log)
     ledger = AlertLedger(stream.settings, stream.log) if alerts else None
-    found = [audit.compare(number, stretch or Stretch(), ledger) for number in audit.partitions()]
+    found = [audit.compare(number, audited_range or AuditRange(), ledger) for number in audit.partitions()]
     return [outcome for outcome in found if outcome is not None]
 
 
@@ -100,17 +100,17 @@ def test_a_stretch_begins_at_the_nearest_checkpoint(published: Stream) -> None:
     newest = pc.max(table["end"]).as_py()
     assert newest is not None
     end_ns = int(newest.timestamp()) * 1_000_000_000
-    (outcome,) = audited(published, Stretch(device, end_ns - 60_000_000_000, end_ns))
+    (outcome,) = audited(published, AuditRange(device, end_ns - 60_000_000_000, end_ns))
     assert outcome.agrees
     assert outcome.begun > 0
     assert outcome.rows > 0
-    whole = audited(published, Stretch(device))[0]
+    whole = audited(published, AuditRange(device))[0]
     assert whole.agrees
     assert whole.rows > outcome.rows
 
 
 def test_nothing_published_is_nothing_to_audit(published: Stream) -> None:
-    assert audited(published, Stretch("nobody")) == []
+    assert audited(published, AuditRange("nobody")) == []
 
 
 @pytest.fixture
@@ -160,10 +160,10 @@ def in_the_middle(stream: Stream) -> tuple[str, list[datetime]]:
 def test_a_row_lost_at_the_edge_of_a_stretch_is_found(tampered: Stream, edge: int, is_of_a_device: bool) -> None:
     archive_all(tampered)
     device, ends = in_the_middle(tampered)
-    stretch = between(ends[0] - timedelta(seconds=1), ends[-1], device if is_of_a_device else None)
-    assert audited(tampered, stretch)[0].agrees
+    audited_range = between(ends[0] - timedelta(seconds=1), ends[-1], device if is_of_a_device else None)
+    assert audited(tampered, audited_range)[0].agrees
     assert drop(tampered, (pc.field("device") == device) & (pc.field("end") == pa.scalar(ends[edge]))) == 1
-    outcome = audited(tampered, stretch)[0]
+    outcome = audited(tampered, audited_range)[0]
     assert (outcome.missing, outcome.surplus, outcome.different) == (1, 0, 0)
     tampered.close()
 
@@ -171,30 +171,30 @@ def test_a_row_lost_at_the_edge_of_a_stretch_is_found(tampered: Stream, edge: in
 def test_a_partition_without_any_row_of_a_stretch_is_computed_too(tampered: Stream) -> None:
     archive_all(tampered)
     _, ends = in_the_middle(tampered)
-    stretch = between(ends[0], ends[-1])
-    before = audited(tampered, stretch)[0]
+    audited_range = between(ends[0], ends[-1])
+    before = audited(tampered, audited_range)[0]
     rows = (pc.field("end") > pa.scalar(ends[0])) & (pc.field("end") <= pa.scalar(ends[-1]))
     assert drop(tampered, rows) == before.rows > 0
-    assert audited(tampered, stretch)[0].missing == before.rows
+    assert audited(tampered, audited_range)[0].missing == before.rows
     tampered.close()
 
 
 def test_an_open_stretch_reaches_to_the_first_and_the_last(tampered: Stream) -> None:
     archive_all(tampered)
     device, ends = in_the_middle(tampered)
-    whole = audited(tampered, Stretch(device))[0]
+    whole = audited(tampered, AuditRange(device))[0]
     outer = (pc.field("end") <= pa.scalar(ends[0])) | (pc.field("end") > pa.scalar(ends[-1]))
     dropped = drop(tampered, (pc.field("device") == device) & outer)
     assert 0 < dropped < whole.rows
-    assert audited(tampered, Stretch(device))[0].missing == dropped
+    assert audited(tampered, AuditRange(device))[0].missing == dropped
     assert audited(tampered, between(None, ends[-1], device))[0].missing > 0
     assert audited(tampered, between(ends[-1], None, device))[0].missing > 0
     tampered.close()
 
 
-def between(start: datetime | None, end: datetime | None, device: str | None = None) -> Stretch:
+def between(start: datetime | None, end: datetime | None, device: str | None = None) -> AuditRange:
     start_ns, end_ns = (None if time is None else round(time.timestamp() * 1_000) * 1_000_000 for time in (start, end))
-    return Stretch(device, start_ns, end_ns)
+    return AuditRange(device, start_ns, end_ns)
 
 
 CHANGES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {

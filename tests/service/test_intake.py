@@ -102,7 +102,7 @@ def test_what_is_committed_comes_back_and_fits(several: list[tuple[int, dict[str
         examples = {cause: Example(names[0][:60], names[-1][:120]) for cause in some if cause in CAUSES}
         tally.add(Intake(START_MINUTE + after, some, examples))
     devices = [UnscoredDevice(name, 0, 10**13, Lack.APART, name, 1.5) for name in names[:3]]
-    plain = tally.to_plain(7, devices)
+    plain = tally.to_json(7, devices)
     text = Marker("c" * 60, "t" * 40, Place(10**9, 5), 6, 0, "m" * 64, "m" * 64, 3, intake=plain).to_text()
     back = Marker.from_text(text).intake
 
@@ -112,7 +112,7 @@ def test_what_is_committed_comes_back_and_fits(several: list[tuple[int, dict[str
     if newest is None:
         assert back == {}
         return
-    again = Tally.from_plain(back)
+    again = Tally.from_json(back)
     assert again.newest == newest
     assert again.until(newest)[0] == tally.until(newest)[0]
     assert unjudged_in(back, 4)[0] == 7
@@ -120,7 +120,7 @@ def test_what_is_committed_comes_back_and_fits(several: list[tuple[int, dict[str
 
 @pytest.mark.parametrize("plain", [{}, {"at": "x"}, {"at": 3, "counts": {"0": {"99": 1}}, "examples": {}}, {"at": 3}])
 def test_what_is_no_tally_is_empty(plain: dict[str, object]) -> None:
-    assert Tally.from_plain(plain).newest is None
+    assert Tally.from_json(plain).newest is None
 
 
 def test_a_line_per_minute_and_none_where_all_is_used(caplog: pytest.LogCaptureFixture) -> None:

@@ -80,7 +80,7 @@ class AssignedPartition:
         self._lost = list(recovery.lost)
         self._topic_id = topic_id
         self.unscored = 0
-        self.tally = Tally.from_plain(intake or {})
+        self.tally = Tally.from_json(intake or {})
 
     @property
     def catching_up(self) -> bool:
@@ -177,7 +177,7 @@ class AssignedPartition:
             configured=lineage.configured,
             control=lineage.control,
             lost=() if has_rows else tuple(self._lost[-LOST_KEPT:]),
-            intake=self.tally.to_plain(self.unscored, named),
+            intake=self.tally.to_json(self.unscored, named),
             offset=self.replay.offset,
         )
 
