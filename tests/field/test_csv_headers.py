@@ -200,7 +200,7 @@ def test_two_columns_of_one_name_are_refused_by_name(make: Callable[[Plant], Pat
     ran = plant("init", make(plant).name, "--zone", "UTC")
 
     assert ran.code == 1
-    assert "found twice: temp" in ran.err
+    assert "found duplicates: temp" in ran.err
 
 
 def test_json_with_quotes_in_texts_is_no_repeated_name(plant: Plant) -> None:

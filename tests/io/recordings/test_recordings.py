@@ -177,7 +177,7 @@ def test_one_device_of_several_can_be_kept(tmp_path: Path) -> None:
     recording = read(path, device="a")
 
     assert (recording.devices, recording.values[:, 0].tolist()) == (("a",), [1, 3])
-    with pytest.raises(RecordingError, match="no device 'c' among a, b"):
+    with pytest.raises(RecordingError, match="no such device: 'c'; found a, b"):
         read(path, device="c")
 
 
@@ -203,7 +203,7 @@ def test_only_wanted_channels(tmp_path: Path) -> None:
     path = wide_csv(tmp_path / "r.csv")
 
     assert read(path, channels=["pressure"]).channels == ("pressure",)
-    with pytest.raises(RecordingError, match="no channel 'speed'"):
+    with pytest.raises(RecordingError, match="no such channel: 'speed'"):
         read(path, channels=["speed", "flow"])
 
 
@@ -305,7 +305,7 @@ def test_a_change_of_clocks_is_noted(tmp_path: Path) -> None:
             "UTC",
             r"line 3: expected 2 cells, as in the header \(line 1\), found 1",
         ),
-        ("time,x,x\n", "UTC", "unique column names, found twice: x"),
+        ("time,x,x\n", "UTC", "unique column names, found duplicates: x"),
         ("time,x\n", "UTC", "expected rows, found none"),
         ("time\n2020-03-09 10:14:33\n", "UTC", "expected at least one channel"),
         ("time,x\n2020-03-09 10:14:33,red\n", "UTC", "columns of numbers, found 0"),
