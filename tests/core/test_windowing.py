@@ -127,7 +127,7 @@ def assert_same(found: list[NaiveWindow], wanted: list[NaiveWindow]) -> None:
         np.testing.assert_allclose(a.coverage, b.coverage, atol=1e-6)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(case=cases())
 def test_windows_equal_those_made_one_reading_at_a_time(case: Case) -> None:
     reference = naive(case)
@@ -137,7 +137,7 @@ def test_windows_equal_those_made_one_reading_at_a_time(case: Case) -> None:
     assert sorted({(r.offset, str(r.reason)) for r in refused}) == sorted(set(reference.refused))
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(case=cases(), data=st.data())
 def test_poll_boundaries_and_snapshots_do_not_change_windows(case: Case, data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(case.records)), max_size=6))

@@ -39,13 +39,13 @@ WARM = (
 """Imported before the first fork."""
 
 
-def live(arguments: Sequence[str], at: str, call: int) -> int:
+def live(arguments: Sequence[str], at: str, call: int, number: int = signal.SIGKILL) -> int:
     """Run `stream-ad` with these arguments until it ends or comes to the step."""
     from stream_ad.cli.main import main
 
     if at:
         role = next(word for word in arguments if word in STEPS)
-        arm(role, at, call)
+        arm(role, at, call, number)
     return main(arguments)
 
 
@@ -177,9 +177,11 @@ def main() -> int:
     parser.add_argument("--serve", action="store_true", help="take commands from stdin")
     parser.add_argument("--at", default="", help="name of the step, one of tests/crashes/steps.py")
     parser.add_argument("--call", type=int, default=1, help="die when it comes to the step for this time")
+    parser.add_argument("--stop", action="store_true", help="stop there as SIGSTOP does, instead of dying")
     parser.add_argument("arguments", nargs="*", help="of stream-ad, after --")
     chosen = parser.parse_args()
-    return serve() if chosen.serve else live(chosen.arguments, chosen.at, chosen.call)
+    number = signal.SIGSTOP if chosen.stop else signal.SIGKILL
+    return serve() if chosen.serve else live(chosen.arguments, chosen.at, chosen.call, number)
 
 
 if __name__ == "__main__":

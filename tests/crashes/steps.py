@@ -114,14 +114,8 @@ PUBLISHED = {"scorer": "landed", "archiver": "part linked"}
 """Reached when something was made public."""
 
 
-def die() -> None:
-    """End this process as `kill -9` does."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    threading.Event().wait()  # not an instruction more on this thread
-
-
-def arm(role: str, name: str, call: int = 1) -> None:
-    """Have this process die when it comes to a step for the `call`-th time."""
+def arm(role: str, name: str, call: int = 1, number: int = signal.SIGKILL) -> None:
+    """Have this process send itself a signal when it comes to a step for the `call`-th time; by default it dies."""
     step = (START_OVER_STEPS | OUTCOME_STEPS | STEPS[role])[name]
     left, asks = call, step.leaving
 
@@ -133,6 +127,8 @@ def arm(role: str, name: str, call: int = 1) -> None:
         if reached == step.at and step.only(facts):
             left -= 1
             if left == 0:
-                die()
+                os.kill(os.getpid(), number)
+                if number == signal.SIGKILL:
+                    threading.Event().wait()  # not an instruction more on this thread
 
     steps.watch(watch)

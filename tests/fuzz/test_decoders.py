@@ -48,9 +48,9 @@ JSON = st.recursive(
 
 
 def swift(made: Target, data: bytes) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     made.run(data)
-    assert time.perf_counter() - begin < SLOW_S
+    assert time.process_time() - begin < SLOW_S
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -67,6 +67,7 @@ def test_any_bytes_are_taken_or_refused(name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", WIRE)
+@settings(max_examples=15)
 @given(numbers=st.lists(st.integers(0, 2**32), min_size=1, max_size=20))
 def test_mutated_inputs_are_taken_or_refused(name: str, numbers: list[int]) -> None:
     for number in numbers:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from stream_ad.config import parse
@@ -286,26 +287,25 @@ def test_a_stopped_archiver_that_wakes_up_after_compaction_places_no_file(tmp_pa
     now = [old_ns]
     house = House(tmp_path, clock=lambda: now[0])
 
-    def start(instance: str, part_max_age_s: float) -> subprocess.Popen[str]:
+    def start(instance: str, part_max_age_s: float, *module: str) -> subprocess.Popen[str]:
         config = tmp_path / f"{instance}.toml"
         config.write_text(
             '[stream]\nname = "pumps"\nbundle = "bundle"\n[transport]\nkind = "local"\npath = "log.sqlite"\n'
             f'session_timeout_s = 1.5\n[store]\nscores = "scores"\ncheckpoints = "c"\n'
             f'part_max_age_s = {part_max_age_s}\n[service]\nhttp_port = 0\ninstance = "{instance}"\n'
         )
-        command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(config), "--log-format", "json", "run"]
+        command = [sys.executable, "-m", *module, "-c", str(config), "--log-format", "json", "run"]
         with (tmp_path / f"{instance}.log").open("w") as file:
             return subprocess.Popen([*command, "archiver"], stderr=file, text=True)
 
-    processes = [start("zombie", 3_600)]
+    for _ in range(3):
+        house.send()
+    # It stops once it holds them.
+    processes = [start("zombie", 3_600, "tests.crashes.dying", "--stop", "--at", "stepped", "--")]
     try:
         (zombie,) = processes
-        wait_until(lambda: "partition_gained" in (tmp_path / "zombie.log").read_text())
-        for _ in range(3):
-            house.send()
-        time.sleep(1.0)  # it holds them now
-        zombie.send_signal(signal.SIGSTOP)
-        processes.append(start("other", 0.05))
+        wait_until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED)
+        processes.append(start("other", 0.05, "stream_ad.cli.main"))
         for now_ns in (old_ns, old_ns, time.time_ns()):
             now[0] = now_ns
             house.send()
@@ -569,23 +569,21 @@ def test_every_row_is_there_once_after_real_kills(tmp_path: Path) -> None:
         '[store]\nscores = "scores"\ncheckpoints = "c"\npart_max_age_s = 0.05\n[service]\nhttp_port = 0\n'
     )
     command = [sys.executable, "-m", "stream_ad.cli.main", "-c", str(config), "run", "archiver"]
-    for delay_s in (0.0, 0.06):
+    for links in (3, 5):
         before = house.files()
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 15
-        while house.files() < before + 3 and time.monotonic() < end:
+
+        def send() -> None:
             house.send(partition=0)
             house.send(partition=1)
-            time.sleep(0.01)
-        time.sleep(delay_s)
+
+        wait_until(lambda goal=before + links: house.files() >= goal, each=send)  # type: ignore[misc]
         process.kill()
         process.wait()
     for partition in (0, 1):
         house.send(partition=partition)  # so that there is something left for the last one to link
     last = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while (len(house.rows(0)), len(house.rows(1))) != tuple(house.sent) and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_until(lambda: [len(house.rows(0)), len(house.rows(1))] == list(house.sent))
     last.send_signal(signal.SIGTERM)
     _, text = last.communicate(timeout=60)
     assert last.returncode == 0, text

@@ -30,6 +30,8 @@ SHAPES = (
 )
 NEEDS = {"Prescott": "SSE3", "Nehalem": "SSE42", "Sandybridge": "AVX", "Haswell": "AVX2", "SkylakeX": "AVX512_SKX"}
 """Kernels of OpenBLAS, and the instructions of an x86 processor that runs them."""
+USUAL = ("Prescott", "Haswell")
+"""The narrowest registers, and fused multiplication; `make thorough` tries the others."""
 
 Dtype = type[np.float32] | type[np.float64]
 
@@ -58,7 +60,9 @@ def test_equal_rows_give_equal_bits(n: int, dtype: Dtype, transposed: bool) -> N
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("kernel", NEEDS)
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(kernel, marks=() if kernel in USUAL else pytest.mark.thorough) for kernel in NEEDS]
+)
 def test_equal_rows_give_equal_bits_on_other_processors(kernel: str) -> None:
     """What this processor's BLAS would do on another one, in a process of its own."""
     if not any("openblas" in found["internal_api"] for found in threadpool_info()):
