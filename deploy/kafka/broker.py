@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
@@ -360,18 +361,43 @@ def new_state(brokers: int, listeners: Mapping[str, Listener]) -> dict[str, Any]
 
 
 def free_ports() -> Iterator[int]:
-    """Yield free loopback ports below the range from which outgoing connections take theirs.
+    """Yield free loopback ports, each reserved for this process; see `first_of_free_ports`.
 
-    A broker that was killed must find its port free again.
+    Raises:
+        BrokerError: there are none.
+    """
+    while True:
+        yield first_of_free_ports()
+
+
+def first_of_free_ports(*distances: int) -> int:
+    """Return a loopback port that is free, as are those at some distances above it; reserves them for this process.
+
+    They are below the range from which outgoing connections take theirs: a broker that was killed must find its port
+    free again.
+
+    Raises:
+        BrokerError: there are none.
     """
     for port in random.SystemRandom().sample(range(15_000, 32_000), 5_000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        yield port
+        if all(_reserve(port + distance) for distance in (0, *distances)):
+            return port
     raise BrokerError("no free loopback port between 15000 and 32000")
+
+
+def _reserve(port: int) -> bool:
+    """Reserve a port until this process ends, unless somebody listens on it or another process has reserved it."""
+    folder = Path(tempfile.gettempdir()) / f"stream-ad-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder / str(port), os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+    except OSError:
+        os.close(lock)
+        return False
+    return True  # the lock stays until the end of the process
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from kafka.admin import ACLOperation, ResourceType
 
-from deploy.kafka.broker import free_ports
+from deploy.kafka.broker import first_of_free_ports
 from stream_ad.cli.main import main
 from stream_ad.errors import AccessError, ConfigError, StreamAdError, UnreachableError
 from stream_ad.identity import group
@@ -340,7 +340,7 @@ def test_a_pipe_works_by_sasl_ssl_with_the_rights_of_the_table_alone(secured: Ca
     stream = one.stream
     stream.send(list(fleet_records(40, 3, rubbish_every=5)))
     one.come_in_as_user()
-    port = next(free_ports())
+    port = first_of_free_ports(1, 2)
     stream.change("service", http_port=port, log_level="debug")
     assert {name: one.text for name, one in check(stream.config).items() if not one.good} == {}
     roles = [Process(stream, "scorer"), Process(stream, "archiver")]

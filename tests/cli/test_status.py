@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from deploy.kafka.broker import first_of_free_ports
 from stream_ad.cli.main import main
-from stream_ad.errors import ConfigError
 from stream_ad.inspection import watching
 from stream_ad.io.local.log import LocalLog
 from stream_ad.io.state import checkpoints
@@ -53,15 +52,8 @@ def served(stream: Stream, roles: dict[int, Scorer | Archiver]) -> Iterator[None
 
 @pytest.fixture
 def port() -> int:
-    """The first of two ports that nobody listens on."""
-    for base in range(22_000 + os.getpid() % 5_000, 60_000, 2):
-        try:
-            for number in range(2):
-                Probes("127.0.0.1", base + number, lambda: (True, ""), lambda: (True, ""), lambda _: (b"", "")).close()
-        except ConfigError:  # taken by another program
-            continue
-        return base
-    raise OSError("no two free ports")
+    """The first of two free ports."""
+    return first_of_free_ports(1)
 
 
 def all_is_well(stream: Stream, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.kafka.broker import first_of_free_ports
 from stream_ad.core.batches import Float64Array
 from tests.support.e2e import LONG_S, START_MS, Stream, wait_until
 from tests.support.pipelines import CHANNELS
@@ -97,25 +97,9 @@ class Desk:
         return found
 
 
-def three_free_ports() -> int:
-    """Return the first of three ports that nobody listens on."""
-    for base in range(21_000 + os.getpid() % 5_000, 60_000, 3):
-        sockets = [socket.socket() for _ in range(3)]
-        try:
-            for number, one in enumerate(sockets):
-                one.bind(("127.0.0.1", base + number))
-            return base
-        except OSError:
-            continue
-        finally:
-            for one in sockets:
-                one.close()
-    raise OSError("no three free ports")
-
-
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path, three_free_ports())
+    return Desk(tmp_path, first_of_free_ports(1, 2))
 
 
 def lives(pid: int) -> bool:

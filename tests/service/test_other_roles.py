@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deploy.kafka.broker import first_of_free_ports
 from stream_ad.cli.main import main
 from stream_ad.config import Settings, load, parse
 from stream_ad.errors import ConfigError
@@ -47,22 +46,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "site", monkeypatch)
 
 
-def free_base() -> int:
-    """Return a port that is free together with those of the roles above it."""
-    for base in range(23_000 + os.getpid() % 5_000, 60_000, 120):
-        sockets = [socket.socket() for _ in range(4)]
-        try:
-            for one, number in zip(sockets, (0, 1, 100, 110), strict=True):
-                one.bind(("127.0.0.1", base + number))
-            return base
-        except OSError:
-            continue
-        finally:
-            for one in sockets:
-                one.close()
-    raise OSError("no four free ports")
-
-
 # -- a stream with two such roles -----------------------------------------------------------------
 
 
@@ -71,7 +54,7 @@ def free_base() -> int:
 def test_roles_of_a_package_run_and_are_seen(
     make_stream: Callable[..., Stream], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = free_base()
+    base = first_of_free_ports(1, 100, 110)
     sections = {"roles.pager": PAGER, "roles.counter": {}}
     stream = make_stream(partitions=1, service={"http_port": base}, **sections)
     stream.send(list(islice(fleet_records(duration_s=600), 200)))
@@ -109,7 +92,9 @@ def test_roles_of_a_package_run_and_are_seen(
 def test_a_role_without_a_group_is_missed_only_where_the_whole_stream_runs(
     make_stream: Callable[..., Stream], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stream = make_stream(partitions=1, service={"http_port": free_base()}, **{"roles.pager": PAGER})
+    stream = make_stream(
+        partitions=1, service={"http_port": first_of_free_ports(1, 100, 110)}, **{"roles.pager": PAGER}
+    )
     assert main(["status", "--json", "-c", str(stream.config)]) == 1
     assert [one["name"] for one in json.loads(capsys.readouterr().out)["roles"]] == ["scorer-0", "archiver", "pager"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.kafka.broker import first_of_free_ports
 from stream_ad.errors import ConfigError
 from stream_ad.service.metrics import RoleMetrics
 from stream_ad.service.probes import CONCURRENT_REQUESTS, Probes
@@ -34,12 +35,6 @@ def get(port: int, path: str, method: str = "GET") -> tuple[int, str, str]:
         return answer.status, answer.read().decode(), answer.headers["Content-Type"]
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def test_pages() -> None:
@@ -85,7 +80,7 @@ def answers(port: int) -> bool:
 
 @pytest.mark.process
 def test_a_hung_role_is_not_alive_and_a_stopped_one_frees_its_port(tmp_path: Path) -> None:
-    port = free_port()
+    port = first_of_free_ports()
     process = python("tests.service.tiny_role", "work", str(tmp_path), f"port={port}")
     wait_for(lambda: turns(tmp_path) > 3)
     assert get(port, "/readyz")[:2] == (200, "3 partitions\n")

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from deploy.kafka.broker import first_of_free_ports
 from stream_ad import errors
 from stream_ad.service.role import ECHO_S, Exit, Pulse, exit_code, run_role
 from tests.service.processes import events, finish, python, turns, wait_for
-from tests.service.test_probes import free_port, get
+from tests.service.test_probes import get
 from tests.service.tiny_role import TinyRole
 
 TINY = "tests.service.tiny_role"
@@ -147,7 +148,7 @@ def test_beats_never_block_on_a_full_pipe() -> None:
 
 @pytest.mark.process
 def test_a_role_in_a_call_that_does_not_return_is_not_ready(tmp_path: Path) -> None:
-    port = free_port()
+    port = first_of_free_ports()
     process = python(TINY, "hang", str(tmp_path), "heartbeat_s=8", f"port={port}")
 
     def is_unready() -> bool:
