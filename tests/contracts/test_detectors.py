@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from stream_ad.core.batches import Float32Array, Float64Array
 from stream_ad.core.detectors import catalog
 from stream_ad.core.detectors.base import Detector, DetectorKind, Settings, check_scores, no_progress
 from stream_ad.errors import BundleFormatError, ConfigError, ContractError, TrainingError
+from tests.docs.pages import ROOT, examples
 from tests.support.windows import CHANNELS, SAMPLES, Fault, constant_windows, inject, machine_windows
 
 QUICK: Mapping[str, Settings] = {
@@ -31,52 +31,13 @@ CHUNK = 64
 SIGMAS = (1.0, 2.0, 4.0, 8.0)
 SEED = 11
 
-FOREIGN = '''
-    """A detector of another package: mean deviation from the training mean, to a power."""
-
-    import numpy as np
-
-    from stream_ad.core.detectors.base import Scores
-    from stream_ad.core.detectors.parameters import Declared, Real
-    from stream_ad.core.detectors.windows import read_form, stored, training_form
-
-
-    class Detector:
-        def __init__(self, form, mean, power):
-            self.form, self.mean, self.power = form, mean, power
-
-        def score(self, values):
-            rows = np.abs(self.form.rows(values) - self.mean) ** np.float32(self.power)
-            by_channel = self.form.per_channel(rows)
-            return Scores(by_channel.mean(axis=1, dtype=np.float64), by_channel)
-
-        def arrays(self):
-            return {"form": self.form.array(), "mean": self.mean}
-
-
-    class Kind(Declared):
-        name = "absolute"
-        parameters = {"power": Real(2.0, 0.5, 4.0)}
-
-        def fit(self, values, settings, seed, progress):
-            power = self.complete(settings)["power"]
-            form = training_form(values, None, 4)
-            progress("mean", 1, 1)
-            return Detector(form, form.rows(values).mean(axis=0), power)
-
-        def load(self, settings, arrays):
-            power = self.complete(settings)["power"]
-            form = read_form(arrays, None)
-            return Detector(form, stored(arrays, "mean", np.float32, (form.size,)), power)
-
-
-    KIND = Kind()
-'''
+FOREIGN = examples((ROOT / "docs" / "how-to.md").read_text())["detector"].replace('"deviation"', '"absolute"')
+"""A detector of another package: the example of the how-to guide, renamed so that both can be installed."""
 
 
 def install(folder: Path, package: str, entries: Mapping[str, str], source: str = "") -> None:
     """Lay out what installing a package leaves: its module and the metadata with its entry points."""
-    (folder / f"{package}.py").write_text(dedent(source))
+    (folder / f"{package}.py").write_text(source)
     metadata = folder / f"{package}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")

@@ -86,7 +86,7 @@ def test_a_broken_foreign_detector_hurts_only_who_asks_for_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value, expected = BROKEN[name]
-    install(tmp_path, "foreign_broken", {name: value}, f"{FOREIGN}\n    NUMBER = 3\n")
+    install(tmp_path, "foreign_broken", {name: value}, f"{FOREIGN}\nNUMBER = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert name in catalog.kinds()
     assert catalog.get("mahalanobis").name == "mahalanobis"
