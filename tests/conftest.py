@@ -24,7 +24,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # A job in the background of a shell script ignores SIGINT, and what it starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-IN_PROCESSES = ("tests/benchmarks/", "tests/crashes/", "tests/e2e/", "tests/evaluation/", "tests/field/")
+IN_PROCESSES = (
+    "tests/benchmarks/",
+    "tests/crashes/",
+    "tests/e2e/",
+    "tests/evaluation/",
+    "tests/field/",
+    "tests/reference/",
+)
 """Folders whose tests start processes or run whole roles and commands: all of them are marked `process`."""
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
 """Audit events of the interpreter that precede a new process."""
