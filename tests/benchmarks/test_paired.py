@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paired import NAME, main, prepare, report, worked_off
+from benchmarks.paired import NAME, main, make_bundle, prepare, report, worked_off
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_scorer_works_off_the_log(tmp_path: Path) -> None:
-    prepare(tmp_path, "series", 60, 20)
-    seconds, megabytes = worked_off(ROOT, tmp_path, seed=0)
+    make_bundle(ROOT, tmp_path / "here")
+    prepare(tmp_path / "stream", "series", 60, 20)
+    seconds, megabytes = worked_off(ROOT, tmp_path / "stream", tmp_path / "here" / "bundle", seed=0)
 
     assert seconds > 0
     assert 20 < megabytes < 4_000
-    assert not (tmp_path / NAME).exists()  # it worked on a copy
+    assert not (tmp_path / "stream" / NAME).exists()  # it worked on a copy
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,8 @@ def test_a_bound_below_the_least_is_a_miss(throughput: float, memory: float, is_
 
 
 def test_a_check_that_is_missed_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.paired.prepare", lambda *_: None)
+    for name in ("prepare", "make_bundle"):
+        monkeypatch.setattr(f"benchmarks.paired.{name}", lambda *_: None)
     monkeypatch.setattr("benchmarks.paired.compared", lambda *_: {"throughput": [0.5] * 9, "memory": [1.0] * 9})
 
     assert main(["--old", str(ROOT), "--check"]) == 1
