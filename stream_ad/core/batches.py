@@ -7,9 +7,9 @@ A stage adds columns and shares the rest by reference. Rows of a window batch ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,40 @@ def expect(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, shape: Sequ
         raise ContractError(f"{name}: expected shape {tuple(shape)}, found {array.shape}")
     if not array.flags.c_contiguous:
         raise ContractError(f"{name}: expected a C-contiguous array")
+
+
+class Columns:
+    """Arrays with one row each, and values that all rows share; subclasses are dataclasses."""
+
+    __slots__ = ()
+
+    def take(self, rows: BoolArray | Int64Array) -> Self:
+        """Return these rows only."""
+        return type(self)(**{name: _taken(value, rows) for name, value in _columns(self).items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of one or more parts, one part after the other; shared values are the first part's."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = [_columns(part) for part in parts]
+        return cls(**{name: _stacked([one[name] for one in columns]) for name in columns[0]})
+
+
+def _columns(part: Columns) -> dict[str, Any]:
+    return {field.name: getattr(part, field.name) for field in fields(cast("Any", part))}
+
+
+def _taken(value: Any, rows: BoolArray | Int64Array) -> Any:
+    if isinstance(value, Columns):
+        return value.take(rows)
+    return value[rows] if isinstance(value, np.ndarray) else value
+
+
+def _stacked(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], Columns):
+        return type(values[0]).joined(values)
+    return np.concatenate(values) if isinstance(values[0], np.ndarray) else values[0]
 
 
 class Reason(StrEnum):
@@ -148,7 +182,7 @@ class ReadingBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(Columns):
     """Device and time, one row per window; all later batches share this object.
 
     Attributes:
@@ -172,10 +206,6 @@ class Keys:
     def __len__(self) -> int:
         return len(self.device)
 
-    def take(self, rows: Int64Array) -> Keys:
-        """Return the given rows, in the given order."""
-        return Keys(self.device[rows], self.end_ns[rows], self.offset[rows], self.sequence[rows])
-
     @classmethod
     def none(cls) -> Keys:
         """Return no rows."""
@@ -184,7 +214,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowBatch:
+class WindowBatch(Columns):
     """Closed windows on the grid.
 
     Attributes:
@@ -208,31 +238,9 @@ class WindowBatch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def take(self, rows: Int64Array) -> WindowBatch:
-        """Return the given rows, in the given order."""
-        return WindowBatch(self.keys.take(rows), self.values[rows], self.coverage[rows], self.quality[rows])
-
-    @classmethod
-    def joined(cls, parts: Sequence[WindowBatch]) -> WindowBatch:
-        """Return the rows of at least one part, one part after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        keys = Keys(
-            np.concatenate([part.keys.device for part in parts]),
-            np.concatenate([part.keys.end_ns for part in parts]),
-            np.concatenate([part.keys.offset for part in parts]),
-            np.concatenate([part.keys.sequence for part in parts]),
-        )
-        return cls(
-            keys,
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.coverage for part in parts]),
-            np.concatenate([part.quality for part in parts]),
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class ScoreBatch:
+class ScoreBatch(Columns):
     """Scored windows, without their samples.
 
     Attributes:
@@ -269,7 +277,7 @@ class ScoreBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictBatch:
+class VerdictBatch(Columns):
     """Judged windows, as stored in the score log.
 
     Attributes:
@@ -301,25 +309,6 @@ class VerdictBatch:
 
     def __len__(self) -> int:
         return len(self.scores)
-
-    def take(self, rows: Int64Array) -> VerdictBatch:
-        """Return the given rows, in the given order."""
-        s = self.scores
-        return VerdictBatch(
-            scores=ScoreBatch(
-                keys=s.keys.take(rows),
-                quality=s.quality[rows],
-                coverage=s.coverage[rows],
-                score=s.score[rows],
-                contribution=None if s.contribution is None else s.contribution[rows],
-                model_id=s.model_id,
-                faulty=None if s.faulty is None else s.faulty[rows],
-            ),
-            smoothed=self.smoothed[rows],
-            limit=self.limit[rows],
-            is_anomaly=self.is_anomaly[rows],
-            incident=self.incident[rows],
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_ad.core.batches import BoolArray, Int64Array
+from stream_ad.core.batches import BoolArray, Columns, Int64Array
 from stream_ad.core.segments import expand
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(Columns):
     """Windows that close, in time order per slot.
 
     Attributes:
@@ -44,18 +44,9 @@ class Closing:
         end = (lowest[row] + step) * stride
         return cls(slot[row], end, offset[row], np.full(len(row), idle, np.bool_))
 
-    def take(self, rows: BoolArray | Int64Array) -> Closing:
-        """Return the given rows."""
-        return Closing(self.slot[rows], self.end[rows], self.offset[rows], self.idle[rows])
-
     def and_also(self, other: Closing) -> Closing:
         """Return the windows of both."""
-        return Closing(
-            np.concatenate([self.slot, other.slot]),
-            np.concatenate([self.end, other.end]),
-            np.concatenate([self.offset, other.offset]),
-            np.concatenate([self.idle, other.idle]),
-        )
+        return Closing.joined([self, other])
 
     def in_emission_order(self) -> Closing:
         """Return them in the order (`offset`, slot, `end`)."""

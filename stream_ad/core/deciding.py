@@ -12,7 +12,6 @@ from stream_ad.core.batches import (
     Alert,
     AlertKind,
     Arrays,
-    BoolArray,
     Float64Array,
     Int32Array,
     Int64Array,
@@ -136,7 +135,7 @@ class Deciding:
                 self._state["opened_offset"][device[opens]] = scores.keys.offset[rows[opens]]
                 if not self._ends_rise:
                     self._state["opened_sequence"][device[opens]] = scores.keys.sequence[rows[opens]]
-                messages.append(_Messages(rows[told], _take(step, told), self._opened(device[told])))
+                messages.append(_Messages(rows[told], step.take(told), self._opened(device[told])))
         verdicts = VerdictBatch(scores, smoothed, limit, is_anomaly, incident)
         return verdicts, self._alerts(verdicts, messages, ids)
 
@@ -326,21 +325,6 @@ class Deciding:
         if scores.contribution is None:
             return ()
         return channel_shares(self._channels, scores.contribution[row])
-
-
-def _take(step: Step, which: BoolArray) -> Step:
-    return Step(
-        is_open=step.is_open[which],
-        opened_ns=step.opened_ns[which],
-        kind=step.kind[which],
-        event=step.event[which],
-        version=step.version[which],
-        peak=step.peak[which],
-        opening_limit=step.opening_limit[which],
-        judged_ns=step.judged_ns[which],
-        is_learned=step.is_learned[which],
-        phase=step.phase[which],
-    )
 
 
 def _name(ids: DeviceIds, slot: int) -> str:

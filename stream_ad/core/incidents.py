@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from stream_ad.core.batches import Arrays, BoolArray, Float64Array, Int32Array, Int64Array, UInt8Array
+from stream_ad.core.batches import Arrays, BoolArray, Columns, Float64Array, Int32Array, Int64Array, UInt8Array
 from stream_ad.core.slot_state import SlotState
 from stream_ad.core.thresholds.base import Phase
 from stream_ad.errors import ConfigError
@@ -70,7 +70,7 @@ class IncidentRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Columns):
     """Effects of a round, one row per device of the round.
 
     Attributes:
@@ -104,7 +104,7 @@ NONE, PROCESS, SENSOR = (np.uint8(kind) for kind in Open)
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(Columns):
     device: Int32Array
     end_ns: Int64Array
     smoothed: Float64Array
@@ -130,7 +130,7 @@ SEED: Arrays = {
 }
 
 
-class Incidents:
+class Incidents(SlotState):
     """The incidents of all devices.
 
     A device has at most one incident at a time. A process incident opens after `open_after_windows` consecutive windows
@@ -154,28 +154,8 @@ class Incidents:
     """
 
     def __init__(self, rules: IncidentRules) -> None:
+        super().__init__(SEED)
         self._rules = rules
-        self._state = SlotState(SEED)
-
-    def grow(self, slots: int) -> None:
-        """Make room for slots 0..slots-1."""
-        self._state.grow(slots)
-
-    def reset(self, device: Int32Array) -> None:
-        """Drop these slots' incidents without a step; see `resolve`."""
-        self._state.reset(device)
-
-    def snapshot(self) -> Arrays:
-        """Return the state; the first axis is the slot."""
-        return self._state.snapshot()
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot.
-
-        Raises:
-            ContractError: the arrays are not a snapshot of incidents.
-        """
-        self._state.restore(arrays)
 
     def step(
         self, device: Int32Array, end_ns: Int64Array, smoothed: Float64Array, limit: Float64Array, is_fault: BoolArray
@@ -189,15 +169,15 @@ class Incidents:
             limit: float64[m], limits in force.
             is_fault: bool[m], a channel is stuck or missing.
         """
-        state, rules = self._state, self._rules
+        rules = self._rules
         is_over = smoothed > limit
         is_unscored = np.isnan(smoothed)
-        over_run = _run(state["over_run"][device], is_over, is_unscored)
-        fault_run = _run(state["fault_run"][device], is_fault, is_unscored)
-        state["over_run"][device] = over_run
-        state["fault_run"][device] = fault_run
+        over_run = _run(self["over_run"][device], is_over, is_unscored)
+        fault_run = _run(self["fault_run"][device], is_fault, is_unscored)
+        self["over_run"][device] = over_run
+        self["fault_run"][device] = fault_run
 
-        was_open = state["kind"][device] != NONE
+        was_open = self["kind"][device] != NONE
         opens_sensor = fault_run >= rules.sensor_windows
         is_due = is_fault & opens_sensor | is_over & (over_run >= rules.open_after_windows)
         is_settled = self._settle(device, smoothed, was_open)
@@ -205,21 +185,14 @@ class Incidents:
         step = _idle_step(len(device))
         step.phase[~is_settled] = Phase.IN_INCIDENT
         if len(active):
-            row = _Row(
-                device=device[active],
-                end_ns=end_ns[active],
-                smoothed=smoothed[active],
-                limit=limit[active],
-                is_fault=is_fault[active],
-                is_settled=is_settled[active],
-            )
+            row = _Row(device, end_ns, smoothed, limit, is_fault, is_settled).take(active)
             opens = np.where(was_open, NONE, np.where(is_fault & opens_sensor, SENSOR, PROCESS))[active]
             self._advance(row, opens, step, active)
         return step
 
     def open_slots(self) -> Int32Array:
         """Return int32[k], the slots with an open incident, ascending."""
-        kind = self._state["kind"][: len(self._state)]
+        kind = self["kind"][: len(self)]
         return np.flatnonzero(kind != NONE).astype(np.int32)
 
     def resolve(self, device: Int32Array) -> tuple[Int32Array, Step]:
@@ -231,21 +204,20 @@ class Incidents:
         Returns:
             int32[m], the slots that had an incident, in the order given, and one row for each.
         """
-        state = self._state
-        device = device[state["kind"][device] != NONE]
+        device = device[self["kind"][device] != NONE]
         step = Step(
             is_open=np.zeros(len(device), np.bool_),
-            opened_ns=state["opened_ns"][device],
-            kind=state["kind"][device],
+            opened_ns=self["opened_ns"][device],
+            kind=self["kind"][device],
             event=np.full(len(device), Event.RESOLVED, np.uint8),
-            version=state["version"][device],
-            peak=state["peak"][device],
-            opening_limit=state["opening_limit"][device],
-            judged_ns=state["judged_ns"][device],
-            is_learned=state["relearning"][device],
+            version=self["version"][device],
+            peak=self["peak"][device],
+            opening_limit=self["opening_limit"][device],
+            judged_ns=self["judged_ns"][device],
+            is_learned=self["relearning"][device],
             phase=np.full(len(device), Phase.QUIET, np.uint8),
         )
-        state.reset(device)
+        self.reset(device)
         return device, step
 
     def _advance(self, row: _Row, opens: UInt8Array, step: Step, active: Int64Array) -> None:
@@ -257,20 +229,20 @@ class Incidents:
             step: receives the results.
             active: int64[k], the rows' places in `step`.
         """
-        state, rules = self._state, self._rules
+        rules = self._rules
         is_new = opens != NONE
-        kind = np.where(is_new, opens, state["kind"][row.device])
-        opened_ns = np.where(is_new, row.end_ns, state["opened_ns"][row.device])
-        peak = np.where(is_new, row.smoothed, np.fmax(state["peak"][row.device], row.smoothed))
-        opening_limit = np.where(is_new & row.is_settled, row.limit, state["opening_limit"][row.device])
+        kind = np.where(is_new, opens, self["kind"][row.device])
+        opened_ns = np.where(is_new, row.end_ns, self["opened_ns"][row.device])
+        peak = np.where(is_new, row.smoothed, np.fmax(self["peak"][row.device], row.smoothed))
+        opening_limit = np.where(is_new & row.is_settled, row.limit, self["opening_limit"][row.device])
         judged_ns, judged_end_ns = self._age(row, is_new)
-        was_learning = state["relearning"][row.device]
+        was_learning = self["relearning"][row.device]
         is_due = ~is_new & (judged_ns >= rules.relearn_after_ns) & (rules.relearn_after_ns > 0)
         is_learning = was_learning | is_due
         exit_level = np.where(is_learning, opening_limit, np.fmax(row.limit, rules.exit_ratio * peak))
         trouble_ns, closes = self._judge(row, kind, is_new, exit_level)
 
-        told = state["told"][row.device]
+        told = self["told"][row.device]
         # Until a sensor incident's first score there is no peak to compare with, and `told` is NaN.
         has_grown = ~is_new & (row.smoothed > row.limit) & ~(peak < rules.update_factor * told)
         event = np.select(
@@ -279,7 +251,7 @@ class Incidents:
             np.uint8(Event.NONE),
         )
         is_told = event != Event.NONE
-        version = state["version"][row.device]
+        version = self["version"][row.device]
         columns: Arrays = {
             "kind": kind,
             "relearning": is_learning,
@@ -293,8 +265,8 @@ class Incidents:
             "version": version + is_told,
         }
         for name, column in columns.items():
-            state[name][row.device] = np.where(closes, SEED[name], column)
-        state["opening_limit"][row.device] = opening_limit
+            self[name][row.device] = np.where(closes, SEED[name], column)
+        self["opening_limit"][row.device] = opening_limit
         step.is_open[active] = ~closes
         step.opened_ns[active] = opened_ns
         step.kind[active] = kind
@@ -305,7 +277,7 @@ class Incidents:
         step.judged_ns[active] = judged_ns
         step.is_learned[active] = is_learning
         is_quiet = closes & ~(row.smoothed > opening_limit)
-        state["opening_limit"][row.device[is_quiet]] = np.nan
+        self["opening_limit"][row.device[is_quiet]] = np.nan
         step.phase[active] = np.select(
             [is_learning | is_quiet, is_new & (kind == PROCESS) & row.is_settled],
             [np.uint8(Phase.QUIET), np.uint8(Phase.OPENED)],
@@ -314,7 +286,7 @@ class Incidents:
 
     def _settle(self, device: Int32Array, smoothed: Float64Array, was_open: BoolArray) -> BoolArray:
         """Return bool[m]: the score has been below the limit at which the last incident opened, since it ended."""
-        opening_limit = self._state["opening_limit"]
+        opening_limit = self["opening_limit"]
         is_settled = was_open | ~(opening_limit[device] < np.inf)
         if not is_settled.all():
             is_below = ~is_settled & (smoothed <= opening_limit[device])
@@ -324,9 +296,8 @@ class Incidents:
 
     def _age(self, row: _Row, is_new: BoolArray) -> tuple[Int64Array, Int64Array]:
         """Return how long the incidents were judged, and the end of the last row that counted."""
-        state = self._state
-        before = np.where(is_new, 0, state["judged_ns"][row.device])
-        last_ns = np.where(is_new, row.end_ns, state["judged_end_ns"][row.device])
+        before = np.where(is_new, 0, self["judged_ns"][row.device])
+        last_ns = np.where(is_new, row.end_ns, self["judged_end_ns"][row.device])
         is_scored = ~np.isnan(row.smoothed)
         gained = np.where(is_scored, np.minimum(row.end_ns - last_ns, self._rules.step_ns), 0)
         return before + gained, np.where(is_scored, row.end_ns, last_ns)
@@ -337,7 +308,7 @@ class Incidents:
         """Return the time of the last trouble, and which incidents end at this row."""
         is_troubled = is_new | np.where(kind == SENSOR, row.is_fault, row.smoothed > exit_level)
         is_unknown = np.isnan(row.smoothed) & ~is_troubled
-        before, seen = self._state["trouble_ns"][row.device], self._state["seen_ns"][row.device]
+        before, seen = self["trouble_ns"][row.device], self["seen_ns"][row.device]
         # The quiet time does not advance over unknown rows.
         waited = before + np.where(is_unknown, row.end_ns - seen, 0)
         trouble_ns = np.where(is_troubled, row.end_ns, waited)

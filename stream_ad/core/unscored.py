@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from stream_ad.core.batches import Arrays, BoolArray, Float64Array, Int32Array, Int64Array, UInt32Array, WindowBatch
+from stream_ad.core.batches import BoolArray, Float64Array, Int32Array, Int64Array, UInt32Array, WindowBatch
 from stream_ad.core.model import Model
 from stream_ad.core.quality import Quality
 from stream_ad.core.ring import NEVER
@@ -61,7 +61,7 @@ class UnscoredDevice:
     interval_s: float = 0.0
 
 
-class Unscored:
+class Unscored(SlotState):
     """Windows of each device since its last score; 8 c + 25 bytes per slot.
 
     The state depends only on the sequence of windows, not on batch boundaries.
@@ -72,7 +72,7 @@ class Unscored:
         self._minimum = model.min_coverage
         self._period_ns = model.window.period_ns
         self._least_ns = LEAST_WINDOWS * max(model.window.samples, model.window.stride) * model.window.period_ns
-        self._state = SlotState(
+        super().__init__(
             {
                 "since": np.array(NEVER, np.int64),
                 "is_new": np.array(True),
@@ -82,14 +82,6 @@ class Unscored:
             }
         )
 
-    def grow(self, slots: int) -> None:
-        """Make room for slots 0..slots-1."""
-        self._state.grow(slots)
-
-    def reset(self, slots: Int32Array) -> None:
-        """Reset slots to an unknown device."""
-        self._state.reset(slots)
-
     def met(self, slots: Int32Array, event_ns: Int64Array) -> None:
         """Record the first reading of new devices.
 
@@ -97,7 +89,7 @@ class Unscored:
             slots: int32[k], distinct.
             event_ns: int64[k].
         """
-        self._state["since"][slots] = event_ns
+        self["since"][slots] = event_ns
 
     def take(self, windows: WindowBatch, quality: UInt32Array) -> None:
         """Record windows.
@@ -107,13 +99,13 @@ class Unscored:
             quality: uint32[n], with the flag of those that were not scored.
         """
         slot = windows.keys.device
-        since, is_new = self._state["since"], self._state["is_new"]
+        since, is_new = self["since"], self["is_new"]
         unscored = (quality & np.uint32(Quality.UNSCORABLE)) != 0
         scored = slot[~unscored]
         ended = scored[since[scored] != NEVER]
         if len(ended):
             for name in SUMS:
-                self._state[name][ended] = 0
+                self[name][ended] = 0
             since[ended], is_new[ended] = NEVER, False
         if not unscored.any():
             return
@@ -123,13 +115,13 @@ class Unscored:
         rows = rows[rows > last_scored[slot[rows]]]
         self._begin(slot[rows], windows.keys.end_ns[rows])
         is_filled = ~np.isnan(windows.values[rows])
-        np.add.at(self._state["windows"], slot[rows], 1)
-        np.add.at(self._state["any"], slot[rows], is_filled.any(axis=2).mean(axis=1))
-        np.add.at(self._state["coverage"], slot[rows], windows.coverage[rows].astype(np.float64))
+        np.add.at(self["windows"], slot[rows], 1)
+        np.add.at(self["any"], slot[rows], is_filled.any(axis=2).mean(axis=1))
+        np.add.at(self["coverage"], slot[rows], windows.coverage[rows].astype(np.float64))
 
     def _begin(self, slot: Int32Array, end_ns: Int64Array) -> None:
         """Start a period for devices that had a score until now; a new device's period starts at its first reading."""
-        since, is_new = self._state["since"], self._state["is_new"]
+        since, is_new = self["since"], self["is_new"]
         first, at = np.unique(slot, return_index=True)
         begins = since[first] == NEVER
         # A first reading far ahead of its time was refused: a new device's period starts earlier.
@@ -144,7 +136,7 @@ class Unscored:
             is_heard: bool[k], whether the slot's device has sent readings lately.
         """
         k = len(newest_ns)
-        since, is_new = self._state["since"][:k], self._state["is_new"][:k]
+        since, is_new = self["since"][:k], self["is_new"][:k]
         limit = np.maximum(np.where(is_new, FIRST_NS, HOUR_NS), self._least_ns)
         known = is_heard & (since != NEVER) & (newest_ns != NEVER)
         slots = np.flatnonzero(known & (newest_ns - np.where(known, since, 0) >= limit))
@@ -152,8 +144,8 @@ class Unscored:
 
     def describe(self, slot: int, device: str, newest_ns: int) -> UnscoredDevice:
         """Return the reason why a device's windows are not scored."""
-        windows = max(int(self._state["windows"][slot]), 1)
-        coverage, filled = self._state["coverage"][slot] / windows, float(self._state["any"][slot]) / windows
+        windows = max(int(self["windows"][slot]), 1)
+        coverage, filled = self["coverage"][slot] / windows, float(self["any"][slot]) / windows
         lack = lack_of(coverage, filled, self._minimum)
         channel, interval_s = "", 0.0
         if lack is Lack.SLOW:
@@ -163,19 +155,7 @@ class Unscored:
         elif lack is Lack.APART:
             thin = int(np.argmin(np.where(coverage > 0, coverage, 2)))
             channel, interval_s = self._names[thin], self._period_ns / 1e9 / float(coverage[thin])
-        return UnscoredDevice(device, int(self._state["since"][slot]), newest_ns, lack, channel, interval_s)
-
-    def snapshot(self) -> Arrays:
-        """Return all state as named arrays."""
-        return self._state.snapshot()
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot.
-
-        Raises:
-            ContractError: it has other channels.
-        """
-        self._state.restore(arrays)
+        return UnscoredDevice(device, int(self["since"][slot]), newest_ns, lack, channel, interval_s)
 
 
 def lack_of(coverage: Float64Array, filled: float, minimum: float) -> Lack:

@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_ad.core.batches import (
     BoolArray,
+    Columns,
     Float32Array,
     Float64Array,
     Int32Array,
@@ -29,7 +30,7 @@ MAX_TRAINING_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class Windows(Columns):
     """Windows of a recording, in order of their end.
 
     Attributes:
@@ -46,10 +47,6 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def take(self, rows: Int64Array) -> Windows:
-        """Return the given windows, in the given order."""
-        return Windows(self.values[rows], self.device[rows], self.end_ns[rows], self.coverage[rows])
 
 
 def cut_windows(recording: Recording, channels: Sequence[Channel], shape: WindowShape, every: int = 1) -> Windows:
@@ -86,12 +83,8 @@ def cut_windows(recording: Recording, channels: Sequence[Channel], shape: Window
         )
         found.append(_some(windowing.add(batch.device, batch)[0], every))
     found.append(_some(windowing.close_idle(int(recording.event_ns[-1]) + FOREVER_NS, len(recording)), every))
-    joined = Windows(
-        np.concatenate([windows.values for windows in found]),
-        np.concatenate([windows.keys.device for windows in found]),
-        np.concatenate([windows.keys.end_ns for windows in found]),
-        np.concatenate([windows.coverage for windows in found]),
-    )
+    whole = WindowBatch.joined(found)
+    joined = Windows(whole.values, whole.keys.device, whole.keys.end_ns, whole.coverage)
     joined = joined.take(np.lexsort((joined.device, joined.end_ns)))
     faults = recording.faults
     if faults.any():

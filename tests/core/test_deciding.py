@@ -35,7 +35,8 @@ THRESHOLDS: dict[str, Callable[[], Threshold]] = {
 
 
 def deciding(threshold: Threshold | None = None, rules: IncidentRules = RULES, smoothing: float = 1.0) -> Deciding:
-    made = Deciding("pumps", CHANNELS, smoothing, threshold or Fixed(calibration(), 2.0), rules)
+    chosen = Fixed(calibration(), 2.0) if threshold is None else threshold
+    made = Deciding("pumps", CHANNELS, smoothing, chosen, rules)
     made.grow(8)
     return made
 

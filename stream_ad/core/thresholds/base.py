@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from stream_ad.core.batches import Arrays, Float64Array, Int32Array, UInt8Array
+from stream_ad.core.batches import Float64Array, Int32Array, UInt8Array
 from stream_ad.core.slot_state import SlotState
 
 SCORE_FLOOR = 1e-12
@@ -61,7 +61,7 @@ class Calibration:
         return float(np.quantile(self.score, q))
 
 
-class Threshold:
+class Threshold(SlotState):
     """Limits of devices; state by slot, at most 1 kB per device.
 
     All methods are called once per round, with each slot at most once. A kind of threshold gives a new slot's state and
@@ -76,20 +76,12 @@ class Threshold:
     """Whether `learn` ever changes a limit."""
 
     def __init__(self, calibration: Calibration, seed: Mapping[str, npt.NDArray[Any] | np.generic]) -> None:
+        super().__init__(seed)
         self._floor = calibration.floor
-        self._state = SlotState(seed)
-
-    def grow(self, slots: int) -> None:
-        """Make room for slots 0..slots-1; new slots start from the calibration."""
-        self._state.grow(slots)
-
-    def reset(self, device: Int32Array) -> None:
-        """Put slots back to the calibration (a device was evicted or is new)."""
-        self._state.reset(device)
 
     def limits(self, device: Int32Array) -> Float64Array:
         """Return float64[k], the limit in force of each given slot, finite, > 0, in units of the smoothed score."""
-        limits: Float64Array = np.maximum(self._state["limit"][device], self._floor)
+        limits: Float64Array = np.maximum(self["limit"][device], self._floor)
         return limits
 
     def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
@@ -106,24 +98,12 @@ class Threshold:
         if len(device):
             self._learn(device, score, phase)
 
-    def snapshot(self) -> Arrays:
-        """Return the state as named arrays whose first axis is the slot."""
-        return self._state.snapshot()
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot; afterwards every result is the same bit for bit.
-
-        Raises:
-            ContractError: the arrays are not a snapshot of this threshold.
-        """
-        self._state.restore(arrays)
-
     def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
         """Take in rows to learn from; nothing here."""
 
     def _settle(self, *steps: Callable[[Int32Array], None]) -> None:
         """Complete a new slot's state by steps that work on slots."""
-        self._state.grow(1)
+        self.grow(1)
         for step in steps:
             step(np.zeros(1, np.int32))
-        self._state = SlotState({name: array[0] for name, array in self._state.snapshot().items()})
+        SlotState.__init__(self, {name: array[0] for name, array in self.snapshot().items()})

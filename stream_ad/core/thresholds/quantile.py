@@ -104,16 +104,15 @@ class Quantile(Threshold):
 
     def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
         """Count quiet and opening rows, move the offset, and renew these slots' limits."""
-        state = self._state
         cell = self._bin(log_scores(score))
-        state["young"][device, cell] += np.uint16(1)
-        state["over"][device] += cell[:, None] > state["at"][device]
-        rows = state["young_rows"][device] + np.int32(1)
-        state["young_rows"][device] = rows
+        self["young"][device, cell] += np.uint16(1)
+        self["over"][device] += cell[:, None] > self["at"][device]
+        rows = self["young_rows"][device] + np.int32(1)
+        self["young_rows"][device] = rows
         is_full = rows >= self._generation
         if is_full.any():
             self._forget(device[is_full])
-        state["offset"][device] += np.where(phase == Phase.OPENED, self._step, -self._step * self._budget)
+        self["offset"][device] += np.where(phase == Phase.OPENED, self._step, -self._step * self._budget)
         self._refresh(device)
 
     def _bin(self, logs: Float64Array) -> Int64Array:
@@ -122,26 +121,24 @@ class Quantile(Threshold):
 
     def _forget(self, device: Int32Array) -> None:
         """Make the younger generation the older one, and start an empty one."""
-        state = self._state
-        counts = state["young"][device]
-        state["old"][device] = counts
-        state["young"][device] = 0
-        state["old_rows"][device] = state["young_rows"][device]
-        state["young_rows"][device] = 0
+        counts = self["young"][device]
+        self["old"][device] = counts
+        self["young"][device] = 0
+        self["old_rows"][device] = self["young_rows"][device]
+        self["young_rows"][device] = 0
         above = np.cumsum(counts[:, ::-1], axis=1, dtype=np.int32)
         below = (above[:, None, :] < (above[:, -1:] * self._shares)[:, :, None]).sum(axis=2)
         at = BINS - 1 - below
         row = np.arange(len(device))[:, None]
-        state["at"][device] = at
-        state["over"][device] = above[row, below] - counts[row, at]
+        self["at"][device] = at
+        self["over"][device] = above[row, below] - counts[row, at]
 
     def _refresh(self, device: Int32Array) -> None:
         """Clamp the offsets and renew the limits of these slots."""
-        state = self._state
-        total = state["young_rows"][device] + state["old_rows"][device]
+        total = self["young_rows"][device] + self["old_rows"][device]
         want = total[:, None] * self._shares
         self._follow(device, want)
-        at, over = state["at"][device], state["over"][device]
+        at, over = self["at"][device], self["over"][device]
         low, high = self._edges[at[:, 0]], self._edges[at[:, 0] + 1]
         inside = (want[:, 0] - over[:, 0]) / np.maximum(self._counted(device, at[:, 0]), 1)
         level = high - np.clip(inside, 0.0, 1.0) * (high - low)
@@ -150,9 +147,9 @@ class Quantile(Threshold):
         if (is_new := total < min(YOUNG_ROWS, self._generation)).any():
             level = np.where(is_new, self._young_level, level)
             least = np.where(is_new, 0.0, least)
-        offset = np.clip(state["offset"][device], least, LIFT * self._spread)
-        state["offset"][device] = offset
-        state["limit"][device] = np.exp(np.minimum(level + offset + self._log_factor, 690.0))
+        offset = np.clip(self["offset"][device], least, LIFT * self._spread)
+        self["offset"][device] = offset
+        self["limit"][device] = np.exp(np.minimum(level + offset + self._log_factor, 690.0))
 
     def _follow(self, device: Int32Array, want: Float64Array) -> None:
         """Move `at` and `over` until `over < want <= over + counted[at]`.
@@ -162,9 +159,8 @@ class Quantile(Threshold):
             want: float64[k, 2], rows that shall lie over each level. An empty slot (0 wanted)
                 ends at the top bin.
         """
-        state = self._state
         slot = np.repeat(device, 2)
-        at, over, goal = state["at"][device].reshape(-1), state["over"][device].reshape(-1), want.reshape(-1)
+        at, over, goal = self["at"][device].reshape(-1), self["over"][device].reshape(-1), want.reshape(-1)
         moving = np.flatnonzero((over >= goal) & (at < BINS - 1))
         while len(moving):
             at[moving] += 1
@@ -175,13 +171,12 @@ class Quantile(Threshold):
             over[moving] += self._counted(slot[moving], at[moving])
             at[moving] -= 1
             moving = moving[over[moving] + self._counted(slot[moving], at[moving]) < goal[moving]]
-        state["at"][device] = at.reshape(-1, 2)
-        state["over"][device] = over.reshape(-1, 2)
+        self["at"][device] = at.reshape(-1, 2)
+        self["over"][device] = over.reshape(-1, 2)
 
     def _counted(self, device: Int32Array, cell: Int64Array) -> Int32Array:
         """Return int32[k], the rows of both generations in a bin of each slot."""
-        state = self._state
-        counted: Int32Array = np.add(state["young"][device, cell], state["old"][device, cell], dtype=np.int32)
+        counted: Int32Array = np.add(self["young"][device, cell], self["old"][device, cell], dtype=np.int32)
         return counted
 
 

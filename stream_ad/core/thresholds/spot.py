@@ -86,26 +86,24 @@ class Spot(Threshold):
 
     def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
         """Count quiet and opening rows, keep their excesses, and renew these slots' limits."""
-        state = self._state
         logs = log_scores(score)
-        start = state["start"][device]
+        start = self["start"][device]
         is_over = logs > start
-        state["rows"][device] += 1.0
-        state["start"][device] = start + TRACKING * self._spread * (is_over - self._tail_share)
+        self["rows"][device] += 1.0
+        self["start"][device] = start + TRACKING * self._spread * (is_over - self._tail_share)
         if is_over.any():
             self._keep(device[is_over], logs[is_over])
         self._refresh(device)
 
     def _keep(self, device: Int32Array, logs: Float64Array) -> None:
         """Put peaks into the rings, count them, and fit these slots' tails anew."""
-        state = self._state
-        at = state["next"][device]
-        state["ring"][device, at] = logs
-        state["next"][device] = (at + np.uint16(1)) % np.uint16(self._peaks)
-        over = state["over"][device] + 1.0
+        at = self["next"][device]
+        self["ring"][device, at] = logs
+        self["next"][device] = (at + np.uint16(1)) % np.uint16(self._peaks)
+        over = self["over"][device] + 1.0
         halve = np.where(over >= 2 * self._peaks, 0.5, 1.0)
-        state["over"][device] = over * halve
-        state["rows"][device] *= halve
+        self["over"][device] = over * halve
+        self["rows"][device] *= halve
         self._fit(device)
 
     def _fit(self, device: Int32Array) -> None:
@@ -114,8 +112,7 @@ class Spot(Threshold):
         Hosking and Wallis (Technometrics 1987), with plotting positions (i - 0.35) / m. The shape is drawn
         towards 0 where peaks are few; the scale is then the one that keeps their mean.
         """
-        state = self._state
-        excess = state["ring"][device].astype(np.float64) - state["start"][device, None]
+        excess = self["ring"][device].astype(np.float64) - self["start"][device, None]
         # Peaks that the moving start has passed sort to the front and weigh nothing.
         excess = np.sort(np.where(excess > 0, excess, 0.0), axis=1)
         live = excess > 0
@@ -129,18 +126,17 @@ class Spot(Threshold):
         # One or two equal excesses leave no spread to fit: they take the cut shape.
         raw = 2.0 - mean / np.where(below > 0, below, np.inf)
         shape = np.clip(raw, -SHAPE_LIMIT, SHAPE_LIMIT) * count / (count + PRIOR_PEAKS)
-        state["shape"][device] = shape
-        state["scale"][device] = mean * (1.0 - shape)
+        self["shape"][device] = shape
+        self["scale"][device] = mean * (1.0 - shape)
 
     def _refresh(self, device: Int32Array) -> None:
         """Renew the limits of these slots (eq. 1; the logarithm is its limit for shape 0)."""
-        state = self._state
-        share = np.maximum(state["over"][device], 1.0) / np.maximum(state["rows"][device], 1.0)
+        share = np.maximum(self["over"][device], 1.0) / np.maximum(self["rows"][device], 1.0)
         # Where even the tail's start is rarer than the risk, the limit is the least one.
         log_ratio = np.maximum(np.log(share / self._risk), 0.0)
-        shape = state["shape"][device]
+        shape = self["shape"][device]
         is_flat = np.abs(shape) < 1e-6
         shape = np.where(is_flat, 1.0, shape)
         reach = np.where(is_flat, log_ratio, np.expm1(shape * log_ratio) / shape)
-        gap = np.maximum(state["scale"][device] * reach, LEAST_GAP * self._spread)
-        state["limit"][device] = np.exp(np.minimum(state["start"][device] + gap, 690.0))
+        gap = np.maximum(self["scale"][device] * reach, LEAST_GAP * self._spread)
+        self["limit"][device] = np.exp(np.minimum(self["start"][device] + gap, 690.0))
