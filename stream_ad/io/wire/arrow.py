@@ -87,7 +87,6 @@ def _decode(
         chunk = Chunk(ids, codes, event_ns, values, bad_cell)
     else:
         chunk = Chunk(ids, codes[good], event_ns[good], values[good], bad_cell)
-    foreign = [name for name, is_mine in zip(ids, mine[:-1].tolist(), strict=True) if not is_mine]
     unknown = sorted(set(names) - {"device", "ts"} - set(known) - ignored)
     counts = np.bincount(codes[codes >= 0], minlength=len(ids)).tolist()
     of_stream = mine[:-1].tolist()
@@ -98,16 +97,7 @@ def _decode(
     if unknown and wanted.any():
         code = int(codes[wanted][0])
         newcomer = Stranger(ids[code] if code >= 0 else "", unknown[0], int(wanted.sum()))
-    return Found(
-        chunk,
-        problem,
-        len(foreign),
-        len(unknown),
-        foreign[0] if foreign else None,
-        unknown[0] if unknown else None,
-        strangers,
-        newcomer,
-    )
+    return Found(chunk, problem, len(unknown), strangers, newcomer)
 
 
 def _first_bad(values: Float64Array, good: BoolArray, columns: Mapping[int, Any]) -> str:

@@ -65,18 +65,14 @@ class Found:
     Attributes:
         chunk: its usable readings.
         problem: why it was refused, wholly or in part.
-        unknown_devices: number of devices outside the stream's pattern.
         unknown_channels: number of channels not in the bundle.
-        strangers: these devices, with the number of readings of each.
+        strangers: devices outside the stream's pattern, with the number of readings of each.
         newcomer: the first of these channels, with the number of readings that have any of them.
     """
 
     chunk: Chunk | None = None
     problem: Problem | None = None
-    unknown_devices: int = 0
     unknown_channels: int = 0
-    unknown_device: str | None = None
-    unknown_channel: str | None = None
     strangers: tuple[Stranger, ...] = ()
     newcomer: Stranger | None = None
 
@@ -156,7 +152,7 @@ def decode_document(
     device, ts, values = device_of(document["device"]), document["ts"], document["values"]
     if not is_known(device):
         stranger = Stranger(device, "", _readings_in(ts, values))
-        return Found(unknown_devices=1, unknown_device=device, strangers=(stranger,))
+        return Found(strangers=(stranger,))
     if type(values) is not dict:
         raise Unreadable(Reason.WRONG_TYPE, f"values: expected an object, found {shown(values)}")
     known = [channel for channel in channels if channel in values]
@@ -179,7 +175,7 @@ def decode_document(
     unknown = [name for name in values if name not in known] if len(values) > len(known) else []
     unknown = [name for name in unknown if name not in ignored]
     newcomer = Stranger(device, unknown[0], samples) if unknown and samples else None
-    return Found(chunk, problem, 0, len(unknown), None, unknown[0] if unknown else None, newcomer=newcomer)
+    return Found(chunk, problem, len(unknown), newcomer=newcomer)
 
 
 def _readings_in(ts: Any, values: Any) -> int:

@@ -133,7 +133,7 @@ class Decoder:
                 return False
             if not self._accepts(device):
                 found.strangers.add_device(device, _samples(ts, values))
-                found.skip_device(device)
+                found.unknown_devices += 1
                 return True
             times, start_ns, step_ms = _series_times(ts)
             columns, brackets, unknown = self._columns(values)
@@ -157,7 +157,7 @@ class Decoder:
         if len(raw) - len(raw.replace(b"[", b"")) != brackets:
             return False
         if unknown:
-            found.skip_channels(unknown)
+            found.unknown_channels += len(unknown)
             found.strangers.add_channel(device, unknown[0], samples)
         if samples:
             series = Series(record, found.slot(device), start_ns or 0, float(step_ms), times, numbers)
@@ -214,10 +214,8 @@ class Decoder:
         except Unreadable as error:
             found.problems.append((record, error.problem))
             return
-        found.unknown_devices += result.unknown_devices
+        found.unknown_devices += len(result.strangers)
         found.unknown_channels += result.unknown_channels
-        found.unknown_device = found.unknown_device or result.unknown_device
-        found.unknown_channel = found.unknown_channel or result.unknown_channel
         for stranger in result.strangers:
             found.strangers.add_device(stranger.device, stranger.readings)
         if result.newcomer is not None:

@@ -51,7 +51,6 @@ class Decoded(Generic[Batch]):
         unknown_channels: channels not in the bundle, counted once per record and skipped.
         bad_cells: number of bad cells (`io.cell_rule`), now NaN.
         bad_example: the first bad cell, None if there is none.
-        unknown_device, unknown_channel: an example, None if there is none.
         strangers: readings with an unknown device or channel.
     """
 
@@ -61,8 +60,6 @@ class Decoded(Generic[Batch]):
     unknown_channels: int
     bad_cells: int
     bad_example: BadCell | None = None
-    unknown_device: str | None = None
-    unknown_channel: str | None = None
     strangers: Strangers = field(default_factory=lambda: Strangers())
 
 
@@ -135,20 +132,7 @@ class Gathered:
     problems: list[tuple[int, Problem]] = field(default_factory=list)
     unknown_devices: int = 0
     unknown_channels: int = 0
-    unknown_device: str | None = None
-    unknown_channel: str | None = None
     strangers: Strangers = field(default_factory=Strangers)
-
-    def skip_device(self, device: str, records: int = 1) -> None:
-        """Count a device outside the stream."""
-        self.unknown_devices += records
-        self.unknown_device = self.unknown_device or device
-
-    def skip_channels(self, names: Sequence[str]) -> None:
-        """Count channels not in the bundle."""
-        self.unknown_channels += len(names)
-        if names:
-            self.unknown_channel = self.unknown_channel or names[0]
 
     def slot(self, device: str) -> int:
         """Return a device's number in this batch."""
@@ -237,8 +221,6 @@ def assemble(
         found.unknown_channels,
         bad_cells,
         example,
-        found.unknown_device,
-        found.unknown_channel,
         found.strangers,
     )
 

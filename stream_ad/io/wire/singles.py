@@ -88,7 +88,7 @@ def _take(
         ours = [documents[place] for place in mine]
         if not _take(found, [records[place] for place in mine], ours, channels, accepts, ignored):
             return False
-        found.skip_device(min(foreign), len(documents) - len(mine))
+        found.unknown_devices += len(documents) - len(mine)
         found.strangers.add_devices(device for device in devices if device in foreign)
         return True
     event_ns = _times(times)
@@ -99,7 +99,7 @@ def _take(
         names = ignored.union(channels)
         extra = [[name for name in row if name not in names] for row in values]
         if any(extra):
-            found.skip_channels([name for some in extra for name in some])
+            found.unknown_channels += sum(map(len, extra))
             first = next(place for place, some in enumerate(extra) if some)
             found.strangers.add_channel(devices[first], extra[first][0], sum(map(bool, extra)))
     for device in distinct:
