@@ -22,7 +22,7 @@ from stream_ad.inspection.facts import (
 from stream_ad.inspection.formatting import time_text
 from stream_ad.inspection.intake import read_intake
 from stream_ad.inspection.pages import RoleStatus, query
-from stream_ad.io.newest import newest_record
+from stream_ad.io.following import Stored, backwards, newest
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.state import checkpoints, journal
 from stream_ad.io.state.journal import Entry, GrowthEntry, StartEntry
@@ -52,24 +52,24 @@ def lag_of(transport: Transport, partition: Partition, start: int, end: int) -> 
     """Return the lag of a reader at offset `start`, which must be retained, in a log that ends at `end`."""
     if start >= end:
         return Lag()
-    first = newest = None
+    first = newest_ns = None
     records = 0
     is_near = end - start <= COUNTED
     for raw in transport.read(partition, start, end):
         if not len(raw):
             continue
         first = int(raw.log_ns[0]) if first is None else first
-        newest = int(raw.log_ns[-1])
+        newest_ns = int(raw.log_ns[-1])
         records += len(raw)
         if not is_near:
             break
-    if first is None or newest is None:
+    if first is None or newest_ns is None:
         return Lag()  # only transaction markers
     if not is_near:
         records = end - start
-        last = newest_record(transport, partition, start, end)
-        newest = newest if last is None else last[0]
-    return Lag(records, max(0, newest - first) / 1e9, max(0, time.time_ns() - first) / 1e9)
+        last = next(backwards(transport, partition, start, end), None)
+        newest_ns = newest_ns if last is None else last.log_ns
+    return Lag(records, max(0, newest_ns - first) / 1e9, max(0, time.time_ns() - first) / 1e9)
 
 
 def model_of(marker: Marker | None, headers: Headers) -> str:
@@ -153,9 +153,9 @@ class StatusReader:
             committed=committed,
             earliest=earliest,
             lag=lag_of(self._transport, partition, start, end),
-            model=model_of(marker, () if last is None else last[1]),
+            model=model_of(marker, () if last is None else last.headers),
             is_catching_up=self._catching_up(number, owner, roles),
-            last_result_age_s=None if last is None else max(0, time.time_ns() - last[0]) / 1e9,
+            last_result_age_s=None if last is None else max(0, time.time_ns() - last.log_ns) / 1e9,
             unsaved_s=self._unsaved_s(partition, start, files[0].offset) if files else None,
             oldest=files[-1] if files else None,
             newest=files[0] if files else None,
@@ -184,11 +184,11 @@ class StatusReader:
                 return role.replaying[str(number)]
         return None
 
-    def _newest_scores(self, number: int) -> tuple[int, Headers] | None:
+    def _newest_scores(self, number: int) -> Stored | None:
         if number >= self._scores:
             return None
         scores = Partition(self._settings.stream.scores_topic, number)
-        return newest_record(self._transport, scores, *self._transport.bounds(scores))
+        return newest(self._transport, scores)
 
     def _checkpoints(self, number: int) -> list[CheckpointFile]:
         """Return a partition's checkpoints, newest first."""

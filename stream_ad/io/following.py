@@ -1,4 +1,4 @@
-"""Reads a topic's records without a consumer group: those present, or continuously."""
+"""Reads a topic's records without a consumer group: those present, the last ones first, or continuously."""
 
 from __future__ import annotations
 
@@ -26,6 +26,42 @@ class Stored:
     headers: Headers
 
 
+def records(
+    transport: Transport, partition: Partition, start: int, end: int, beat: Callable[[], None] = lambda: None
+) -> Iterator[Stored]:
+    """Yield a partition's records with start <= offset < end, in offset order; `beat` is called after each batch.
+
+    Raises:
+        TransportError: the log or the topic is unavailable, or `start` is no longer retained.
+    """
+    for raw in transport.read(partition, start, end) if start < end else ():
+        beat()
+        columns = zip(raw.offset.tolist(), raw.log_ns.tolist(), raw.keys, raw.values, raw.headers, strict=True)
+        for offset, log_ns, key, value, headers in columns:
+            yield Stored(partition, offset, log_ns, key, value, headers)
+
+
+def backwards(transport: Transport, partition: Partition, start: int, end: int, step: int = 4) -> Iterator[Stored]:
+    """Yield a partition's records with start <= offset < end, last one first, from spans of offsets that grow.
+
+    Raises:
+        TransportError: as `records`.
+    """
+    while end > start:
+        begin = max(start, end - step)
+        yield from reversed(list(records(transport, partition, begin, end)))
+        end, step = begin, 8 * step
+
+
+def newest(transport: Transport, partition: Partition) -> Stored | None:
+    """Return a partition's last record, None if it has none.
+
+    Raises:
+        TransportError: as `records`.
+    """
+    return next(backwards(transport, partition, *transport.bounds(partition)), None)
+
+
 def stored(
     transport: Transport,
     topic: str,
@@ -48,11 +84,7 @@ def stored(
         partition = Partition(topic, number)
         earliest, end = transport.bounds(partition)
         start = position.get(number, earliest)
-        for raw in transport.read(partition, start, end) if start < end else ():
-            beat()
-            columns = zip(raw.offset.tolist(), raw.log_ns.tolist(), raw.keys, raw.values, raw.headers, strict=True)
-            for offset, log_ns, key, value, headers in columns:
-                yield Stored(partition, offset, log_ns, key, value, headers)
+        yield from records(transport, partition, start, end, beat)
         position[number] = max(start, end)
 
 

@@ -6,14 +6,19 @@ The contract suite in tests/contracts runs against both. All errors are `errors.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias
 
 from stream_ad.core.batches import Int64Array
+from stream_ad.errors import ContractError
 
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
+METADATA_BYTES = 4_096
+"""A Kafka broker's default limit for offset metadata."""
 
 
 class Partition(NamedTuple):
@@ -41,6 +46,20 @@ class Record:
     key: bytes | None = None
     headers: Headers = ()
     partition: int | None = None
+
+
+def chunked(records: Iterable[Record], count: int, size: int, wait_s: float = math.inf) -> Iterator[list[Record]]:
+    """Split records into chunks that end at a number of records, at a number of bytes, or after a time."""
+    chunk: list[Record] = []
+    taken, until = 0, time.monotonic() + wait_s
+    for record in records:
+        chunk.append(record)
+        taken += len(record.value)
+        if len(chunk) >= count or taken >= size or time.monotonic() > until:
+            yield chunk
+            chunk, taken, until = [], 0, time.monotonic() + wait_s
+    if chunk:
+        yield chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +112,18 @@ class Commit:
         records: records to append, by topic.
         positions: next offset and metadata by input partition. Every partition must be owned by the committer's
             source.
+
+    Raises:
+        ContractError: metadata exceed `METADATA_BYTES`.
     """
 
     records: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     positions: Mapping[Partition, tuple[int, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for partition, (_, text) in self.positions.items():
+            if (size := len(text.encode())) > METADATA_BYTES:
+                raise ContractError(f"{partition}: expected metadata of at most {METADATA_BYTES} bytes, found {size}")
 
 
 class CommitOutcome(Enum):

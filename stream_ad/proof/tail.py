@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stream_ad.config import Settings
 from stream_ad.errors import ContractError, PositionError
+from stream_ad.io.following import records
 from stream_ad.io.score_log.parts import PartInfo
 from stream_ad.io.spans import Place
 from stream_ad.io.transport import Partition, Transport
@@ -50,9 +51,8 @@ def read_tail(settings: Settings, transport: Transport, number: int, last: PartI
     start = earliest if last is None else max(last.span.end, earliest)
     chain = _Chain(None if last is None else last.spans.end, last)
     try:
-        for raw in transport.read(scores, start, end) if start < end else ():
-            for at, value in enumerate(raw.values):
-                chain.add(int(raw.offset[at]), score_messages.decode(value, raw.headers[at]))
+        for record in records(transport, scores, start, end):
+            chain.add(record.offset, score_messages.decode(record.value, record.headers))
         # A scorer may commit meanwhile: what was read reaches the first position, and at most the current one.
         later = transport.committed(deciding_group(settings), readings) or position
         chain.end(Marker.from_text(position.metadata), Marker.from_text(later.metadata))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from stream_ad.config import Settings
 from stream_ad.errors import ContractError, JournalError, OffsetsError, PositionError, StorageError, TopicError
-from stream_ad.io.newest import newest_record
+from stream_ad.io.following import newest
 from stream_ad.io.score_log import log as score_log
 from stream_ad.io.spans import Place
 from stream_ad.io.state import checkpoints, journal
@@ -119,11 +119,11 @@ def newest_place(settings: Settings, transport: Transport, partition: Partition)
     if partition.number >= partitions_of(transport, topic):
         return None
     scores = Partition(topic, partition.number)
-    found = newest_record(transport, scores, *transport.bounds(scores))
+    found = newest(transport, scores)
     if found is None:
         return None
     try:
-        source, spans = score_messages.spans_of(found[1])
+        source, spans = score_messages.spans_of(found.headers)
     except ContractError:  # written by another program
         return None
     return spans.end if source == partition else None
@@ -231,8 +231,8 @@ class Restoring:
         scores = Partition(stream.scores_topic, partition.number)
         there = partition.number < partitions_of(self._transport, scores.topic)
         if place is not None:
-            newest = newest_record(self._transport, scores, *self._transport.bounds(scores))
-            found.append((place, newest[0] - SLACK_NS if newest is not None else 0))
+            last = newest(self._transport, scores)
+            found.append((place, last.log_ns - SLACK_NS if last is not None else 0))
         try:
             part = score_log.last_part(self._settings.store.scores, partition.number)
         except StorageError as error:

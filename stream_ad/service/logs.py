@@ -97,16 +97,12 @@ def _content(record: logging.LogRecord) -> dict[str, object]:
         content = {"event": event}
         fields: dict[str, object] = getattr(record, "fields", {})
         for name, value in fields.items():
-            content[name] = REDACTED if SECRET.search(name) else _plain(value)
+            if isinstance(value, str) and len(value) > LONGEST_TEXT:
+                value = value[:LONGEST_TEXT] + "…"
+            content[name] = REDACTED if SECRET.search(name) else value
     if record.exc_info and record.exc_info[0] is not None:
         content["traceback"] = "".join(traceback.format_exception(*record.exc_info))[-LONGEST_TEXT:]
     return content
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, str):
-        return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "…"
-    return value
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -18,6 +18,7 @@ from stream_ad.errors import (
     TransportError,
 )
 from stream_ad.fronts.table import front
+from stream_ad.io.following import records
 from stream_ad.io.transport import Partition, Transport
 from stream_ad.io.wire import control as control_messages
 from stream_ad.io.wire.control import SwapCommand
@@ -81,16 +82,14 @@ class CommandFollower:
     def _read(self) -> None:
         earliest, end = self._transport.bounds(self._topic)
         start = max(self._next, earliest)
-        for raw in self._transport.read(self._topic, start, end) if start < end else ():
-            for at, value in enumerate(raw.values):
-                offset = int(raw.offset[at])
-                try:
-                    command = control_messages.decode(value)
-                except ContractError as error:
-                    log.warning("command_not_known", topic=self._topic.topic, offset=offset, message=str(error))
-                    continue
-                if command.stream == self._stream:
-                    self._wanted = Wanted(command, offset + 1)
+        for record in records(self._transport, self._topic, start, end):
+            try:
+                command = control_messages.decode(record.value)
+            except ContractError as error:
+                log.warning("command_not_known", topic=self._topic.topic, offset=record.offset, message=str(error))
+                continue
+            if command.stream == self._stream:
+                self._wanted = Wanted(command, record.offset + 1)
         self._next = max(start, end)
 
     def model(self, wanted: Wanted) -> Model | None:

@@ -90,18 +90,6 @@ class Role(Protocol):
         ...
 
 
-class StopEvent(Protocol):
-    """The part of `threading.Event` that the loop uses."""
-
-    def is_set(self) -> bool:
-        """Return whether the role must stop."""
-        ...
-
-    def set(self) -> None:
-        """Request a stop."""
-        ...
-
-
 class Pulse:
     """The role's heartbeat: sent after every turn and during long work (a replay, loading a model).
 
@@ -173,7 +161,7 @@ class Pulse:
 def run_role(
     make: Callable[[], Role],
     pulse: Pulse,
-    stop: StopEvent,
+    stop: threading.Event,
     *,
     shutdown_timeout_s: float,
     http: tuple[str, int] | None = None,
@@ -214,7 +202,9 @@ def run_role(
         _loop(role, pulse, stop, state, wait_s)
         state.stopping = True
         log.info("stopping", **role.health())
-        with _deadline(shutdown_timeout_s), _beating(pulse):
+        # Draining has a deadline of its own, and sends heartbeats until then.
+        beating = _repeating(min(0.5, pulse.timeout_s / 4), pulse.beat)
+        with _repeating(shutdown_timeout_s, lambda: _end_drain(shutdown_timeout_s)), beating:
             role.close()
         reached("closed")
         log.info("stopped")
@@ -232,7 +222,7 @@ def run_role(
             probes.close()
 
 
-def _loop(role: Role, pulse: Pulse, stop: StopEvent, state: _State, wait_s: float) -> None:
+def _loop(role: Role, pulse: Pulse, stop: threading.Event, state: _State, wait_s: float) -> None:
     while not stop.is_set():
         begun = time.monotonic()
         if role.turn(wait_s):
@@ -311,39 +301,27 @@ def _end_now(code: int, with_stacks: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """End the process if the block takes longer."""
+def _repeating(every_s: float, action: Callable[[], None]) -> Iterator[None]:
+    """Call a function in another thread, again and again, until the block has ended."""
     done = threading.Event()
 
-    def watch() -> None:
-        if not done.wait(seconds):
-            log.error("drain_deadline", limit_s=seconds)
-            _end_now(Exit.BROKEN, with_stacks=True)
+    def repeat() -> None:
+        while not done.wait(every_s):
+            action()
 
-    threading.Thread(target=watch, name="deadline", daemon=True).start()
+    threading.Thread(target=repeat, name="drain", daemon=True).start()
     try:
         yield
     finally:
         done.set()
 
 
-@contextlib.contextmanager
-def _beating(pulse: Pulse) -> Iterator[None]:
-    """Send heartbeats while draining, which has its own deadline."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(min(0.5, pulse.timeout_s / 4)):
-            pulse.beat()
-
-    threading.Thread(target=beat, name="drain-pulse", daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
+def _end_drain(limit_s: float) -> None:
+    log.error("drain_deadline", limit_s=limit_s)
+    _end_now(Exit.BROKEN, with_stacks=True)
 
 
-def stop_on_signals(stop: StopEvent) -> None:
+def stop_on_signals(stop: threading.Event) -> None:
     """Set `stop` on SIGTERM or SIGINT; a second signal, `ECHO_S` or more later, ends the process at once.
 
     Call it on the main thread.

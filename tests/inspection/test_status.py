@@ -6,8 +6,8 @@ from pathlib import Path
 from stream_ad.assembly import ensure_topics
 from stream_ad.inspection.facts import Lag
 from stream_ad.inspection.status import lag_of, read_status
+from stream_ad.io.following import newest
 from stream_ad.io.local.log import LocalLog
-from stream_ad.io.newest import newest_record
 from stream_ad.io.transport import Partition, Record
 from tests.crashes.conftest import make_stream, pump_bundle
 from tests.support.e2e import Stream
@@ -30,10 +30,9 @@ def test_lag_of_many_records_is_told_by_their_times(tmp_path: Path) -> None:
         lag = lag_of(log, partition, start, 500)
         assert lag.records == 500 - start
         assert lag.seconds == ((times[-1] - times[start]) / 1e9 if start < 500 else 0.0)
-    newest = newest_record(log, partition, 0, 500)
-    assert newest is not None
-    assert newest[0] == times[-1]
-    assert newest_record(log, partition, 500, 500) is None
+    last = newest(log, partition)
+    assert last is not None
+    assert last.log_ns == times[-1]
     log.close()
 
 

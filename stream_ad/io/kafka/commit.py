@@ -39,9 +39,6 @@ from stream_ad.io.kafka.topic import TopicWatch
 from stream_ad.io.steps import reached
 from stream_ad.io.transport import Commit, CommitOutcome, Partition
 
-METADATA_BYTES = 4_096
-"""A broker's default limit for offset metadata."""
-
 
 class CallThread:
     """A thread for calls that may never return; callers wait for them with a deadline."""
@@ -131,15 +128,11 @@ class KafkaCommitter:
             RecordTooLargeError: a record exceeds the limit; nothing was published.
             TopicError: an output topic or partition is missing; nothing was published.
             PositionError: the source's topic was recreated; nothing was published.
-            ContractError: metadata exceed 4,096 bytes; nothing was published.
             AccessError, UnreachableError: not allowed, or the broker did not answer at first; nothing was published.
             DeadlineError: the outcome is unknown and the client hangs: restart the process.
         """
         if self._end is not None:
             raise self._end
-        for partition, (_, text) in commit.positions.items():
-            if (size := len(text.encode())) > METADATA_BYTES:
-                raise ContractError(f"{partition}: expected metadata of at most {METADATA_BYTES} bytes, found {size}")
         if not self._source.is_member() or not self._source.assignment() >= commit.positions.keys():
             return CommitOutcome.REJECTED
         sent = {topic: records for topic, records in commit.records.items() if records}

@@ -19,7 +19,7 @@ from stream_ad.io.kafka.errors import translating
 from stream_ad.io.kafka.records import close_producer, raw_batch, send_all
 from stream_ad.io.kafka.security import Security
 from stream_ad.io.kafka.source import KafkaSource
-from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source
+from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, chunked
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class KafkaLog(KafkaAdmin):
                 with translating(where):
                     if self._producer is None:
                         self._producer = self.clients.open_producer(self.request_timeout_s, retry_backoff_ms=50)
-                    for chunk in _chunks(records):
+                    for chunk in chunked(records, CHUNK_RECORDS, CHUNK_BYTES):
                         send_all(self._producer, {topic: chunk}, {topic: count})
             except Exception:
                 # After a failed batch, an idempotent producer may be permanently out of sequence with the broker.
@@ -235,16 +235,3 @@ class KafkaLog(KafkaAdmin):
                 return ask_offsets(consumer, tp, self.request_timeout_s)[1]
             finally:
                 consumer.close(autocommit=False)
-
-
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
-    size = 0
-    for record in records:
-        chunk.append(record)
-        size += len(record.value)
-        if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk

@@ -182,10 +182,19 @@ def is_current(cursor: Cursor, member: Member) -> bool | None:
 
 def silent(cursor: Cursor, member: Member) -> list[str]:
     """Return the names of other members whose lease has expired."""
-    cursor.execute("SELECT name, renewed_ns, lease_ns FROM members WHERE team = ? AND topic = ?", member.team)
+    return [name for name, is_alive in _lives(cursor, *member.team) if name != member.name and not is_alive]
+
+
+def living(cursor: Cursor, group: str, topic: LocalTopic) -> list[str]:
+    """Return the names of a group's members whose leases have not expired."""
+    return sorted(name for name, is_alive in _lives(cursor, group, topic.key) if is_alive)
+
+
+def _lives(cursor: Cursor, group: str, topic: int) -> list[tuple[str, bool]]:
+    cursor.execute("SELECT name, renewed_ns, lease_ns FROM members WHERE team = ? AND topic = ?", (group, topic))
     rows = cursor.fetchall()
     now_ns = time.monotonic_ns()  # after reading the rows, so that none can have been renewed later
-    return [name for name, renewed_ns, lease_ns in rows if name != member.name and abs(now_ns - renewed_ns) > lease_ns]
+    return [(name, abs(now_ns - renewed_ns) <= lease_ns) for name, renewed_ns, lease_ns in rows]
 
 
 def renew(cursor: Cursor, member: Member) -> None:
@@ -230,27 +239,11 @@ def position(cursor: Cursor, group: str, topic: LocalTopic, number: int) -> Posi
     return None if row is None else Position(from_topic, topic.info.topic_id, row[0], row[1])
 
 
-def set_position(cursor: Cursor, member: Member, number: int, offset: int, metadata: str) -> None:
-    """Store the group's next input offset of a partition."""
-    cursor.execute(
-        "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)",
-        (member.group, member.topic.pids[number], offset, metadata),
-    )
-
-
-def put_position(cursor: Cursor, group: str, pid: int, position: tuple[int, str] | None) -> None:
+def set_position(cursor: Cursor, group: str, pid: int, position: tuple[int, str] | None) -> None:
     """Store or delete a group's position of a partition, by its row key."""
     cursor.execute("DELETE FROM positions WHERE team = ? AND pid = ?", (group, pid))
     if position is not None:
         cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", (group, pid, *position))
-
-
-def living(cursor: Cursor, group: str, topic: LocalTopic) -> list[str]:
-    """Return the names of a group's members whose leases have not expired."""
-    cursor.execute("SELECT name, renewed_ns, lease_ns FROM members WHERE team = ? AND topic = ?", (group, topic.key))
-    rows = cursor.fetchall()
-    now_ns = time.monotonic_ns()
-    return sorted(name for name, renewed_ns, lease_ns in rows if abs(now_ns - renewed_ns) <= lease_ns)
 
 
 def open_epoch(cursor: Cursor, group: str, name: str) -> int:

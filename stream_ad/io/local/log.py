@@ -25,7 +25,7 @@ from stream_ad.io.local import groups, records
 from stream_ad.io.local.file import OFFSET_BITS, LogFile
 from stream_ad.io.local.groups import Member
 from stream_ad.io.local.members import LocalCommitter, LocalSource
-from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, TopicInfo
+from stream_ad.io.transport import Owner, Partition, Position, RawBatch, Record, Source, TopicInfo, chunked
 
 CHUNK_RECORDS = 1_000
 CHUNK_BYTES = 4_000_000
@@ -160,7 +160,7 @@ class LocalLog:
         """
         with self._file.reading() as cursor:
             found = records.get_topic(cursor, topic)
-        for chunk in _chunks(records_):
+        for chunk in chunked(records_, CHUNK_RECORDS, CHUNK_BYTES, CHUNK_S):
             rows = records.pack_by_partition(found, chunk, self._turns)
             with self._file.writing() as cursor:
                 records.insert(cursor, found, rows, self._clock, extra_offsets=0)
@@ -205,7 +205,7 @@ class LocalLog:
             if members := groups.living(cursor, group, found):
                 raise PositionError(f"group {group}: expected no members, found {', '.join(members)}")
             for partition, position in positions.items():
-                groups.put_position(cursor, group, pids[partition], position)
+                groups.set_position(cursor, group, pids[partition], position)
 
     def owners(self, group: str, topic: str) -> Mapping[Partition, str]:
         """Return the owner of each partition in a group; see `transport.Transport.owners`."""
@@ -269,19 +269,3 @@ def _checked(name: str, partitions: int, settings: Mapping[str, str]) -> tuple[b
     if kept_ms != "-1" and not kept_ms.isdecimal():
         raise TopicError(f"{name}: retention.ms: expected a number, or -1 for unlimited, found {kept_ms!r}")
     return TIMESTAMPS[stamp], int(size), None if kept_ms == "-1" else int(kept_ms) * 1_000_000
-
-
-def _chunks(records_: Iterable[Record]) -> Iterator[list[Record]]:
-    """Split a stream into chunks; a slow stream is not delayed until a chunk is full."""
-    chunk: list[Record] = []
-    size = 0
-    until = time.monotonic() + CHUNK_S
-    for record in records_:
-        chunk.append(record)
-        size += len(record.value)
-        if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES or time.monotonic() > until:
-            yield chunk
-            chunk, size = [], 0
-            until = time.monotonic() + CHUNK_S
-    if chunk:
-        yield chunk

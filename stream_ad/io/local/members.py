@@ -14,8 +14,6 @@ from stream_ad.io.local.groups import Member
 from stream_ad.io.steps import reached
 from stream_ad.io.transport import HOLD, HOLD_S, Commit, CommitOutcome, Owner, Partition, RawBatch
 
-METADATA_BYTES = 4_096
-"""A Kafka broker's default limit for offset metadata."""
 NAP_S = (0.001, 0.01)
 """Shortest and longest sleep between two checks of the file while idle."""
 CHECK_S = 0.25
@@ -280,12 +278,8 @@ class LocalCommitter:
             FencedError: a newer process joined as this member, or a newer committer was created.
             RecordTooLargeError: a record exceeds the limit; nothing was published.
             TopicError: an output topic is missing; nothing was published.
-            ContractError: metadata exceed 4,096 bytes; nothing was published.
             UnreachableError: the file is not writable (disk full, read-only); nothing was published.
         """
-        for partition, (_, metadata) in commit.positions.items():
-            if (size := len(metadata.encode())) > METADATA_BYTES:
-                raise ContractError(f"{partition}: expected metadata of at most {METADATA_BYTES} bytes, found {size}")
         outputs = []
         with self._file.reading() as cursor:
             topics = [(records.get_topic(cursor, name), sent) for name, sent in commit.records.items()]
@@ -301,7 +295,8 @@ class LocalCommitter:
                     records.insert(cursor, topic, rows, self._clock, extra_offsets=1)
                 reached("records sent")
                 for partition, (offset, metadata) in commit.positions.items():
-                    groups.set_position(cursor, self._member, partition.number, offset, metadata)
+                    pid = self._member.topic.pids[partition.number]
+                    groups.set_position(cursor, self._member.group, pid, (offset, metadata))
                 groups.renew(cursor, self._member)
                 reached("positions sent")
         except LogBusyError:

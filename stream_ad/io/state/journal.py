@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stream_ad.errors import JournalError
+from stream_ad.io.following import backwards, records
 from stream_ad.io.transport import Partition, Record, Transport
 from stream_ad.io.wire.encode import CONTENT_TYPE, JSON
 
@@ -142,24 +143,13 @@ def since(transport: Transport, partition: Partition, begin_ns: int) -> list[tup
     Raises:
         TransportError: the log cannot be read.
     """
-    earliest, end = transport.bounds(partition)
-    span = LOOK_BACK
-    while True:
-        start = max(earliest, end - span)
-        records = [
-            (log_ns, value)
-            for raw in transport.read(partition, start, end)
-            for log_ns, value in zip(raw.log_ns.tolist(), raw.values, strict=True)
-        ]
-        if start == earliest or (records and records[0][0] < begin_ns):
-            break
-        span *= 8
     found = []
-    for log_ns, value in records:
+    for record in backwards(transport, partition, *transport.bounds(partition), LOOK_BACK):
+        if record.log_ns < begin_ns:
+            break
         with suppress(JournalError):
-            if log_ns >= begin_ns:
-                found.append((log_ns, decode(value)))
-    return found
+            found.append((record.log_ns, decode(record.value)))
+    return found[::-1]
 
 
 def read(transport: Transport, partition: Partition, start: int = 0) -> Iterator[Entry]:
@@ -176,17 +166,16 @@ def read(transport: Transport, partition: Partition, start: int = 0) -> Iterator
     """
     earliest, end = transport.bounds(partition)
     before: Entry | None = None
-    for raw in transport.read(partition, max(start, earliest), end):
-        for at, value in enumerate(raw.values):
-            place = f"{partition.topic}[{partition.number}] offset {int(raw.offset[at])}"
-            try:
-                entry = decode(value)
-            except JournalError as error:
-                raise JournalError(f"{place}: {error}") from error
-            if before is not None and (entry.number != before.number + 1 or entry.offset < before.offset):
-                raise JournalError(
-                    f"{place}: expected entry {before.number + 1} at input offset {before.offset} or later, "
-                    f"found {entry.number} at {entry.offset}"
-                )
-            before = entry
-            yield entry
+    for record in records(transport, partition, max(start, earliest), end):
+        place = f"{partition.topic}[{partition.number}] offset {record.offset}"
+        try:
+            entry = decode(record.value)
+        except JournalError as error:
+            raise JournalError(f"{place}: {error}") from error
+        if before is not None and (entry.number != before.number + 1 or entry.offset < before.offset):
+            raise JournalError(
+                f"{place}: expected entry {before.number + 1} at input offset {before.offset} or later, "
+                f"found {entry.number} at {entry.offset}"
+            )
+        before = entry
+        yield entry
