@@ -241,9 +241,10 @@ def position(cursor: Cursor, group: str, topic: LocalTopic, number: int) -> Posi
 
 def set_position(cursor: Cursor, group: str, pid: int, position: tuple[int, str] | None) -> None:
     """Store or delete a group's position of a partition, by its row key."""
-    cursor.execute("DELETE FROM positions WHERE team = ? AND pid = ?", (group, pid))
-    if position is not None:
-        cursor.execute("INSERT INTO positions VALUES (?, ?, ?, ?)", (group, pid, *position))
+    if position is None:
+        cursor.execute("DELETE FROM positions WHERE team = ? AND pid = ?", (group, pid))
+    else:
+        cursor.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)", (group, pid, *position))
 
 
 def open_epoch(cursor: Cursor, group: str, name: str) -> int:
