@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support import sockets
 from tests.support.broker import kafka_broker
 
 __all__ = ["kafka_broker"]
@@ -59,13 +60,16 @@ sys.addaudithook(_refuse_processes)
 
 
 @pytest.fixture(autouse=True)
-def _guard_unit_tests(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let no test start a process that is not marked so: `make unit` stays quick."""
+def _guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that starts a process and is not marked so, or leaves a socket open."""
     global _is_unit_test
     marked = {marker.name for marker in request.node.iter_markers()}
     _is_unit_test = not marked & {"process", "broker", "thorough"}
+    sockets.forget()
     yield
     _is_unit_test = False
+    if found := sockets.left_open():
+        pytest.fail(f"sockets left open, made at {', '.join(found)}", pytrace=False)
 
 
 def _use_memory_for_files() -> None:

@@ -12,6 +12,7 @@ from itertools import islice
 import pytest
 
 from deploy.kafka.broker import _reserve, first_of_free_ports, free_ports
+from tests.support import sockets
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,11 @@ def test_a_free_port_is_given_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         assert not _reserve(taken.getsockname()[1])
+
+
+def test_a_socket_left_open_is_found() -> None:
+    one = socket.socket()
+    (where,) = sockets.left_open()
+    assert where.startswith(__file__)
+    one.close()
+    assert sockets.left_open() == []

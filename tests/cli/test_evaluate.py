@@ -40,6 +40,7 @@ def results(found: dict[str, Any]) -> dict[str, Any]:
     return {result["name"]: result for result in found["results"]}
 
 
+@pytest.mark.process
 def test_the_live_pipe_gives_what_the_pipe_in_memory_gives(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = results(told(capsys, "--data", str(data), "--detectors", "multiscale_pca,pca"))
 

@@ -127,7 +127,7 @@ def test_rows_inside_an_incident_are_not_learned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LEARNING)
-@pytest.mark.parametrize("factor", [0.35, 50.0])
+@pytest.mark.parametrize("factor", [0.35, pytest.param(50.0, marks=pytest.mark.thorough)])
 def test_a_level_that_became_quiet_is_learned(name: str, factor: float) -> None:
     threshold = make(name)
     if name == "quantile, largest" and factor < 1:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+import psutil
 import pytest
 from kafka import KafkaProducer
 
@@ -153,7 +154,7 @@ def stop_outside_a_write(process: Process, stream: Stream) -> None:
     """Stop a process where it does not hold the log's lock, which would hold back everybody."""
     while True:
         process.process.send_signal(signal.SIGSTOP)
-        time.sleep(0.05)
+        wait_until(lambda: psutil.Process(process.process.pid).status() == psutil.STATUS_STOPPED)
         try:
             stream.send([Record(b"a probe", b"pump-0001")])
             return

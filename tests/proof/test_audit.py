@@ -33,6 +33,8 @@ from tests.support.e2e import Stream, fleet_records, train_bundle, wait_until
 from tests.support.roles import archive_all, ask_for, open_archiver, open_scorer, work_off
 from tests.support.score_logs import rewrite
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def two_bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

@@ -227,6 +227,7 @@ def test_the_input_is_the_same_bytes_each_time_and_its_log_times_divide_what_sil
     assert all(parts)
 
 
+@pytest.mark.process
 def test_a_commit_that_git_does_not_know_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--old", "no-such-commit", "--broker", "local"]) == 2
     assert "--old no-such-commit" in capsys.readouterr().err

@@ -141,6 +141,7 @@ def test_the_trained_models_see_most_faults_and_more_than_an_untrained_one(
     assert share["pump-dagmm"] > share["untrained"], share
 
 
+@pytest.mark.process
 def test_making_a_bundle_again_gives_the_same_weights(recording: Recording, tmp_path: Path) -> None:
     plan = pretrain.plan("dagmm", {"hidden": [16], "steps": 40})
     first, second = (train(recording, plan).model.detector.arrays() for _ in range(2))

@@ -268,6 +268,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("call", [1, 2])
 @pytest.mark.parametrize(("owner", "name", "after"), STEPS, ids=lambda value: str(getattr(value, "__name__", value)))
 def test_after_a_crash_at_any_step_each_row_is_there_once(
