@@ -85,7 +85,7 @@ def test_rows_of_events_hold_what_is_promised(tmp_path: Path, servers: list[str]
     lives = Lives()
     try:
         records = event_records()
-        for number, step in enumerate(("commit begun", "committed", "checkpoint aside")):
+        for number, step in enumerate(("records sent", "committed", "checkpoint written aside")):
             stream.send(list(islice(records, 150)))
             life = lives.start(stream.config, "scorer", tmp_path / f"life-{number}.log", at=step)
             assert life.end(LONG_S) == -9, life.text()

@@ -60,7 +60,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 TROUBLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "full": (("size=32k",), ("size=64m",)),
+    "full": (("size=4k",), ("size=64m",)),
     "read-only": (("size=64m", "ro"), ("size=64m", "rw")),
 }
 """What the disk is like at first, and then."""

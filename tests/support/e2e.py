@@ -103,7 +103,6 @@ class Stream:
     Attributes:
         folder: holds the settings' file, the log where it is local, score log and checkpoints.
         config: the settings' file.
-        settings: as a role reads them.
     """
 
     def __init__(
@@ -161,7 +160,7 @@ class Stream:
         """Return a stream that somebody else has set up."""
         stream = cls.__new__(cls)
         stream.folder, stream.config, stream._values = config.parent, config, {}
-        stream.settings = load(config, {})
+        stream._settings = None
         stream.log = open_transport(stream.settings)
         stream.partitions = stream.log.topic(stream.settings.stream.readings_topic).partitions
         return stream
@@ -172,7 +171,14 @@ class Stream:
             lines.append(f"[{section}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in content.items()]
         self.config.write_text("\n".join(lines) + "\n")
-        self.settings: Settings = load(self.config, {})
+        self._settings: Settings | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as a role reads them."""
+        if self._settings is None:
+            self._settings = load(self.config, {})
+        return self._settings
 
     def change(self, section: str, **values: Any) -> None:
         """Write other settings."""
