@@ -1,11 +1,9 @@
-"""Scorer and archiver are killed with `kill -9` at random moments, several times; every row and alert is there once."""
+"""What a process leaves that died inside its first commit, and what one does that was stopped and wakes up late."""
 
 from __future__ import annotations
 
-import random
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 
 import psutil
@@ -17,83 +15,6 @@ from stream_ad.errors import UnreachableError
 from stream_ad.io.transport import Record
 from stream_ad.service.role import Exit
 from tests.support.e2e import LONG_S, Process, Stream, fleet_records, wait_until
-
-SCORER_KILLS, ARCHIVER_KILLS = 4, 3
-MESSAGES = 1_500
-"""Sent at least, faults among them."""
-
-
-class Producer:
-    """Appends readings at a pace, whoever calls `go_on` often enough."""
-
-    def __init__(self, stream: Stream, records: Iterator[Record], rate: float) -> None:
-        self._stream, self._records, self._rate = stream, records, rate
-        self._begun = time.monotonic()
-        self.sent = 0
-
-    def go_on(self) -> None:
-        due = min(int((time.monotonic() - self._begun) * self._rate) - self.sent, 500)
-        if due > 0:
-            self.append(due)
-
-    def stop(self) -> None:
-        self._rate = 0.0
-
-    def append(self, count: int) -> None:
-        records = list(islice(self._records, count))
-        self._stream.send(records)
-        self.sent += len(records)
-
-
-def kill_again_and_again(stream: Stream, seed: int) -> None:
-    rng = random.Random(seed)
-    producer = Producer(stream, fleet_records(duration_s=3_600), rate=120)
-    roles = {role: Process(stream, role) for role in ("scorer", "archiver")}
-    kills = ["scorer"] * SCORER_KILLS + ["archiver"] * ARCHIVER_KILLS
-    rng.shuffle(kills)
-
-    def tend() -> None:
-        producer.go_on()
-        for process in roles.values():
-            process.expect_alive()
-
-    def wait(what: Callable[[], bool]) -> None:
-        wait_until(what, each=tend)
-
-    try:
-        for role in kills:
-            running = roles[role]
-            wait(lambda running=running: running.said("opened"))  # type: ignore[misc]
-            until = time.monotonic() + rng.uniform(0.0, 1.2)
-            wait(lambda until=until: time.monotonic() > until)  # type: ignore[misc]
-            roles[role].kill()
-            roles[role] = Process(stream, role)
-        producer.append(max(MESSAGES - producer.sent, 0))
-        producer.stop()
-        wait(stream.scored)
-        wait(stream.archived)
-        assert [roles[role].stop() for role in ("scorer", "archiver")] == [0, 0]
-    finally:
-        for process in roles.values():
-            process.end()
-
-
-@pytest.mark.thorough
-def test_nothing_is_lost_or_repeated_on_the_local_log(make_stream: Callable[..., Stream]) -> None:
-    stream = make_stream()
-    kill_again_and_again(stream, seed=1)
-    found = stream.prove(at_least_alerts=5)
-    assert len(found.rows) > MESSAGES
-    assert len(found.letters) > 10
-
-
-@pytest.mark.broker
-@pytest.mark.thorough
-def test_nothing_is_lost_or_repeated_on_kafka(make_stream: Callable[..., Stream], kafka_broker: list[str]) -> None:
-    stream = make_stream(servers=kafka_broker)
-    kill_again_and_again(stream, seed=2)
-    found = stream.prove(at_least_alerts=5)
-    assert len(found.rows) > MESSAGES
 
 
 @pytest.mark.broker
