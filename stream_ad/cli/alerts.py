@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
-from stream_ad.cli.output import console, moment_of, print_json, time_text, warn_skipped
+from stream_ad.cli.output import console, moment_ns, print_json, time_text, warn_skipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("-f", "--follow", action="store_true", help="keep printing new alerts until Ctrl-C")
     parser.add_argument(
         "--since",
+        type=moment_ns,
+        default=0,
         metavar="TIME",
         help="only alerts published since: a time (2026-03-01T12:00:00Z), a duration ago (15m, 2h) or now",
     )
@@ -47,12 +49,11 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.inspection.alerts import alerts
 
     settings = load(args.config)
-    since_ns = moment_of("--since", args.since)
     out = console()
     with contextlib.closing(open_transport(settings)) as transport:
         stream = "" if args.all_streams else settings.stream.name
         topic = settings.stream.alerts_topic
-        for found in alerts(transport, topic, stream, args.device, since_ns, args.follow, warn_skipped):
+        for found in alerts(transport, topic, stream, args.device, args.since, args.follow, warn_skipped):
             if args.json:
                 print_json(as_json(found))
             else:

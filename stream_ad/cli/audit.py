@@ -14,7 +14,7 @@ from stream_ad.cli.output import moment_ns, print_json
 from stream_ad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stream_ad.proof.audit import AuditRange, Outcome, ReportProgress
+    from stream_ad.proof.audit import Outcome, ReportProgress
 
 PROGRESS_EVERY_S = 2.0
 
@@ -30,9 +30,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--device", metavar="ID", help="only this device")
     parser.add_argument(
-        "--from", dest="since", metavar="TIME", help="only windows that end after TIME: RFC 3339, or 1h for 1 hour ago"
+        "--from",
+        dest="since",
+        type=moment_ns,
+        metavar="TIME",
+        help="only windows that end after TIME: RFC 3339, or 1h for 1 hour ago",
     )
-    parser.add_argument("--to", dest="until", metavar="TIME", help="only windows that end at or before TIME")
+    parser.add_argument(
+        "--to", dest="until", type=moment_ns, metavar="TIME", help="only windows that end at or before TIME"
+    )
     parser.add_argument(
         "--bundle", type=Path, action="append", default=[], metavar="DIR", help="new folder of a bundle that was moved"
     )
@@ -49,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.assembly import open_transport
     from stream_ad.config import load
     from stream_ad.io.bundles.manifest import read_manifest
-    from stream_ad.proof.audit import Audit
+    from stream_ad.proof.audit import Audit, AuditRange
 
     settings = load(args.config)
-    audited = _audit_range(args)
+    audited = AuditRange(args.device, args.since, args.until)
     bundles = {read_manifest(folder).model_id: str(folder) for folder in args.bundle}
     outcomes = []
     with contextlib.closing(open_transport(settings)) as transport:
@@ -72,17 +78,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print(summary(outcomes))
     return 0 if all(outcome.agrees for outcome in outcomes) else 1
-
-
-def _audit_range(args: argparse.Namespace) -> AuditRange:
-    from stream_ad.proof.audit import AuditRange
-
-    now_ns = time.time_ns()
-    try:
-        since, until = (None if text is None else moment_ns(text, now_ns) for text in (args.since, args.until))
-    except ValueError as error:
-        raise ConfigError(f"--from, --to: {error}") from error
-    return AuditRange(args.device, since, until)
 
 
 def lines(outcome: Outcome) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_ad.cli.output import console, moment_of, print_json, time_text, warn_skipped
+from stream_ad.cli.output import console, moment_ns, print_json, time_text, warn_skipped
 from stream_ad.core.names import matches
 from stream_ad.errors import ConfigError, ContractError
 
@@ -57,6 +57,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("-f", "--follow", action="store_true", help="keep printing new letters until Ctrl-C")
     parser.add_argument(
         "--since",
+        type=moment_ns,
+        default=0,
         metavar="TIME",
         help="only records refused since: a time (2026-03-01T12:00:00Z), a duration ago (15m, 2h) or now",
     )
@@ -86,7 +88,6 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.io.following import follow
 
     settings = load(args.config)
-    since_ns = moment_of("--since", args.since)
     if unknown := sorted(set(args.reason) - {reason.value for reason in Reason}):
         raise ConfigError(
             f"--reason: expected one of {', '.join(reason.value for reason in Reason)}, found {unknown[0]}"
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         wanted = (
             placed
             for placed in placed_letters(follow(transport, topic, args.follow))
-            if placed.log_ns >= since_ns
+            if placed.log_ns >= args.since
             and matches(placed.device, args.device)
             and (not args.reason or placed.letter.refused.reason.value in args.reason)
         )

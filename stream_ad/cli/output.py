@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import sys
 import time
+from argparse import ArgumentTypeError
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from stream_ad.errors import ConfigError, ContractError
+from stream_ad.errors import ContractError
 from stream_ad.inspection.formatting import NS as NS
 from stream_ad.inspection.formatting import duration_text as duration_text
 from stream_ad.inspection.formatting import time_text as time_text
@@ -43,10 +45,10 @@ def print_json(value: object) -> None:
 
 
 def duration_s(text: str) -> float:
-    """Parse `90s`, `15m`, `1h`, `2d`.
+    """Parse an option's `90s`, `15m`, `1h` or `2d`.
 
     Raises:
-        ValueError: not a positive number with one of these units.
+        ArgumentTypeError: not a positive number with one of these units.
     """
     stripped = text.strip().lower()
     digits = stripped.rstrip("abcdefghijklmnopqrstuvwxyz")
@@ -56,41 +58,30 @@ def duration_s(text: str) -> float:
     except (ValueError, KeyError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ValueError(f"expected a duration such as 90s, 15m, 1h or 2d, found {text!r}")
+        raise ArgumentTypeError(f"expected a duration such as 90s, 15m, 1h or 2d, found {text!r}")
     return seconds
 
 
-def moment_ns(text: str, now_ns: int) -> int:
-    """Parse a time: `now`, a duration ago (`1h`) or RFC 3339 with a zone; return UTC nanoseconds.
+def moment_ns(text: str) -> int:
+    """Parse an option's time: `now`, a duration ago (`1h`) or RFC 3339 with a zone; return UTC nanoseconds.
 
     Raises:
-        ValueError: it is none of these.
+        ArgumentTypeError: it is none of these.
     """
+    now_ns = time.time_ns()
     if text == "now":
         return now_ns
-    try:
+    with suppress(ArgumentTypeError):
         return now_ns - round(duration_s(text) * NS)
-    except ValueError:
-        pass
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ValueError(f"expected a time with its zone (2026-03-01T12:00:00Z) or a duration (1h), found {text!r}")
+        raise ArgumentTypeError(
+            f"expected a time with its zone (2026-03-01T12:00:00Z) or a duration (1h), found {text!r}"
+        )
     return round(moment.timestamp() * 1_000_000) * 1_000
-
-
-def moment_of(option: str, text: str | None) -> int:
-    """Parse an option's time, 0 if it is not given; see `moment_ns`.
-
-    Raises:
-        ConfigError: it is not a time.
-    """
-    try:
-        return 0 if text is None else moment_ns(text, time.time_ns())
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from error
 
 
 def warn_skipped(record: Stored, error: ContractError) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_ad.cli.output import NS, console, duration_s, duration_text, print_json, time_text
-from stream_ad.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +25,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "Parquet score log: needs no broker and no running service.",
     )
     parser.add_argument("device", metavar="DEVICE", help="id of the device")
-    parser.add_argument("--last", metavar="TIME", help="only this long before the newest row, for example 1h")
+    parser.add_argument(
+        "--last", type=duration_s, metavar="TIME", help="only this long before the newest row, for example 1h"
+    )
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"number of newest rows to show ({ROWS})")
     parser.add_argument("--incidents", action="store_true", help="show only the incidents")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot as PNG, SVG or PDF")
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from stream_ad.inspection.scores import load_device
 
     settings = load(args.config)
-    scores = load_device(settings.store.scores, args.device, _last_ns(args.last))
+    scores = load_device(settings.store.scores, args.device, None if args.last is None else round(args.last * NS))
     if args.plot is not None:
         from stream_ad.inspection.pictures import save
 
@@ -165,15 +166,6 @@ def rows_json(scores: DeviceScores) -> list[dict[str, object]]:
 def _present(channels: tuple[str, ...], parts: list[float]) -> dict[str, float] | None:
     """Return the contributions by channel, without NaN; None if there are none."""
     return {channel: part for channel, part in zip(channels, parts, strict=True) if part == part} or None
-
-
-def _last_ns(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return round(duration_s(text) * NS)
-    except ValueError as error:
-        raise ConfigError(f"--last: {error}") from error
 
 
 def _figure(value: float) -> str:

@@ -33,11 +33,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--watch", type=float, metavar="S", help="repeat every S seconds until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print one JSON object per status")
     group = parser.add_argument_group("warning thresholds")
-    group.add_argument("--max-lag", metavar="TIME", help="readings wait longer for their score (60s)")
+    group.add_argument("--max-lag", type=duration_s, metavar="TIME", help="readings wait longer for their score (60s)")
     text = "the newest checkpoint is further behind the scores (10 x store.checkpoint_every_s, at least 60s)"
-    group.add_argument("--max-checkpoint-age", metavar="TIME", help=text)
+    group.add_argument("--max-checkpoint-age", type=duration_s, metavar="TIME", help=text)
     text = "scores wait longer to be archived (10 x store.part_max_age_s, at least 60s)"
-    group.add_argument("--max-part-age", metavar="TIME", help=text)
+    group.add_argument("--max-part-age", type=duration_s, metavar="TIME", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,12 +54,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load(args.config)
     if args.watch is not None and not 0 < args.watch < 1e6:
         raise ConfigError(f"--watch: expected seconds above 0, found {args.watch:g}")
-    limits = Limits.of(
-        settings,
-        _seconds("--max-lag", args.max_lag),
-        _seconds("--max-checkpoint-age", args.max_checkpoint_age),
-        _seconds("--max-part-age", args.max_part_age),
-    )
+    limits = Limits.of(settings, args.max_lag, args.max_checkpoint_age, args.max_part_age)
     out = console()
     code = 0
     for status, lines in watch(settings, limits, args.watch):
@@ -199,12 +194,3 @@ def _age(file: CheckpointFile | None) -> str:
 
 def _file(file: CheckpointFile) -> str:
     return f"{duration_text(file.age_s)} (offset {file.offset:,})"
-
-
-def _seconds(option: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        return duration_s(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from error

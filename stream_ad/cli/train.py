@@ -232,7 +232,7 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 def _duration_ns(option: str, text: str) -> int:
     try:
         return round(duration_s(text) * NS)
-    except ValueError as error:
+    except argparse.ArgumentTypeError as error:
         raise ConfigError(f"{option}: expected a time such as 250ms, 1s or 5m, found {text!r}") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stream_ad.config import Settings
@@ -287,23 +287,6 @@ def as_plain(found: IntakeStatus) -> dict[str, Any]:
             }
             for cause in found.causes
         ],
-        "unscored": {
-            "count": found.unscored,
-            "devices": [
-                {
-                    "device": one.device,
-                    "partition": one.partition,
-                    "seconds": one.seconds,
-                    "lack": one.lack.value,
-                    "channel": one.channel,
-                    "interval_s": one.interval_s,
-                }
-                for one in found.unscored_devices
-            ],
-        },
-        "split": {
-            "count": found.split.count,
-            "devices": [{"device": one.device, "partitions": list(one.partitions)} for one in found.split.devices],
-            "messages": found.split.messages,
-        },
+        "unscored": {"count": found.unscored, "devices": [asdict(one) for one in found.unscored_devices]},
+        "split": asdict(found.split),
     }

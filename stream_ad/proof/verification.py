@@ -238,14 +238,7 @@ def verify(folder: Path, on_progress: Callable[[Progress], None] = lambda _: Non
     """
     begun = time.monotonic()
     folder = folder.resolve()
-    for _ in range(score_log.TRIES - 1):
-        try:
-            chains, gaps = _verified(folder, on_progress, is_trimmed)
-            break
-        except PartMovedError:  # merged after it was listed
-            continue
-    else:
-        chains, gaps = _verified(folder, on_progress, is_trimmed)
+    chains, gaps = score_log.unmoved(lambda: _verified(folder, on_progress, is_trimmed))
     return Proof(tuple(chains), tuple(gaps), time.monotonic() - begun)
 
 

@@ -280,7 +280,7 @@ def test_a_broker_that_is_down_is_one_line(config: Path, capsys: pytest.CaptureF
 )
 def test_wrong_settings_are_2(config: Path, capsys: pytest.CaptureFixture[str], options: list[str], line: str) -> None:
     assert main(["status", "-c", str(config), *options]) == 2
-    assert capsys.readouterr().err.strip() == f"stream-ad: {line}"
+    assert capsys.readouterr().err.strip().endswith(line)
     config.write_text(config.read_text() + "colour = 1\n")
     assert main(["status", "-c", str(config)]) == 2
 

@@ -17,7 +17,6 @@ from stream_ad.io.cells import to_float
 
 SPACE = r"[ \x{00A0}\x{2007}\x{2009}\x{202F}]"
 TICK = r"['’]"
-POWER = r"(?:[eE][+-]?\d+)?$"
 LETTER = r"[\pL%‰°℃℉Ωµμ]"
 EXPONENT = r"(?:[23²³⁻¹]|\^-?\d|-[1-4])*"
 UNIT = rf"(?:{LETTER}+{EXPONENT}(?:[/·*(]+{LETTER}+{EXPONENT}\)?)*(?: {LETTER}+{EXPONENT})?|/\pL+|(?:mm|cm|in)H2O)"

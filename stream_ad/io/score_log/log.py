@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,7 +130,7 @@ def last_part(folder: Path, partition: int) -> PartInfo | None:
         mine = [path for number, _, path in found if number == partition]
         return part_info(mine[-1]) if mine else None
 
-    return _unmoved(folder, newest)
+    return unmoved(lambda: newest(listed(folder)))
 
 
 def parts(folder: Path, partition: int | None = None) -> list[PartInfo]:
@@ -143,7 +144,7 @@ def parts(folder: Path, partition: int | None = None) -> list[PartInfo]:
     def all_of(found: list[tuple[int, int, Path]]) -> list[PartInfo]:
         return [part_info(path) for number, _, path in found if partition is None or number == partition]
 
-    return _unmoved(folder, all_of)
+    return unmoved(lambda: all_of(listed(folder)))
 
 
 def read(folder: Path, device: str | None = None, start_ns: int | None = None, end_ns: int | None = None) -> pa.Table:
@@ -176,7 +177,7 @@ def read(folder: Path, device: str | None = None, start_ns: int | None = None, e
                 tables.append(contributions.as_map(table.replace_schema_metadata()))
         return tables
 
-    tables = _unmoved(folder, all_of)
+    tables = unmoved(lambda: all_of(listed(folder)))
     if not tables:
         return pa.table({})
     keys = ("end", "device", "revision", "offset", "sequence")
@@ -203,7 +204,7 @@ def newest_devices(folder: Path, parts_searched: int) -> list[str]:
                 ids.update(file.read(columns=["device"])["device"].unique().to_pylist())
         return sorted(ids)
 
-    return _unmoved(folder, all_of)
+    return unmoved(lambda: all_of(listed(folder)))
 
 
 def clean_aside(folder: Path, older_than_ns: int) -> int:
@@ -263,18 +264,19 @@ def hours(folder: Path) -> list[Path]:
     return sorted(hour for date in _folders(folder, DATE) for hour in _folders(date, HOUR))
 
 
-def _unmoved(folder: Path, use: Callable[[list[tuple[int, int, Path]]], _Result]) -> _Result:
-    """List the parts and read them; start again if one was merged in the meantime.
+def unmoved(read: Callable[[], _Result]) -> _Result:
+    """List and read parts; start again if one was merged in the meantime.
 
     A name never changes its content, and an hour's listing shows parts either as linked or as merged. So a pass that
     finds every listed file has read each row once.
+
+    Raises:
+        PartMovedError: parts were merged during each of `TRIES` passes.
     """
     for _ in range(TRIES - 1):
-        try:
-            return use(listed(folder))
-        except PartMovedError:
-            continue
-    return use(listed(folder))
+        with suppress(PartMovedError):
+            return read()
+    return read()
 
 
 def _found(folder: Path) -> Iterator[tuple[int, int, Path]]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from stream_ad.errors import JournalError
 from stream_ad.io.following import backwards, records
 from stream_ad.io.transport import Partition, Record, Transport
-from stream_ad.io.wire.encode import CONTENT_TYPE, JSON
+from stream_ad.io.wire.encode import JSON_HEADERS, first_problem
 
 KEEP_FOR_EVER = {"retention.ms": "-1"}
 """Settings of the topic: an entry is needed as long as any result after it is retained."""
@@ -118,7 +118,7 @@ def encode(entry: Entry, partition: int) -> Record:
         entry: the entry.
         partition: number of the partition of the readings.
     """
-    return Record(entry.model_dump_json().encode(), headers=((CONTENT_TYPE, JSON.encode()),), partition=partition)
+    return Record(entry.model_dump_json().encode(), headers=JSON_HEADERS, partition=partition)
 
 
 def decode(value: bytes) -> Entry:
@@ -130,9 +130,7 @@ def decode(value: bytes) -> Entry:
     try:
         return _ENTRY.validate_json(value)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "body"
-        raise JournalError(f"journal entry: {where}: {problem['msg']}") from error
+        raise JournalError(f"journal entry: {first_problem(error)}") from error
 
 
 def since(transport: Transport, partition: Partition, begin_ns: int) -> list[tuple[int, Entry]]:

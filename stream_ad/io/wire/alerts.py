@@ -14,7 +14,7 @@ from stream_ad.core.batches import Alert, AlertKind, AlertPhase
 from stream_ad.errors import ContractError
 from stream_ad.io.following import Stored
 from stream_ad.io.transport import Partition, Record
-from stream_ad.io.wire.encode import CONTENT_TYPE, JSON
+from stream_ad.io.wire.encode import CONTENT_TYPE, JSON, first_problem
 from stream_ad.io.wire.times import rfc3339_ns
 
 TYPE_PREFIX = "io.github.stream-ad.alert."
@@ -143,7 +143,7 @@ def encode(alert: Alert, source: Partition, config_digest: str) -> Record:
             ),
         )
     except ValidationError as error:
-        raise ContractError(f"alert {alert.id}: {_first_line(error)}") from error
+        raise ContractError(f"alert {alert.id}: {first_problem(error)}") from error
     headers = {
         CONTENT_TYPE: JSON,
         "ce_specversion": "1.0",
@@ -170,7 +170,7 @@ def decode(value: bytes) -> AlertMessage:
     try:
         return AlertMessage.model_validate_json(value)
     except ValidationError as error:
-        raise ContractError(f"alert message: {_first_line(error)}") from error
+        raise ContractError(f"alert message: {first_problem(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +214,3 @@ def _finite(value: float) -> float | None:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _first_line(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "body"
-    return f"{where}: {problem['msg']}".replace("\n", " ")

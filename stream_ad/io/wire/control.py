@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stream_ad.errors import ContractError
 from stream_ad.io.transport import Record
-from stream_ad.io.wire.encode import CONTENT_TYPE, JSON
+from stream_ad.io.wire.encode import JSON_HEADERS, first_problem
 
 
 class SwapCommand(BaseModel):
@@ -31,7 +31,7 @@ def encode(command: SwapCommand) -> Record:
     return Record(
         command.model_dump_json().encode(),
         key=command.stream.encode(),
-        headers=((CONTENT_TYPE, JSON.encode()),),
+        headers=JSON_HEADERS,
         partition=0,
     )
 
@@ -45,6 +45,4 @@ def decode(value: bytes) -> SwapCommand:
     try:
         return SwapCommand.model_validate_json(value)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "body"
-        raise ContractError(f"command: {where}: {problem['msg']}") from error
+        raise ContractError(f"command: {first_problem(error)}") from error

@@ -7,7 +7,7 @@ one is JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,22 @@ import orjson
 from stream_ad.errors import ContractError
 from stream_ad.io.transport import Headers
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 CONTENT_TYPE = "content-type"
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 Samples: TypeAlias = Sequence[float | str | None] | npt.NDArray[Any]
 JSON_HEADERS: Headers = ((CONTENT_TYPE, JSON.encode()),)
 ARROW_HEADERS: Headers = ((CONTENT_TYPE, ARROW.encode()),)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first of pydantic's findings in one line."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "body"
+    return f"{where}: {problem['msg']}".replace("\n", " ")
 
 
 def encode_reading(device: str, ts_ms: float | str, values: Mapping[str, float | str | None]) -> bytes:

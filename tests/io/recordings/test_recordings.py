@@ -20,7 +20,7 @@ from stream_ad.io.recordings import tables
 from stream_ad.io.recordings.layouts import Layout
 from stream_ad.io.recordings.recordings import describe, pivot, read
 from stream_ad.io.recordings.tables import find_files
-from stream_ad.io.recordings.times.column import read_times
+from stream_ad.io.recordings.times.column import TimeColumn
 
 START = datetime(2020, 3, 9, 10, 14, 33, tzinfo=UTC)
 START_NS = int(START.timestamp()) * 10**9
@@ -269,7 +269,9 @@ def test_mixed_json_types_are_judged_cell_by_cell(tmp_path: Path) -> None:
     ],
 )
 def test_times(texts: list[object], zone: str | None, expected: int) -> None:
-    assert read_times(pa.array(texts), zone, str).event_ns.tolist() == [expected]
+    times = TimeColumn(zone)
+    times.add(pa.array(texts), str)
+    assert times.finish().event_ns.tolist() == [expected]
 
 
 def test_the_unit_of_numbers_is_said(tmp_path: Path) -> None:

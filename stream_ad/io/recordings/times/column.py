@@ -324,19 +324,6 @@ class _Where:
         return self.column.where(int(self.rows[row]))
 
 
-def read_times(
-    column: pa.Array, zone: str | None, where: Callable[[int], str], form: str | None = None, start: str | None = None
-) -> Times:
-    """Read a complete time column; see `TimeColumn`.
-
-    Raises:
-        RecordingError: an empty or unreadable time, a naive one without a given zone, or mixed kinds.
-    """
-    times = TimeColumn(zone, form, start)
-    times.add(column, where)
-    return times.finish()
-
-
 def _known_form(form: str | None) -> str | None:
     if form is None or "%" in form:
         if form is not None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stream_ad.errors import RecordingError
 from stream_ad.io.recordings.times.bounds import Bounds
-from stream_ad.io.recordings.times.column import FORMAT_NAMES, TimeColumn, read_times
+from stream_ad.io.recordings.times.column import FORMAT_NAMES, TimeColumn
 from tests.io.recordings.times.time_texts import FORMATS, UNITS, counted
 
 SECOND = 10**9
@@ -32,7 +32,9 @@ def ns(moment: datetime) -> int:
 def read(
     cells: Sequence[object], zone: str | None = "UTC", form: str | None = None, start: str | None = None
 ) -> list[int]:
-    return [int(one) for one in read_times(pa.array(cells), zone, "row {}".format, form, start).event_ns]
+    times = TimeColumn(zone, form, start)
+    times.add(pa.array(cells), "row {}".format)
+    return [int(one) for one in times.finish().event_ns]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -209,7 +211,7 @@ def test_what_is_no_time_or_two_is_refused(cells: list[object], message: str) ->
 @pytest.mark.parametrize("moment", [datetime(1601, 1, 1), datetime(1970, 1, 1), datetime(9999, 12, 31)])
 def test_timestamps_of_other_centuries_are_refused(kind: str, moment: datetime) -> None:
     with pytest.raises(RecordingError, match="expected a time from 1990-01-01"):
-        read_times(pa.array([moment], pa.timestamp(kind)), "UTC", str)
+        TimeColumn("UTC").add(pa.array([moment], pa.timestamp(kind)), str)
 
 
 @pytest.mark.parametrize(
