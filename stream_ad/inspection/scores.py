@@ -74,7 +74,7 @@ class DeviceScores:
 
 
 def load_device(folder: Path, device: str, last_ns: int | None) -> DeviceScores:
-    """Read a device's rows.
+    """Read a device's rows; of an amended row, the newest revision.
 
     Args:
         folder: the score log's folder.
@@ -88,7 +88,12 @@ def load_device(folder: Path, device: str, last_ns: int | None) -> DeviceScores:
     if table.num_rows == 0:
         raise ScoreLogError(_nobody(folder, device))
     end_ns = _nanoseconds(table["end"])
-    return _device_scores(device, table if last_ns is None else table.filter(end_ns > end_ns[-1] - last_ns))
+    rows = np.stack([end_ns, np.asarray(table["sequence"], np.int64)])[:, ::-1]  # the newest revision first
+    keep = np.zeros(len(end_ns), bool)
+    keep[len(end_ns) - 1 - np.unique(rows, axis=1, return_index=True)[1]] = True
+    if last_ns is not None:
+        keep &= end_ns > end_ns[-1] - last_ns
+    return _device_scores(device, table.filter(keep))
 
 
 def _device_scores(device: str, table: Any) -> DeviceScores:

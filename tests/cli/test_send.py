@@ -174,7 +174,7 @@ def test_devices_that_the_scorer_skips_are_named(here: Path, capsys: pytest.Capt
         (["r.csv", "--format", "xml"], 2, "invalid choice"),
         (["r.csv", "--samples", "0"], 2, "at least 1"),
         (["r.csv", "--loop", "--shift-to-now"], 2, "--speed of at most 1"),
-        (["r.csv", "--device", "pump-9"], 1, "no device 'pump-9'"),
+        (["r.csv", "--device", "pump-9"], 1, "no such device: 'pump-9'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

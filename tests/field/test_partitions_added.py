@@ -107,7 +107,7 @@ def test_the_service_takes_what_was_added(
     assert "partitions_added" in caplog.messages
     code, text = seen(stream, capsys, "status")
     assert code == 1
-    assert "partitions were added to the readings (2 before, 4 now)" in text
+    assert "partitions were added to the readings topic (2 before, 4 now)" in text
     assert f"start with empty state there: {moved[0]}" in text
     scorer.close()
     archiver.close()
