@@ -27,13 +27,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IN_PROCESSES = (
     "tests/benchmarks/",
+    "tests/contracts/test_larger_faults.py",
     "tests/crashes/",
     "tests/e2e/",
     "tests/evaluation/",
     "tests/field/",
     "tests/reference/",
+    "tests/simulators/test_pretrained.py",
 )
-"""Folders whose tests start processes or run whole roles and commands: all of them are marked `process`."""
+"""Where tests start processes, or run whole roles, commands or trainings: all of them are marked `process`."""
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
 """Audit events of the interpreter that precede a new process."""
 NEEDED_BYTES = 6_000_000_000

@@ -347,14 +347,14 @@ def chained(parts: list[list[tuple[int, int, int, int]]]) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(parts=lives())
 def test_what_a_scorer_makes_is_sound(parts: list[list[tuple[int, int, int, int]]]) -> None:
     assume(naive(parts))
     assert chained(parts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(parts=lives(), data=st.data())
 def test_a_missing_or_doubled_row_is_found(parts: list[list[tuple[int, int, int, int]]], data: st.DataObject) -> None:
     rows = [(i, k) for i, part in enumerate(parts) for k in range(len(part))]

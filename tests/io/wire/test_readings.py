@@ -437,7 +437,7 @@ def test_an_empty_arrow_table_is_nothing() -> None:
     assert found.refused == ()
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_broken_arrow_never_raises(data: st.DataObject) -> None:
     value = bytearray(encode_arrow(["a", "b"], [T0, T0 + 1], {"flow": np.array([1.0, np.nan])}))
@@ -501,7 +501,7 @@ def fast(found: Decoded[Any]) -> list[tuple[Any, ...]]:
     return sorted(out, key=lambda entry: entry[0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(docs=st.lists(documents(numbers, times) | documents(odd, odd_times), max_size=6))
 @example(docs=[{"device": "p1", "ts": {"start": T0, "step_ms": 1}, "values": {"flow": [], "temp": [[]]}}])
 @example(docs=[{"device": "p1", "ts": [T0, True], "values": {c: [1, 2] for c in CHANNELS}}])
@@ -512,7 +512,7 @@ def test_the_short_ways_give_what_the_complete_way_gives(docs: list[dict[str, An
     assert fast(decode(*values, devices="[pü]*")) == sorted(complete(values, "[pü]*"), key=lambda entry: entry[0])
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(docs=st.lists(documents(numbers, times), max_size=6))
 def test_well_formed_records_mean_what_they_say(docs: list[dict[str, Any]]) -> None:
     expected = []
@@ -536,7 +536,7 @@ def test_well_formed_records_mean_what_they_say(docs: list[dict[str, Any]]) -> N
     assert found.refused == ()
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(docs=st.lists(documents(odd, odd_times), min_size=1, max_size=8), cut=st.integers(0, 8))
 def test_where_a_batch_is_cut_changes_nothing(docs: list[dict[str, Any]], cut: int) -> None:
     values = [json.dumps(doc).encode() for doc in docs]
@@ -578,7 +578,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(
     junk=st.binary(max_size=60)
     | anything.map(lambda doc: json.dumps(doc).encode())
@@ -596,7 +596,7 @@ def test_nothing_raises(junk: bytes, headers: Headers) -> None:
     assert all(r.offset == 300 for r in found.refused)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_series_cut_short_or_changed_never_raise_and_agree(data: st.DataObject) -> None:
     value = bytearray(encode_series("p1", T0, 0.5, {c: [1.5, 2e5, -3] for c in CHANNELS}))

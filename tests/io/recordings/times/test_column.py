@@ -38,7 +38,7 @@ def read(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(moments=st.lists(INSTANTS, max_size=4))
 def test_any_instant_is_read_back(name: str, moments: list[datetime]) -> None:
     """The resolution is the format's: what it does not write is cut first."""
@@ -52,7 +52,7 @@ def test_any_instant_is_read_back(name: str, moments: list[datetime]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, pattern) in FORMATS.items() if pattern])
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(moments=st.lists(INSTANTS, min_size=1, max_size=4))
 def test_any_instant_is_read_back_by_its_stated_pattern(name: str, moments: list[datetime]) -> None:
     """Without a day above 12 as well: the pattern settles it."""
@@ -66,7 +66,7 @@ def test_any_instant_is_read_back_by_its_stated_pattern(name: str, moments: list
 
 
 @pytest.mark.parametrize("name", UNITS)
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_any_instant_is_read_back_from_a_number(name: str, data: st.DataObject) -> None:
     """As text, and as integers where the unit is fine enough."""
@@ -83,7 +83,7 @@ def test_any_instant_is_read_back_from_a_number(name: str, data: st.DataObject) 
         assert read([int(text) for text in texts]) == wanted
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(moments=st.lists(INSTANTS, min_size=1), unit=st.sampled_from(["s", "ms", "us"]))
 def test_epoch_times_in_float64_are_read_to_the_microsecond(moments: list[datetime], unit: str) -> None:
     factor = {"s": SECOND, "ms": 10**6, "us": 10**3}[unit]
@@ -102,7 +102,7 @@ def test_elapsed_times_count_from_the_start(milliseconds: list[int]) -> None:
     assert read(milliseconds, form="elapsed_ms", start=start) == expected
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.lists(st.one_of(st.text(max_size=30), st.from_regex(r"[0-9/:. -]{1,24}")), min_size=1, max_size=4))
 def test_any_text_is_read_or_refused(cells: list[str]) -> None:
     for form in (None, "day_first", "%d.%m.%y %H:%M", "excel", "compact"):
