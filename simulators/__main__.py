@@ -1,4 +1,4 @@
-"""`python -m simulators`: list the scenarios, run one into a log, or record one for training."""
+"""`python -m simulators`: list scenarios, send one to a log, or record one for training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ REPORT_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, 1 for an error in the run, 2 for a wrong call, 130 when interrupted."""
+    """Run the command line; return 0, 1 for a runtime error, 2 for a usage error, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    verbs: dict[str, Callable[[argparse.Namespace], int]] = {"list": _list, "run": _run, "record": _record}
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {"list": _list, "run": _run, "record": _record}
     try:
-        return verbs[options.verb](options)
+        return commands[options.command](options)
     except StreamAdError as error:
         print(f"simulators: {error}", file=sys.stderr)
         return 1
@@ -32,32 +32,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulators", description="Simulated pump fleets.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="the scenarios that come along")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="list the built-in scenarios")
 
-    run = verbs.add_parser("run", help="send a scenario into a log")
+    run = commands.add_parser("run", help="send a scenario to a log")
     target = run.add_mutually_exclusive_group(required=True)
-    target.add_argument("-c", "--config", type=Path, help="a stream's TOML file: its log and readings topic")
-    target.add_argument("--local", type=Path, metavar="PATH", help="an embedded log's SQLite file")
-    target.add_argument("--kafka", metavar="HOST:PORT[,…]", help="a Kafka cluster")
+    target.add_argument("-c", "--config", type=Path, help="send to the log and readings topic of this stream file")
+    target.add_argument("--local", type=Path, metavar="PATH", help="send to this embedded log (SQLite file)")
+    target.add_argument("--kafka", metavar="HOST:PORT[,…]", help="send to this Kafka cluster")
     pace = run.add_mutually_exclusive_group()
-    pace.add_argument("--rate", type=_positive, metavar="N", help="messages a second")
-    pace.add_argument("--speed", type=_speed, metavar="N|max", help="event time against wall time")
+    pace.add_argument("--rate", type=_positive, metavar="N", help="messages per second")
+    pace.add_argument("--speed", type=_speed, metavar="N|max", help="ratio of event time to wall time")
     run.add_argument("--format", choices=("series", "single", "arrow"))
-    run.add_argument("--samples", type=int, help="samples a message")
-    run.add_argument("--partitions", type=int, help="of topics that are made; others must have as many")
+    run.add_argument("--samples", type=int, help="samples per message")
+    run.add_argument("--partitions", type=int, help="partitions of created topics; existing topics must have as many")
     run.add_argument("--readings-topic", metavar="NAME")
     run.add_argument("--events", action=argparse.BooleanOptionalAction, default=None, help="also send events")
 
-    record = verbs.add_parser("record", help="write a scenario without its faults to a file, for training")
+    record = commands.add_parser("record", help="write a scenario without faults to a file, for training")
     record.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
-    for verb, scenario in ((run, "demo"), (record, "quiet")):
-        verb.add_argument("--scenario", default=scenario, help=f"a name from `list`, or a TOML file ({scenario})")
-        verb.add_argument("--seed", type=int)
-        verb.add_argument("--devices", type=int)
-        verb.add_argument("--duration", type=_positive, metavar="S", help="event time in seconds")
-        verb.add_argument("--period-ms", type=int, help="time between two samples")
-        verb.add_argument("--start", help="RFC 3339 time of the first sample, `now` or `ending-now`")
+    for command, scenario in ((run, "demo"), (record, "quiet")):
+        command.add_argument("--scenario", default=scenario, help=f"a name from `list`, or a TOML file ({scenario})")
+        command.add_argument("--seed", type=int)
+        command.add_argument("--devices", type=int)
+        command.add_argument("--duration", type=_positive, metavar="S", help="event time in seconds")
+        command.add_argument("--period-ms", type=int, help="time between two samples, milliseconds")
+        command.add_argument("--start", help="RFC 3339 time of the first sample, `now` or `ending-now`")
     return parser
 
 
@@ -133,7 +133,7 @@ def _batches(scenario: Scenario, start_ms: int, rate: float | None) -> Iterator[
 
 
 def _target(options: argparse.Namespace) -> tuple[Transport, str | None]:
-    """Return the log and, from a stream's file, its readings topic."""
+    """Return the log, and the readings topic of a stream file."""
     if options.config is not None:
         from stream_ad import config
         from stream_ad.assembly import open_transport
@@ -150,12 +150,12 @@ def _target(options: argparse.Namespace) -> tuple[Transport, str | None]:
 
 
 class Progress:
-    """Says on stderr, about once a second, how far a run has come.
+    """Reports a run's progress on stderr, about once per second.
 
     Args:
-        total: messages with readings that are expected.
+        total: expected number of reading messages.
         scenario: what runs.
-        clock: seconds, monotonic.
+        clock: monotonic seconds.
     """
 
     def __init__(self, total: int, scenario: Scenario, clock: Callable[[], float]) -> None:
@@ -166,7 +166,7 @@ class Progress:
         self._readings = self._others = 0
 
     def sent(self, batch: list[producer.Message]) -> None:
-        """Count a batch that the log has taken."""
+        """Count a batch that was appended to the log."""
         readings = sum(message.topic == self._topic for message in batch)
         self._readings += readings
         self._others += len(batch) - readings
@@ -174,7 +174,7 @@ class Progress:
             self.report()
 
     def report(self, final: bool = False) -> None:
-        """Write the line; a terminal's is written over."""
+        """Write the progress line; on a terminal, it replaces the previous one."""
         self._reported = self._clock()
         elapsed = max(self._reported - self._begin, 1e-9)
         share = min(self._readings / self._total, 1.0)

@@ -1,7 +1,7 @@
-"""`python -m simulators.demo`: simulated pumps, scorer, archiver and a subscriber for about a minute.
+"""`python -m simulators.demo`: simulated pumps, scorer, archiver and a subscriber for about one minute.
 
-Everything goes through the log, as it would in service: the simulator is a producer, the pipe runs
-under its supervisor, alerts and labels are read back from their topics.
+Everything goes through the log, as in production: the simulator is a producer, the pipeline runs under its supervisor,
+and alerts and labels are read from their topics.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """What a run of the pipe gave, before anything is made of it.
+class RunResult:
+    """Raw results of a demo run.
 
     Attributes:
         observer: with all alerts.
-        first_alert_s: from the start of the pipe to the first alert.
-        sending_s: until the simulator had sent all.
-        scored_s: until all of that was scored.
+        first_alert_s: seconds from the pipeline's start to the first alert.
+        sending_s: until the simulator had sent everything.
+        scored_s: until everything was scored.
     """
 
     observer: Observer
@@ -71,28 +71,28 @@ def _interrupt(*_: object) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m simulators.demo", description="The whole pipe, about a minute.")
+    parser = argparse.ArgumentParser(prog="python -m simulators.demo", description="The whole pipeline, in a minute.")
     parser.add_argument("--broker", choices=("local", "kafka"), default="local", help="embedded log, or Apache Kafka")
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a running Kafka, instead of one that is started here")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where everything is put ({FOLDER})")
+    parser.add_argument("--kafka", metavar="HOST:PORT", help="use this running Kafka, instead of starting one")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"folder of all output ({FOLDER})")
     parser.add_argument("--scenario", default="demo", help="a name from `python -m simulators list`, or a TOML file")
     parser.add_argument("--devices", type=int, help="number of pumps")
     parser.add_argument("--duration", type=float, metavar="S", help="event time in seconds")
-    parser.add_argument("--speed", type=float, default=SPEED, help=f"event time against wall time ({SPEED:g})")
-    parser.add_argument("--seed", type=int, help="of the pumps")
+    parser.add_argument("--speed", type=float, default=SPEED, help=f"ratio of event time to wall time ({SPEED:g})")
+    parser.add_argument("--seed", type=int, help="seed of the simulated pumps")
     parser.add_argument("--scorers", type=int, default=1, help="number of scorer processes (1)")
     return parser
 
 
 def play(options: argparse.Namespace, view: demo_view.View) -> int:
-    """Set the stage, run the pipe, say and draw what came of it."""
+    """Prepare the folder, run the pipeline, and report its results."""
     scenario = scenarios.load(options.scenario).changed(
         devices=options.devices, duration_s=options.duration, speed=options.speed, seed=options.seed
     )
     folder: Path = options.folder
     kept = fresh_folder(folder)
     if kept is not None:
-        view.say(f"The last demo is now in {kept}.")
+        view.write_line(f"The previous demo was moved to {kept}.")
     with kafka(options, folder, view) as servers:
         run = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}" if options.kafka else ""
         if run:
@@ -117,7 +117,7 @@ def play(options: argparse.Namespace, view: demo_view.View) -> int:
 
 @contextlib.contextmanager
 def kafka(options: argparse.Namespace, folder: Path, view: demo_view.View) -> Iterator[list[str] | None]:
-    """Give the servers of a running Kafka, of one that is started and stopped here, or None for the local log."""
+    """Yield the servers of a running Kafka or of one that is started and stopped here; None for the embedded log."""
     if options.kafka:
         yield options.kafka.split(",")
     elif options.broker == "local":
@@ -125,7 +125,7 @@ def kafka(options: argparse.Namespace, folder: Path, view: demo_view.View) -> It
     else:
         from deploy.kafka import broker
 
-        view.say("Starting an Apache Kafka (the first time, Maven fetches 43 MB).")
+        view.write_line("Starting Apache Kafka (the first time, Maven downloads 43 MB).")
         try:
             cluster = broker.KafkaCluster(folder / "kafka", brokers=1)
             cluster.start_all()
@@ -139,11 +139,11 @@ def kafka(options: argparse.Namespace, folder: Path, view: demo_view.View) -> It
 
 def perform(
     folder: Path, scenario: Scenario, settings: Settings, transport: Transport, scorers: int, view: demo_view.View
-) -> Played:
-    """Run pipe and simulator until all that was sent is scored, then stop the pipe in order.
+) -> RunResult:
+    """Run pipeline and simulator until everything sent is scored, then stop the pipeline.
 
     Raises:
-        DemoError: a process failed, no alert came in time, or the pipe does not keep up.
+        DemoError: a process failed, no alert came in time, or the pipeline does not keep up.
     """
     observer = Observer(settings, transport)
     begun = time.monotonic()
@@ -172,23 +172,23 @@ def perform(
             first_alert_s = first_alert_s or scored_s
             progress.alert(alert)
     if first_alert_s is None:
-        raise DemoError(f"all {sent} messages were scored, and no alert came; see {pipe.log}")
-    return Played(observer, first_alert_s, sending_s, scored_s)
+        raise DemoError(f"all {sent} messages were scored without any alert; see {pipe.log}")
+    return RunResult(observer, first_alert_s, sending_s, scored_s)
 
 
 def expect_pace(now_s: float, first_alert_s: float | None, sending_s: float | None, pipe: Program) -> None:
-    """Raise if what should have happened by now has not.
+    """Check that the demo makes progress.
 
     Raises:
-        DemoError: no alert after `FIRST_ALERT_S`, or the pipe is not done `DRAIN_S` after the simulator.
+        DemoError: no alert after `FIRST_ALERT_S`, or the pipeline is not done `DRAIN_S` after the simulator.
     """
     if first_alert_s is None and now_s > FIRST_ALERT_S:
         raise DemoError(f"no alert within {FIRST_ALERT_S:.0f} s; see {pipe.log}")
     if sending_s is not None and now_s > sending_s + DRAIN_S:
-        raise DemoError(f"the pipe was not done {DRAIN_S:.0f} s after the simulator; see {pipe.log}")
+        raise DemoError(f"the pipeline was not done {DRAIN_S:.0f} s after the simulator; see {pipe.log}")
 
 
-def examine(scenario: Scenario, settings: Settings, model: Model, played: Played, log_name: str) -> Outcome:
+def examine(scenario: Scenario, settings: Settings, model: Model, played: RunResult, log_name: str) -> Outcome:
     """Compare the alerts with the truth topic, and read the score log."""
     observer = played.observer
     faults = [trial.fault_of(label) for label in observer.values(scenario.truth_topic)]

@@ -1,4 +1,4 @@
-"""What came out of a demo: figures for the terminal and the page, worked out once."""
+"""Results of a demo: figures for the terminal and the page, computed once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stream_ad.core.model import Model
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """How a kind of fault came out.
+    """Detection results of one kind of fault.
 
     Attributes:
         kind: of the fault.
-        injected, found, missed: how many.
-        delay_s: median event time from a fault's start to its incident, None if none was found.
+        injected, found, missed: numbers of faults.
+        delay_s: median event time from a fault's start to its incident; None if none was found.
     """
 
     kind: str
@@ -38,17 +38,17 @@ class KindRow:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came out of a demo.
+    """Results of a demo.
 
     Attributes:
-        scenario, settings, model: what was run.
-        log_name: the log in between, for a person.
+        scenario, settings, model: of the run.
+        log_name: name of the log, for people.
         match: faults against incidents.
         scores: the score log's rows, by end and device.
-        messages: records of the readings topic.
-        first_alert_s, sending_s, scored_s: from the start of the pipe to the first alert, to the last
-            message sent, and to the last one scored.
-        latencies_s: per incident, from the log time of the reading that opened it to its alert's.
+        messages: number of records in the readings topic.
+        first_alert_s, sending_s, scored_s: seconds from the pipeline's start to the first alert, to the last message
+            sent, and to the last one scored.
+        latencies_s: per incident, from the log time of the reading that opened it to its alert's log time.
     """
 
     scenario: Scenario
@@ -65,7 +65,7 @@ class Outcome:
 
     @property
     def readings(self) -> int:
-        """Readings sent, each of all channels."""
+        """Number of readings sent, each with all channels."""
         return self.messages * self.scenario.message_samples
 
     @property
@@ -74,7 +74,7 @@ class Outcome:
         return median(self.latencies_s)
 
     def by_kind(self) -> list[KindRow]:
-        """Return a row for each kind of fault, by name."""
+        """Return one row per kind of fault, by name."""
         rows = []
         match = self.match
         for kind in sorted({fault.kind for fault in match.faults}):
@@ -84,7 +84,7 @@ class Outcome:
         return rows
 
     def query(self) -> str:
-        """Return a command to paste that asks DuckDB about the score log."""
+        """Return a shell command that queries the score log with DuckDB."""
         files = shown(self.settings.store.scores) / "**" / "*.parquet"
         sql = (
             "SELECT device, count(DISTINCT incident) incidents, round(max(s.smoothed / s.limit), 1) peak_over_limit, "  # noqa: S608 - for a person to paste
@@ -94,7 +94,7 @@ class Outcome:
 
 
 def shown(path: Path) -> Path:
-    """Return a path as a person would type it here: relative where that is shorter."""
+    """Return a path relative to the working directory, where that is shorter."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 

@@ -1,4 +1,4 @@
-"""The demo's page: one HTML file that needs nothing else, for a light and a dark screen."""
+"""The demo's page: one self-contained HTML file, for light and dark screens."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STRIPS = 6
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A device worth a picture of its own.
+    """A device drawn on its own.
 
     Attributes:
         device: its id.
         title: what happened.
-        heading: what the shares are.
-        shares: channels behind it, largest first.
+        heading: what the shares mean.
+        shares: channels by their share, largest first.
     """
 
     device: str
@@ -86,7 +86,7 @@ def header(outcome: Outcome) -> str:
 
 
 def legend() -> str:
-    """Return what colours mean."""
+    """Return the legend of the colours."""
     spans = (
         ("level", "level: shift, drift, spike"),
         ("dynamics", "dynamics: oscillation, frequency, noise"),
@@ -100,7 +100,7 @@ def legend() -> str:
 
 
 def chosen(outcome: Outcome, series: dict[str, Series]) -> list[Shown]:
-    """Return what to look at: found faults of different families first, then a miss and a false alarm."""
+    """Return the devices to draw: found faults of different families first, then a miss and a false alarm."""
     match = outcome.match
     found, seen = [], Counter[str]()
     for number, fault in enumerate(match.faults):
@@ -135,7 +135,7 @@ def _of_false_alarm(incident: Incident, series: dict[str, Series]) -> Shown:
 
 
 def closer(outcome: Outcome, shown: Shown, series: dict[str, Series]) -> str:
-    """Return a device's strip with the channels behind it."""
+    """Return a device's score plot with the channels behind it."""
     return (
         f'<figure><figcaption><b>{escape(shown.device)}</b> {escape(shown.title)}</figcaption><div class="pair">'
         f'<div class="scroll">{strip(outcome, shown.device, series)}</div>'
@@ -144,7 +144,7 @@ def closer(outcome: Outcome, shown: Shown, series: dict[str, Series]) -> str:
 
 
 def fault_table(outcome: Outcome) -> str:
-    """Return every fault with what came of it."""
+    """Return a table of all faults and how each was detected."""
     match = outcome.match
     rows = []
     for i, fault in enumerate(match.faults):
@@ -169,7 +169,7 @@ def fault_table(outcome: Outcome) -> str:
 
 
 def false_table(outcome: Outcome) -> str:
-    """Return every incident that overlaps no fault."""
+    """Return a table of the incidents that overlap no fault."""
     match = outcome.match
     rows = []
     for incident, at in zip(match.incidents, match.fault_of, strict=True):
@@ -192,14 +192,14 @@ def _table(heads: tuple[str, ...], rows: list[str]) -> str:
 
 
 def footer(outcome: Outcome) -> str:
-    """Return how it was counted, and how to go on."""
+    """Return how results were counted, and how to query them."""
     rate = outcome.readings / outcome.scored_s
     return (
         "<footer><h2>How this was counted</h2><p>A fault is found by an incident of its device that opens between its "
         "start and its end plus one window and the closing time. An incident that overlaps no such span is a false "
         "alarm. Delays are event time, from the fault's first sample to the end of the window that opened the incident."
         f"</p><p>{outcome.messages:,} messages with {outcome.readings:,} readings of 8 channels went through in "
-        f"{outcome.scored_s:.0f} s ({rate:,.0f} readings a second: the simulator's pace). The first alert came "
-        f"{outcome.first_alert_s:.1f} s after the start of the pipe.</p><p>Each window's score, limit and channels are "
+        f"{outcome.scored_s:.0f} s ({rate:,.0f} readings per second: the simulator's pace). The first alert came "
+        f"{outcome.first_alert_s:.1f} s after the pipeline's start.</p><p>Each window's score, limit and channels are "
         f"in the score log:</p><pre>{escape(outcome.query())}</pre></footer>"
     )

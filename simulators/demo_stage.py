@@ -1,4 +1,4 @@
-"""What the demo is played on: a fresh folder, the files of a stream, the processes, what they have done so far."""
+"""Setup of the demo: a new folder, the files of a stream, the processes, and their progress."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from stream_ad.io.transport import Partition, Transport
 from stream_ad.io.wire import alerts as alert_messages
 from stream_ad.role_table import deciding_group
 
-# ruff: noqa: S603 - the commands are built here
+# ruff: noqa: S603 - commands consist of paths of this checkout
 
 BUNDLE = "pretrained:pump-autoencoder"
 SETTINGS = "stream.toml"
 SCENARIO = "scenario.toml"
 RESTARTS = 3
-"""A role that ended this often will not come up by itself."""
+"""A role restarted this often has a lasting fault."""
 STOP_S = 45.0
 
 STREAM = """\
-# Written by the demo. What it left can be read as any stream's:
+# Written by the demo. Query it as any stream:
 #   stream-ad -c {path} alerts
 #   stream-ad -c {path} scores pump-0004
 
@@ -47,30 +47,30 @@ bundle = "{bundle}"
 [store]
 scores = "scores"
 checkpoints = "checkpoints"
-part_max_age_s = 5              # so that the score log can be looked at while the demo runs
+part_max_age_s = 5              # so that the score log can be queried while the demo runs
 
 [threshold]
 kind = "quantile"
-quantile = 0.9995               # about one quiet window in two thousand lies above it,
-factor = 1.1                    # and the limit a tenth higher still: scores near it mean little
+quantile = 0.9995               # about one in two thousand normal windows is above it;
+factor = 1.1                    # raises the limit by a tenth: scores near it mean little
 
 [service]
-http_port = 0                   # no pages for metrics: their ports may be taken
+http_port = 0                   # no metrics pages: their ports may be in use
 """
 
 
 class DemoError(StreamAdError):
-    """The demo cannot go on; the message is one line for the person who started it."""
+    """The demo cannot continue; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """An alert, where the record that caused it stands, and when both came into the log.
+    """An alert, with the position of the record that caused it, and the log times of both.
 
     Attributes:
         alert: the alert.
         log_ns: its log time.
-        input: partition of the readings.
+        input: partition of the readings topic.
     """
 
     alert: Alert
@@ -79,13 +79,13 @@ class Published:
 
 
 def fresh_folder(folder: Path) -> Path | None:
-    """Make an empty folder; the last demo's is kept beside it as `<name>.old`, an older one goes.
+    """Create an empty folder; the previous demo's is moved to `<name>.old`, replacing an older one.
 
     Returns:
-        where the last demo's folder is now, if there was one.
+        the previous demo's folder, if there was one.
 
     Raises:
-        DemoError: something else than a demo's folder is there.
+        DemoError: the folder holds something other than a demo.
     """
     kept = None
     try:
@@ -93,19 +93,19 @@ def fresh_folder(folder: Path) -> Path | None:
             old = folder.with_name(f"{folder.name}.old")
             for path in (folder, old):
                 if path.exists() and not (path / SETTINGS).exists() and any(path.iterdir()):
-                    raise DemoError(f"{path}: expected a demo's folder, found something else; --folder names another")
+                    raise DemoError(f"{path}: expected a folder of a demo, found other files; choose another --folder")
             if any(folder.iterdir()):
                 remove(old)
                 folder.rename(old)
                 kept = old
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DemoError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise DemoError(f"{folder}: cannot be created: {error.strerror}") from error
     return kept
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder with all that is in it."""
+    """Delete a folder with its contents."""
     import shutil
 
     if folder.exists():
@@ -117,9 +117,9 @@ def write_settings(folder: Path, scenario: Scenario, servers: Sequence[str] | No
 
     Args:
         folder: of the demo.
-        scenario: what is simulated; its topics are the stream's.
-        servers: of Kafka; None is the embedded log.
-        run: makes names on a Kafka that others use too; "" for one of our own.
+        scenario: the simulation; its topics are the stream's.
+        servers: of Kafka; None: the embedded log.
+        run: makes names unique on a shared Kafka; "" for our own.
     """
     name = f"demo-{run}" if run else "demo"
     transport = f'kind = "kafka"\nservers = {list(servers)}' if servers else 'kind = "local"\npath = "log.sqlite"'
@@ -139,9 +139,9 @@ def write_settings(folder: Path, scenario: Scenario, servers: Sequence[str] | No
 def as_toml(scenario: Scenario) -> str:
     """Return a scenario as a file that `scenarios.load` reads."""
     values = scenario.model_dump(exclude_none=True)
-    faults, strewn = values.pop("faults"), values.pop("random_faults")
+    faults, random_faults = values.pop("faults"), values.pop("random_faults")
     lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
-    lines += ["", "[random_faults]", *(f"{key} = {_toml(value)}" for key, value in strewn.items())]
+    lines += ["", "[random_faults]", *(f"{key} = {_toml(value)}" for key, value in random_faults.items())]
     for fault in faults:
         lines += ["", "[[faults]]", *(f"{key} = {_toml(value)}" for key, value in fault.items())]
     return "\n".join(lines) + "\n"
@@ -152,12 +152,12 @@ def _toml(value: object) -> str:
 
 
 class Program:
-    """A process of ours with its log file; ends with the `with` block.
+    """A child process with its log file; ends with the `with` block.
 
     Args:
         name: for messages.
         command: arguments of Python.
-        log: gets what it writes.
+        log: file that receives its output.
     """
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
@@ -167,7 +167,7 @@ class Program:
 
     def __enter__(self) -> Program:
         with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C is for the demo, which ends the others in order.
+            # Own session: Ctrl-C is for the demo, which stops the others in order.
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -187,46 +187,46 @@ class Program:
         return self._process.poll()
 
     def stop(self) -> None:
-        """Ask it to end and wait until it has.
+        """Stop the process, and wait until it ended.
 
         Raises:
-            DemoError: it did not end in order.
+            DemoError: it failed.
         """
         self.__exit__()
         if code := self.ended():
-            raise DemoError(f"{self.name} ended with {code}; see {self.log}")
+            raise DemoError(f"{self.name} exited with {code} when stopped; see {self.log}")
 
     def finished(self) -> bool:
-        """Say whether it has ended in order.
+        """Whether the process ended successfully.
 
         Raises:
             DemoError: it failed.
         """
         if code := self.ended():
-            raise DemoError(f"{self.name} ended with {code}: {self.last_error()}; see {self.log}")
+            raise DemoError(f"{self.name} exited with {code}: {self.last_error()}; see {self.log}")
         return code is not None
 
     def expect_running(self) -> None:
-        """Raise if it ended, or if a role that it supervises keeps ending.
+        """Check that it runs, and that no role under it keeps restarting.
 
         Raises:
             DemoError: with the last error of its log.
         """
         if (code := self.ended()) is not None:
-            raise DemoError(f"{self.name} ended with {code}: {self.last_error()}; see {self.log}")
+            raise DemoError(f"{self.name} exited with {code}: {self.last_error()}; see {self.log}")
         restarts = sum(line.get("event") == "role_ended" for line in self._lines())
         if restarts >= RESTARTS:
             raise DemoError(f"a role keeps restarting ({restarts} times): {self.last_error()}; see {self.log}")
 
     def last_error(self) -> str:
-        """Return the last error of the log in a few words."""
+        """Return the log's last error, shortened."""
         found = [line for line in self._lines() if line.get("level") == "error"]
         for line in reversed(found):
             said = line.get("error") or line.get("exception") or line.get("message")
             if said:
                 return str(said).strip().splitlines()[-1][:300]
         text = self.log.read_text(errors="replace").strip().splitlines()
-        return text[-1][:300] if text else "it said nothing"
+        return text[-1][:300] if text else "no output"
 
     def _lines(self) -> Iterator[dict[str, object]]:
         for line in self.log.read_bytes().splitlines():
@@ -237,7 +237,7 @@ class Program:
 
 
 def pipeline(folder: Path, scorers: int) -> Program:
-    """Return the supervisor with scorers and archiver, not yet started."""
+    """Return the supervisor of scorers and archiver, not yet started."""
     stream = ["-m", "stream_ad.cli.main", "-c", str(folder / SETTINGS), "--log-format", "json"]
     return Program("stream-ad run", [*stream, "run", "--scorers", str(scorers)], folder / "pipeline.log")
 
@@ -249,7 +249,7 @@ def simulator(folder: Path) -> Program:
 
 
 class Observer:
-    """Reads the stream's topics from outside, as any subscriber may.
+    """Reads the stream's topics as any subscriber can.
 
     Args:
         settings: of the stream.
@@ -269,13 +269,13 @@ class Observer:
         return sum(self._transport.bounds(partition)[1] for partition in self._readings)
 
     def scored(self) -> int:
-        """Return the number of those that the scorers have committed."""
+        """Return the number of readings records that the scorers have committed."""
         group = deciding_group(self._settings)
         found = [self._transport.committed(group, partition) for partition in self._readings]
         return sum(position.offset for position in found if position is not None)
 
     def opened(self) -> list[Alert]:
-        """Read on in the alerts topic; return the alerts that open an incident."""
+        """Read new records of the alerts topic; return alerts that open an incident."""
         new = []
         for number in range(len(self._readings)):
             partition = Partition(self._settings.stream.alerts_topic, number)
@@ -293,7 +293,7 @@ class Observer:
         return [published.alert for published in new if published.alert.phase is AlertPhase.OPENED]
 
     def latencies_s(self) -> list[float]:
-        """Return per opening alert the time from the log time of the reading that caused it to its own."""
+        """Return, per opening alert, the time from its reading's log time to its own."""
         return [
             (published.log_ns - int(batch.log_ns[0])) / 1e9
             for published in self.alerts

@@ -1,4 +1,4 @@
-"""The drawings of the demo's page: the fleet over time, and one device's score against its limit."""
+"""Drawings of the demo's page: the fleet over time, and one device's score against its limit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ROW = 19
 AXIS = 24
 STRIP_WIDTH, STRIP_HEIGHT = 720, 132
 CHARACTER = 5.9
-"""Mean width of a character of the labels, at their size."""
+"""Mean width of a label's character, at the label's font size."""
 HEAT = (0.75, 0.9, 1.0)
-"""Score over limit from which on a window is tinted, in three steps."""
+"""Score / limit at which a window is tinted, in three steps."""
 FAMILIES = {
     "level": ("level_shift", "slow_drift", "spike"),
     "dynamics": ("oscillation", "frequency_change", "noise_up", "noise_down"),
@@ -34,7 +34,7 @@ RATIO_TICKS = (
     (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
     (1e-3, 0.01, 0.1, 1, 10, 100, 1e3, 1e4),
 )
-"""Labels of a strip's axis, in units of the limit, for up to one, two or more decades."""
+"""Axis labels of a score plot, in units of the limit, for up to one, two or more decades."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _floats(column: object) -> Float64Array:
 
 
 def family(kind: str) -> str:
-    """Return which colour a kind of fault has."""
+    """Return the colour class of a kind of fault."""
     return next((name for name, kinds in FAMILIES.items() if kind in kinds), "level")
 
 
@@ -88,11 +88,11 @@ def clock(ns: int, form: str = "%H:%M:%S") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Event time across a drawing.
+    """The event time axis of a drawing.
 
     Attributes:
         first_ns, last_ns: event time at both ends.
-        left, right: where they are.
+        left, right: their x coordinates.
     """
 
     first_ns: int
@@ -101,7 +101,7 @@ class Axis:
     right: float
 
     def x(self, ns: int) -> float:
-        """Return the place of a time, held inside the drawing."""
+        """Return the x coordinate of a time, clipped to the drawing."""
         share = (ns - self.first_ns) / max(self.last_ns - self.first_ns, 1)
         return round(self.left + (self.right - self.left) * min(max(share, 0.0), 1.0), 1)
 
@@ -125,7 +125,7 @@ class Axis:
 
 
 def timeline(outcome: Outcome, series: dict[str, Series]) -> str:
-    """Return the fleet: a row a device, faults as shaded spans, incidents as bars below them."""
+    """Return the fleet: one row per device, faults as shaded spans, incidents as bars below them."""
     match = outcome.match
     devices = sorted(set(series) | {fault.device for fault in match.faults})
     axis = whole_axis(series, LEFT, WIDTH - RIGHT)
@@ -157,7 +157,7 @@ def whole_axis(series: dict[str, Series], left: float, right: float) -> Axis:
 
 
 def heat(series: dict[str, Series], top_of: dict[str, int], axis: Axis) -> str:
-    """Return windows whose score is near or over the limit, tinted: a path for each step."""
+    """Return windows with scores near or over the limit, tinted: one path per step."""
     paths: list[list[str]] = [[] for _ in HEAT]
     for device, one in series.items():
         edges = [axis.x(int(end)) for end in one.end_ns]
@@ -233,7 +233,7 @@ def strip(outcome: Outcome, device: str, series: dict[str, Series]) -> str:
 
 
 def _lines(one: Series, axis: Axis, y: Callable[[float], float]) -> list[str]:
-    """Return the unbroken stretches of scored windows as paths."""
+    """Return each run of consecutive scored windows as a path."""
     scored = np.flatnonzero(np.isfinite(one.ratio))
     if not len(scored):
         return []
@@ -246,7 +246,7 @@ def _lines(one: Series, axis: Axis, y: Callable[[float], float]) -> list[str]:
 
 
 def mean_shares(one: Series, first_ns: int, last_ns: int) -> list[tuple[str, float]]:
-    """Return the channels with their mean shares of the score in a time, largest first; none if nothing was scored."""
+    """Return channels and their mean shares of the score in a time range, largest first; none without scores."""
     rows = (one.end_ns > first_ns) & (one.end_ns <= last_ns) & np.isfinite(one.share).any(axis=1)
     if not rows.any():
         return []

@@ -1,4 +1,4 @@
-"""What the demo says on the terminal: progress, alerts as they open, the summary."""
+"""Terminal output of the demo: progress, alerts as they open, and the summary."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ class View:
     """Writes to a terminal, or plain lines to a file or pipe.
 
     Args:
-        out: where to.
+        out: stream to write to.
     """
 
     def __init__(self, out: TextIO) -> None:
         terminal = out.isatty()
         self.console = Console(file=out, highlight=False, emoji=False, width=None if terminal else PLAIN_WIDTH)
 
-    def say(self, text: str) -> None:
-        """Write a sentence."""
+    def write_line(self, text: str) -> None:
+        """Write a line of text."""
         self.console.print(text, markup=False, soft_wrap=True)
         self.console.file.flush()
 
     def opening(self, scenario: Scenario, settings: Settings, model: Model, servers: Sequence[str] | None) -> None:
-        """Say what is about to run."""
+        """Write what is about to run."""
         where = f"Apache Kafka at {','.join(servers)}" if servers else "the embedded log"
         speed = float(scenario.speed) if scenario.speed != "max" else scenario.duration_s
-        self.say(
+        self.write_line(
             f"{scenario.devices} pumps, {clock_text(scenario.duration_s)} of event time in "
             f"{clock_text(scenario.duration_s / speed)}, through {where}; model {model.name} ({model.model_id[:8]})."
         )
-        self.say("Times below are event time (UTC): when it happened to the pump.")
+        self.write_line("Times below are event times (UTC).")
 
     @contextmanager
-    def progress(self, messages: int) -> Iterator[Watching]:
-        """Show how far the run has come while the block lasts.
+    def progress(self, messages: int) -> Iterator[LiveProgress]:
+        """Show progress while the block runs.
 
         Args:
-            messages: that the simulator will send.
+            messages: number of messages that the simulator will send.
         """
         columns = (
             TextColumn("{task.description}"),
@@ -66,7 +66,7 @@ class View:
         )
         terminal = self.console.is_terminal
         with Progress(*columns, console=self.console, transient=True, disable=not terminal) as bars:
-            yield Watching(self.console, bars, messages)
+            yield LiveProgress(self.console, bars, messages)
 
     def closing(self, outcome: Outcome, folder: Path, page: Path) -> None:
         """Write the summary."""
@@ -75,24 +75,26 @@ class View:
         console.print(summary_table(outcome))
         rate = outcome.readings / outcome.scored_s
         worst = max(outcome.latencies_s)
-        self.say(
+        self.write_line(
             f"{outcome.messages:,} messages, {outcome.readings:,} readings of 8 channels, "
             f"{outcome.scores.num_rows:,} windows judged in {outcome.scored_s:.0f} s "
             f"({rate:,.0f} readings/s: the simulator's pace, not the limit)."
         )
-        self.say(
-            f"First alert {outcome.first_alert_s:.1f} s after the start of the pipe; from a reading's log time to its "
-            f"alert's {outcome.latency_s * 1e3:.0f} ms (median), {worst * 1e3:.0f} ms (longest)."
+        self.write_line(
+            f"First alert {outcome.first_alert_s:.1f} s after the pipeline's start; from a reading's log time to its "
+            f"alert's: median {outcome.latency_s * 1e3:.0f} ms, maximum {worst * 1e3:.0f} ms."
         )
         missed = sorted({words(f.kind) for f, at in zip(match.faults, match.found_by, strict=True) if at is None})
         if missed:
-            self.say(f"Missed: {', '.join(missed)}.")
-        self.say(f"\nScore log: {shown(outcome.settings.store.scores)}. Ask DuckDB:\n\n  {outcome.query()}\n")
-        self.say(f"Picture of the run: {shown(page.resolve())}")
+            self.write_line(f"Missed: {', '.join(missed)}.")
+        self.write_line(
+            f"\nScore log: {shown(outcome.settings.store.scores)}. Query it with DuckDB:\n\n  {outcome.query()}\n"
+        )
+        self.write_line(f"Report: {shown(page.resolve())}")
 
 
-class Watching:
-    """The progress of a run; made by `View.progress`."""
+class LiveProgress:
+    """Progress of a run; created by `View.progress`."""
 
     def __init__(self, console: Console, bars: Progress, messages: int) -> None:
         self._console = console
@@ -104,13 +106,13 @@ class Watching:
         self._scored: TaskID = bars.add_task("scored", total=messages, note="")
 
     def alert(self, alert: Alert) -> None:
-        """Write an alert that has opened."""
+        """Write an opening alert."""
         self._alerts += 1
         self._console.print(alert_line(alert), no_wrap=True, overflow="ellipsis")
         self._console.file.flush()
 
     def update(self, sent: int, scored: int) -> None:
-        """Show how many messages are in the log, and how many of them are scored."""
+        """Show how many messages were sent, and how many of them are scored."""
         now = time.monotonic()
         seconds = f"{now - self._begun:.0f} s"
         self._bars.update(self._sent, completed=sent, note=f"{sent:,} messages")

@@ -1,4 +1,4 @@
-"""What people and control systems say about the pumps: starts, stops, visits, complaints, repairs."""
+"""Events of people and control systems about the pumps: starts, stops, inspections, complaints, repairs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REPAIRED_SHARE = 0.6
 
 
 class Severity(StrEnum):
-    """How much an event matters."""
+    """Severity of an event."""
 
     INFO = "info"
     WARNING = "warning"
@@ -49,12 +49,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PumpEvent:
-    """A message about one pump.
+    """An event of one pump.
 
     Attributes:
         device: the pump's id.
         at_s: seconds since the scenario's start.
-        code: what kind of message, for programs.
+        code: machine-readable kind of event.
         severity: information or a warning.
         text: the same for people.
     """
@@ -70,7 +70,7 @@ class PumpEvent:
         return start_ms + round(self.at_s * 1e3)
 
     def encode(self, start_ms: int) -> bytes:
-        """Return the event as the events topic holds it, schema v1."""
+        """Return the event as published in the events topic, schema v1."""
         fields = {"code": self.code, "severity": self.severity.value, "text": self.text}
         return orjson.dumps({"device": self.device, "ts": self.at_ms(start_ms)} | fields)
 
@@ -78,7 +78,7 @@ class PumpEvent:
 def pump_events(
     signals: Signals, random: Randomness, duration_s: float, faults: tuple[FaultSpec, ...]
 ) -> tuple[PumpEvent, ...]:
-    """Return the events of a run by time, then device; a longer run only adds."""
+    """Return a run's events by time, then device; a longer run only appends."""
     found = [*_operating(signals, duration_s), *_visits(signals, random, duration_s)]
     found += _about_faults(faults, random, signals.period_s)
     found.sort(key=lambda event: (event.at_s, event.device, event.code))
@@ -86,7 +86,7 @@ def pump_events(
 
 
 def _operating(signals: Signals, duration_s: float) -> Iterator[PumpEvent]:
-    """Yield a start, stop or change at the beginning of its ramp."""
+    """Yield a start, stop or change of mode at the beginning of each ramp."""
     mode, begin = signals.operation.stays(-2, int(np.ceil(duration_s / signals.operation.stay_s)) + 1)
     changed = np.diff(mode, axis=1) != 0
     changed &= (begin[:, 1:] >= 0) & (begin[:, 1:] < duration_s)
@@ -103,7 +103,7 @@ def _operating(signals: Signals, duration_s: float) -> Iterator[PumpEvent]:
 
 
 def _visits(signals: Signals, random: Randomness, duration_s: float) -> Iterator[PumpEvent]:
-    """Yield one maintenance visit a pump and day."""
+    """Yield one maintenance visit per pump and day."""
     days = np.arange(int(duration_s // DAY_S) + 1, dtype=np.int64)
     place = random.uniform(Stream.VISITS, signals.fleet.number, 2 * days)
     choice = random.uniform(Stream.VISITS, signals.fleet.number, 2 * days + 1)

@@ -1,7 +1,7 @@
-"""Labelled faults: what each does to a channel, where a schedule puts them, what the truth says.
+"""Labelled faults: their effects on channels, their schedules and their labels.
 
-A fault is a pure function of the healthy segment and a magnitude. It changes its channels inside
-its span and nothing else, and a larger magnitude changes more.
+A fault is a pure function of the healthy segment and a magnitude. It changes only its channels, within its span; a
+larger magnitude changes more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stream_ad.errors import ConfigError
 
 NAMES = tuple(CHANNELS)
 SPIKE_SHARE = 1 / 12
-"""Share of the samples of a span that a spike fault hits, besides the first."""
+"""Share of a span's samples that a spike fault changes, besides the first."""
 OSCILLATION_S = 24.0
 WANDER_S = 25.0
 SQRT_HALF = 0.5**0.5
@@ -29,7 +29,7 @@ SQRT_HALF = 0.5**0.5
 
 @dataclass(frozen=True, slots=True)
 class FaultSpec:
-    """One fault, labelled.
+    """A labelled fault.
 
     Attributes:
         device: number of the pump, from 0.
@@ -37,7 +37,7 @@ class FaultSpec:
         channels: the channels it changes.
         first: number of the first changed sample.
         last: number after the last.
-        magnitude: in the unit of its kind, see `KINDS`; 0 changes nothing but for `stuck` and `silence`.
+        magnitude: in the unit of its kind, see `KINDS`; 0 has no effect except for `stuck` and `silence`.
     """
 
     device: int
@@ -48,7 +48,7 @@ class FaultSpec:
     magnitude: float
 
     def truth(self, start_ms: int, period_ms: int) -> dict[str, object]:
-        """Return the label as the truth topic holds it; `start` and `end` (exclusive) in epoch milliseconds."""
+        """Return the label as published in the truth topic; `start` and `end` (exclusive) in epoch milliseconds."""
         return {
             "device": device_id(self.device),
             "fault": self.kind,
@@ -61,21 +61,21 @@ class FaultSpec:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One channel inside a fault's span: what a fault may look at. n samples, float64[n] each.
+    """One channel within a fault's span: inputs of a fault's effect. Arrays are float64[n] for n samples.
 
     Attributes:
         values: the samples before the fault.
         noise: their fast noise, part of `values`.
         pulse: their pulsation, part of `values`.
-        faster: phase -> pulsation with that many radians more, same amplitude.
+        faster: function of a phase (radians), returning the pulsation with that phase added, same amplitude.
         pulse_rad_s: the pulsation's angular frequency.
-        number: int64[n], place in the span, 0 for its first sample.
-        seconds: time in the fault, the first sample of the span at one period, > 0.
-        length_s: the whole span.
-        demand: the cause that the channel shares with others, about standard normal.
-        own: another course like `demand`, which no other channel follows.
-        chance: uniform in [0, 1), one for each sample.
-        sign: -1.0 or 1.0, the fault's direction.
+        number: int64[n], index in the span, from 0.
+        seconds: time since the fault's start, > 0; one period at the first sample.
+        length_s: duration of the whole span.
+        demand: the signal shared with other channels, about standard normal.
+        own: a signal like `demand`, independent of all other channels.
+        chance: uniform in [0, 1), one per sample.
+        sign: direction of the fault, -1.0 or 1.0.
         held: the channel's rounded value at the span's first sample.
         spread: the channel's normal standard deviation.
     """
@@ -112,12 +112,12 @@ def level_shift(segment: Segment, magnitude: float) -> Float64Array:
 
 
 def slow_drift(segment: Segment, magnitude: float) -> Float64Array:
-    """The level moves away evenly, by `magnitude` spreads at the end of the span."""
+    """The level moves linearly, by `magnitude` spreads at the span's end."""
     return segment.values + segment.sign * magnitude * segment.spread * (segment.seconds / segment.length_s)
 
 
 def stuck(segment: Segment, magnitude: float) -> Float64Array:
-    """The sensor repeats its value of the span's first sample, `magnitude` spreads beside it."""
+    """The sensor repeats its value at the span's first sample, `magnitude` spreads off."""
     return np.full(len(segment.values), segment.held + segment.sign * magnitude * segment.spread)
 
 
@@ -127,12 +127,12 @@ def drop_out(segment: Segment, magnitude: float) -> Float64Array:
 
 
 def silence(segment: Segment, magnitude: float) -> Float64Array:
-    """Nothing is sent, whatever the magnitude."""
+    """Nothing is sent, for any magnitude."""
     return np.full(len(segment.values), np.nan)
 
 
 def noise_up(segment: Segment, magnitude: float) -> Float64Array:
-    """The fast noise is `1 + magnitude` times as strong."""
+    """Fast noise is multiplied by `1 + magnitude`."""
     return segment.values + segment.noise * magnitude
 
 
@@ -142,17 +142,17 @@ def noise_down(segment: Segment, magnitude: float) -> Float64Array:
 
 
 def frequency_change(segment: Segment, magnitude: float) -> Float64Array:
-    """The pulsation is `1 + magnitude` times as fast, its amplitude unchanged."""
+    """The pulsation's frequency is multiplied by `1 + magnitude`; its amplitude is unchanged."""
     return segment.values - segment.pulse + segment.faster(segment.pulse_rad_s * magnitude * segment.seconds)
 
 
 def broken_correlation(segment: Segment, magnitude: float) -> Float64Array:
-    """The channel leaves the course that it shares with others for one of its own, `magnitude` spreads wide."""
+    """The channel follows an independent signal instead of the shared one, `magnitude` spreads wide."""
     return segment.values + magnitude * segment.spread * SQRT_HALF * (segment.own - segment.demand)
 
 
 def oscillation(segment: Segment, magnitude: float) -> Float64Array:
-    """A sine of `magnitude` spreads is added, one turn in 24 seconds: a hunting controller."""
+    """A sine of `magnitude` spreads is added, with a period of 24 s: a hunting controller."""
     return segment.values + magnitude * segment.spread * np.sin(2.0 * np.pi * segment.seconds / OSCILLATION_S)
 
 
@@ -161,9 +161,9 @@ class Kind:
     """A kind of fault.
 
     Attributes:
-        effect: healthy segment and magnitude -> faulty values.
-        channels: where it can happen.
-        magnitude: what a scenario gets that names none, and the middle of random schedules.
+        effect: function of healthy segment and magnitude, returning faulty values.
+        channels: channels that can have it.
+        magnitude: default in scenarios, and the middle of random schedules.
         length_s: the same for its duration.
     """
 
@@ -194,10 +194,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 
 
 def check(spec: FaultSpec) -> None:
-    """Refuse a fault that cannot be.
+    """Check a fault.
 
     Raises:
-        ConfigError: an unknown kind or channel, a channel the kind cannot hit, an empty span, a
+        ConfigError: an unknown kind or channel, a channel that the kind does not affect, an empty span, or a
             magnitude out of range.
     """
     kind = KINDS.get(spec.kind)
@@ -207,22 +207,22 @@ def check(spec: FaultSpec) -> None:
     if wrong or not spec.channels:
         raise ConfigError(f"fault {spec.kind}: channels: expected some of {', '.join(kind.channels)}, found {wrong}")
     if spec.kind == "silence" and set(spec.channels) != set(NAMES):
-        raise ConfigError("fault silence: channels: expected all of them, or none named")
+        raise ConfigError("fault silence: channels: expected all channels, or none")
     if not 0 <= spec.first < spec.last:
-        raise ConfigError(f"fault {spec.kind}: expected a span, found samples {spec.first} to {spec.last}")
+        raise ConfigError(f"fault {spec.kind}: expected last > first, found samples {spec.first} to {spec.last}")
     limit = 1.0 if spec.kind == "drop_out" else np.inf
     if not 0.0 <= spec.magnitude <= limit:
         raise ConfigError(f"fault {spec.kind}: magnitude: expected 0 to {limit:g}, found {spec.magnitude:g}")
 
 
 def inject(chunk: Chunk, specs: tuple[FaultSpec, ...], random: Randomness, signals: Signals) -> None:
-    """Put the faults that meet a chunk into its values, in place, in the order given.
+    """Apply the faults that overlap a chunk to its values, in place, in the given order.
 
     Args:
         chunk: healthy signals.
-        specs: the faults; those of other pumps and times are passed over.
+        specs: the faults; those of other pumps and times are ignored.
         random: the seed's numbers.
-        signals: where the chunk is from, for the value that a stuck sensor holds.
+        signals: source of the chunk, for the value that a stuck sensor repeats.
     """
     rows = {int(number): row for row, number in enumerate(chunk.fleet.number)}
     end = chunk.first + len(chunk.seconds)
@@ -267,13 +267,13 @@ def _segment(
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How faults are strewn over a fleet.
+    """How random faults are distributed over a fleet.
 
     Attributes:
         per_device_hour: one fault in each slot of `1 / per_device_hour` hours of each pump.
-        first_s: none begins before.
-        kinds: which ones; pumps next to each other get different ones.
-        strength: factor on every kind's own magnitude.
+        first_s: no fault starts before.
+        kinds: kinds to use; neighbouring pumps get different ones.
+        strength: factor on every kind's default magnitude.
     """
 
     per_device_hour: float
@@ -286,17 +286,17 @@ CANDIDATES = 8
 GRID_S = 30.0
 
 
-def strewn(schedule: Schedule, signals: Signals, random: Randomness, samples: int) -> tuple[FaultSpec, ...]:
-    """Draw the random faults of a run; a pump's depend on seed and pump alone, a longer run only adds.
+def draw_faults(schedule: Schedule, signals: Signals, random: Randomness, samples: int) -> tuple[FaultSpec, ...]:
+    """Draw a run's random faults; a pump's depend only on seed and pump, and a longer run only appends.
 
-    Of some random places in a slot a fault takes the one where the pump runs fastest: many faults
-    cannot be seen in a pump that stands.
+    Of several random positions in a slot, the one where the pump runs fastest is used: many faults are invisible in a
+    stopped pump.
 
     Args:
-        schedule: how many, which.
+        schedule: number and kinds of faults.
         signals: the fleet.
         random: the seed's numbers.
-        samples: length of the run; faults that would not end within it are left out.
+        samples: length of the run; faults that would end after it are left out.
 
     Returns:
         the faults by first sample.

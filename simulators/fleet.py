@@ -1,4 +1,4 @@
-"""The fleet of pumps: channels and their units, what a pump is like, what mode it runs in and when."""
+"""The pump fleet: channels and units, properties of each pump, and its operating modes over time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHANNELS: Mapping[str, str] = MappingProxyType(
         "flow": "m³/h",
     }
 )
-"""Channel -> unit, in the order of every array of this package."""
+"""Unit of each channel; all arrays of this package have this order."""
 
 DECIMALS: Mapping[str, int] = MappingProxyType(
     {
@@ -38,7 +38,7 @@ DECIMALS: Mapping[str, int] = MappingProxyType(
         "flow": 2,
     }
 )
-"""Resolution of the sensors: finer digits would only make messages longer."""
+"""Resolution of the sensors; more digits would only make messages longer."""
 
 SPREAD: Mapping[str, float] = MappingProxyType(
     {
@@ -52,7 +52,7 @@ SPREAD: Mapping[str, float] = MappingProxyType(
         "flow": 3.5,
     }
 )
-"""Standard deviation inside a running mode, over some minutes: the unit of a fault's magnitude."""
+"""Standard deviation within a running mode, over minutes: the unit of a fault's magnitude."""
 
 
 class Mode(IntEnum):
@@ -67,26 +67,26 @@ class Mode(IntEnum):
 SPEED = np.array([0.0, 0.62, 0.8, 0.95])
 """Share of the rated speed, by mode."""
 SHARE = np.array([0.04, 0.12, 0.58, 0.26])
-"""Share of the stays, by mode."""
+"""Share of stays, by mode."""
 RAMP_S = 90.0
-"""A change of mode takes this long."""
+"""Duration of a change of mode."""
 JITTER = 0.5
-"""A change comes up to this share of a stay later than its slot begins: stays last 0.5 to 1.5 slots."""
+"""A change happens up to this share of a stay after its slot's beginning: stays last 0.5 to 1.5 slots."""
 VARIETY = 0.03
-"""Relative half-width of what differs between pumps of one make."""
+"""Relative half-width of the differences between pumps of the same make."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pumps:
-    """What some pumps are like, one row each.
+    """Properties of some pumps, one row each.
 
     Attributes:
         number: int64[d], 0 for the first pump of the fleet.
-        gain: float64[d, 8], around 1: rated values of this pump against its make's.
+        gain: float64[d, 8], around 1: this pump's rated values relative to its make's.
         pulse_hz: float64[d], frequency of the pulsation seen in vibration, pressure and flow.
         pulse_phase: float64[d], radians.
-        day_shift_s: float64[d], how much later than the fleet's this pump's daily cycle runs.
-        slot_phase: float64[d], 0..1, place of the pump's slots of operation against the others'.
+        day_shift_s: float64[d], delay of this pump's daily cycle against the fleet's.
+        slot_phase: float64[d], 0..1, phase of the pump's operation slots.
     """
 
     number: Int64Array
@@ -106,7 +106,7 @@ def device_id(number: int) -> str:
 
 
 def pumps(random: Randomness, number: Int64Array) -> Pumps:
-    """Draw what the pumps of these numbers are like; a pump does not depend on the others."""
+    """Draw the properties of these pumps; each is independent of the others."""
     draws = random.uniform(Stream.DEVICE, number, np.arange(16, dtype=np.int64))
     return Pumps(
         number=number,
@@ -119,7 +119,7 @@ def pumps(random: Randomness, number: Int64Array) -> Pumps:
 
 
 class Operation:
-    """Which mode each pump runs in: time is cut in slots, one stay a slot, drawn by counter.
+    """Operating mode of each pump over time: one stay per time slot, drawn by counter.
 
     Args:
         random: the seed's numbers.
@@ -146,7 +146,7 @@ class Operation:
         return mode, begin
 
     def speed(self, seconds: Float64Array) -> Float64Array:
-        """Return the set speed, float64[d, n] as share of the rated one, at float64[n] ascending seconds."""
+        """Return the speed setpoint, float64[d, n] as share of the rated speed, at float64[n] ascending seconds."""
         if len(seconds) == 0:
             return np.empty((len(self._fleet), 0))
         first = int(np.floor(seconds[0] / self.stay_s)) - 2

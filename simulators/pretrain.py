@@ -1,8 +1,7 @@
-"""`python -m simulators.pretrain`: make the bundles that ship with the package again.
+"""`python -m simulators.pretrain`: rebuild the bundles that ship with the package.
 
-Models of the pump fleet, trained on quiet pumps that no scenario shows, and tried on a quiet and a
-faulty fleet that they have not seen; what came out stands in their cards. The same seeds give the
-same files on one machine, to the byte.
+Models of the pump fleet, trained on healthy pumps that are in no scenario, and tested on a healthy and a faulty fleet
+they have not seen; their cards hold the results. The same seeds give byte-identical files on one machine.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ FOLDER = Path(__file__).resolve().parents[1] / "stream_ad" / "pretrained"
 SHAPE = WindowShape(period_ns=1_000_000_000, samples=64, stride=16)
 SEED = 5
 FLEETS, PUMPS, HOURS = 10, 10, 2.5
-"""Many small fleets rather than a long recording of one: what differs between pumps, sites and
-times of day is learned from examples of it, and the calibration's blocks hold out whole fleets."""
+"""Many small fleets rather than a long recording of one: the model learns differences between pumps, sites and times of
+day from examples, and the calibration's blocks hold out whole fleets."""
 FIRST_SEED = 1_001
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "autoencoder": {"hidden": [96, 32, 96], "epochs": 24},
     "dagmm": {"hidden": [96, 24]},
 }
 UNTRAINED = {"epochs": 1, "learning_rate": 1e-7}
-"""What shows how much of a result is owed to the training."""
+"""A practically untrained model, to show how much of a result comes from training."""
 
 
 def quiet_recording(fleets: int = FLEETS, pumps: int = PUMPS, hours: float = HOURS) -> Recording:
-    """Return quiet fleets one after the other as one recording, each at another time of day.
+    """Return healthy fleets one after the other as one recording, each at another time of day.
 
     Args:
-        fleets: how many, each with a seed and with device names of its own.
-        pumps: of each fleet.
-        hours: of each fleet.
+        fleets: number of fleets, each with its own seed and device names.
+        pumps: number of pumps per fleet.
+        hours: duration per fleet.
     """
     quiet = scenarios.load("quiet").changed(devices=pumps, duration_s=hours * 3_600)
     names = sorted(CHANNELS)
@@ -71,11 +70,11 @@ def quiet_recording(fleets: int = FLEETS, pumps: int = PUMPS, hours: float = HOU
 
 
 def plan(kind: str, settings: Mapping[str, Any] | None = None) -> TrainingPlan:
-    """Return how the bundle `pump-<kind>` is trained.
+    """Return the training plan of the bundle `pump-<kind>`.
 
     Args:
         kind: the detector's name.
-        settings: other ones than those of the shipped bundle.
+        settings: settings that differ from those of the shipped bundle.
     """
     return TrainingPlan(
         name=f"pump-{kind}",
@@ -85,12 +84,12 @@ def plan(kind: str, settings: Mapping[str, Any] | None = None) -> TrainingPlan:
         settings=SETTINGS.get(kind, {}) if settings is None else settings,
         seed=SEED,
         baseline="",
-        per_device=False,  # it serves pumps that it has not seen
+        per_device=False,  # it serves unseen pumps
     )
 
 
 def tried(trained: Trained) -> dict[str, Any]:
-    """Return what the model finds in fleets it has not seen, with a stream's default settings."""
+    """Return what the model finds in unseen fleets, with a stream's default settings."""
     quiet = scenarios.load("quiet").changed(devices=40, duration_s=7_200, seed=99)
     faulty = scenarios.load("faulty").changed(duration_s=14_400)
     return {
@@ -104,11 +103,11 @@ def make(kind: str, recording: Recording, others: Mapping[str, Any], progress: P
     Args:
         kind: the detector's name.
         recording: of normal running.
-        others: what `tried` gave for other models, for comparison in the card.
-        progress: told of training.
+        others: results of `tried` for other models, for comparison in the card.
+        progress: called with training progress.
     """
     trained = train(recording, plan(kind), progress)
-    card = {name: value for name, value in trained.card.items() if name != "seconds"}  # two makings are equal
+    card = {name: value for name, value in trained.card.items() if name != "seconds"}  # repeated builds are equal
     card["trial"] = {"settings": "a stream's defaults", kind: tried(trained), **others}
     return replace(trained, model=replace(trained.model, card=card), card=card)
 
@@ -120,16 +119,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     begun = time.monotonic()
 
-    def say(text: str) -> None:
+    def print_line(text: str) -> None:
         print(f"{time.monotonic() - begun:6.0f} s  {text}", file=sys.stderr, flush=True)
 
     def progress(what: str, done: int, total: int) -> None:
         if done == total:
-            say(f"{what} {done}")
+            print_line(f"{what} {done}")
 
     try:
         recording = quiet_recording()
-        say(f"{len(recording)} readings of {len(recording.devices)} pumps")
+        print_line(f"{len(recording)} readings of {len(recording.devices)} pumps")
         others = {
             "pca": tried(train(recording, plan("pca"))),
             "autoencoder, untrained": tried(
@@ -139,9 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind in SETTINGS:
             trained = make(kind, recording, others, progress)
             model_id = bundles.save(trained.model, options.out / trained.model.name, trained.probe, replace=True)
-            say(f"{options.out / trained.model.name} {model_id[:16]}")
+            print_line(f"{options.out / trained.model.name} {model_id[:16]}")
             for name, found in trained.card["trial"].items():
-                say(f"  {name}: {found}")
+                print_line(f"  {name}: {found}")
     except StreamAdError as error:
         print(f"pretrain: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""From a scenario to messages in time order, and from messages to a log at a set pace."""
+"""Turns a scenario into messages in time order, and sends them to a log at a given pace."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from stream_ad.io.transport import Headers, Record, Transport
 from stream_ad.io.wire.encode import ARROW_HEADERS, JSON_HEADERS, encode_arrow, encode_reading, encode_series
 
 CHUNK_VALUES = 100_000
-"""Samples generated at a time, over all pumps: enough that numpy's cost per call does not count."""
+"""Samples generated per step, over all pumps: enough that numpy's overhead per call is negligible."""
 BATCH = 1_000
-"""Most messages appended at a time."""
+"""Maximum number of messages per append."""
 TICK_S = 0.02
 CATCH_UP = 2.0
-"""After a hiccup messages come at most this many times as fast as the pace."""
+"""After a stall, messages are sent at most this many times as fast as the pace."""
 STEP_S = 0.1
-"""The part of a hiccup that counts at once."""
+"""The part of a stall that counts immediately."""
 
 
 class Message(NamedTuple):
-    """A record and where it goes.
+    """A record and its destination.
 
     Attributes:
         topic, key, value, headers: as in the log.
-        at_ms: simulated time at which it is sent, epoch milliseconds: for readings after their last
-            sample, the pumps one after the other.
+        at_ms: simulated sending time, epoch milliseconds: for readings after their last sample, one pump after the
+            other.
     """
 
     topic: str
@@ -49,12 +49,12 @@ class Message(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A stretch of the run as the sensors say it.
+    """Consecutive samples of the whole fleet.
 
     Attributes:
         first: number of the first sample.
         values: float64[d, 8, n], rounded; NaN is missing.
-        faulty: a fault meets it.
+        faulty: whether a fault overlaps it.
     """
 
     first: int
@@ -63,10 +63,9 @@ class Block(NamedTuple):
 
 
 def simulate(scenario: Scenario, start_ms: int) -> Iterator[Message]:
-    """Yield all messages of a run in the order of `at_ms`.
+    """Yield all messages of a run, by `at_ms`.
 
-    The bytes depend on the scenario and `start_ms` alone; readings of a pump do not depend on how
-    many others there are.
+    The bytes depend only on the scenario and `start_ms`; a pump's readings do not depend on how many others there are.
 
     Args:
         scenario: what to simulate.
@@ -82,7 +81,7 @@ def simulate(scenario: Scenario, start_ms: int) -> Iterator[Message]:
 
 
 def blocks(scenario: Scenario, signals: Signals, faults: tuple[FaultSpec, ...]) -> Iterator[Block]:
-    """Yield the run in stretches of whole messages."""
+    """Yield the run in blocks of whole messages."""
     samples = scenario.message_samples
     length = max(CHUNK_VALUES // (scenario.devices * samples), 1) * samples
     random = Randomness(scenario.seed)
@@ -94,7 +93,7 @@ def blocks(scenario: Scenario, signals: Signals, faults: tuple[FaultSpec, ...]) 
 
 
 def recording(scenario: Scenario, start_ms: int) -> Iterator[dict[str, Int64Array | Float64Array | list[str]]]:
-    """Yield the healthy fleet as columns, for training: no faults, whatever the scenario says.
+    """Yield the healthy fleet as columns, for training; the scenario's faults are ignored.
 
     Yields:
         `device` (text), `time` int64 epoch milliseconds, and a float64 column per channel; rows by
@@ -122,7 +121,7 @@ def _readings(scenario: Scenario, signals: Signals, faults: tuple[FaultSpec, ...
     period_ms, samples, topic = scenario.period_ms, scenario.message_samples, scenario.readings_topic
     delay_ms = [number * samples * period_ms // scenario.devices for number in range(scenario.devices)]
     for block in blocks(scenario, signals, faults):
-        # whole messages without a value are not sent: a silent pump
+        # messages without any value are not sent: a silent pump
         length = block.values.shape[2]
         missing = np.zeros((len(ids), length), np.bool_)
         if block.faulty:
@@ -130,7 +129,7 @@ def _readings(scenario: Scenario, signals: Signals, faults: tuple[FaultSpec, ...
         for begin in range(0, length, samples):
             end = min(begin + samples, length)
             first_ms = start_ms + (block.first + begin) * period_ms
-            # also for a shorter last message, so that the order of pumps holds
+            # also for a shorter last message, to keep the order of pumps
             sent_ms = start_ms + (block.first + begin + samples) * period_ms
             silent = np.all(missing[:, begin:end], axis=1)
             for row, device in enumerate(ids):
@@ -151,7 +150,7 @@ def _encode_single(device: str, first_ms: int, period_ms: int, values: Float64Ar
 def _encode_arrow(device: str, first_ms: int, period_ms: int, values: Float64Array) -> bytes:
     samples = values.shape[1]
     times = first_ms + period_ms * np.arange(samples, dtype=np.int64)
-    # the sensors' digits fit float32, which halves the message
+    # float32 holds the sensors' digits, and halves the message
     return encode_arrow([device] * samples, times, dict(zip(NAMES, values.astype(np.float32), strict=True)))
 
 
@@ -170,7 +169,7 @@ def _events(scenario: Scenario, events: Sequence[PumpEvent], start_ms: int) -> I
 
 
 def message_count(scenario: Scenario) -> int:
-    """Return the number of messages with readings, were no pump ever silent."""
+    """Return the number of reading messages if no pump is ever silent."""
     return scenario.devices * -(-scenario.samples_in_all // scenario.message_samples)
 
 
@@ -182,11 +181,11 @@ def paced(
 ) -> Iterator[list[Message]]:
     """Yield messages when they are due, in batches of at most `BATCH`.
 
-    Time that the receiver of a batch takes is caught up: at twice the pace, never faster.
+    After a slow receiver, messages are sent at most twice as fast until caught up.
 
     Args:
-        messages: in the order in which they are due.
-        due_s: number and message -> seconds after the start.
+        messages: by due time.
+        due_s: function of number and message, returning seconds after the start.
         clock: seconds, monotonic.
         sleep: waits the given seconds.
     """
@@ -209,7 +208,7 @@ def paced(
 
 
 def unpaced(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    """Yield messages in batches of `BATCH`, as fast as they are taken."""
+    """Yield messages in batches of `BATCH`, as fast as possible."""
     iterator = iter(messages)
     while batch := list(itertools.islice(iterator, BATCH)):
         yield batch
@@ -218,12 +217,12 @@ def unpaced(messages: Iterable[Message]) -> Iterator[list[Message]]:
 def send(
     transport: Transport, batches: Iterable[list[Message]], sent: Callable[[list[Message]], None] | None = None
 ) -> int:
-    """Append batches to their topics; messages of a topic keep their order.
+    """Append batches to their topics; order within a topic is kept.
 
     Args:
         transport: the log.
         batches: from `paced` or `unpaced`.
-        sent: told of each batch that the log has taken.
+        sent: called with each appended batch.
 
     Returns:
         the number of messages.
@@ -243,16 +242,16 @@ def send(
 
 
 def ensure_topics(transport: Transport, scenario: Scenario, partitions: int | None = None) -> None:
-    """Make the topics that are missing, with append times.
+    """Create missing topics, with append times.
 
     Args:
         transport: the log.
-        scenario: names them; readings and events get as many partitions, the truth one.
-        partitions: what the user asked for; None takes topics as they are.
+        scenario: names the topics; readings and events get the same number of partitions, truth gets one.
+        partitions: number requested by the user; None accepts existing topics as they are.
 
     Raises:
-        TopicError: the readings topic exists with another number of partitions than asked for.
-        ConfigError: two of the topics have the same name.
+        TopicError: the readings topic exists with another number of partitions.
+        ConfigError: two topics have the same name.
     """
     wanted = {scenario.readings_topic: partitions or scenario.partitions}
     wanted |= {scenario.events_topic: partitions or scenario.partitions} if scenario.events else {}

@@ -1,6 +1,6 @@
-"""Random numbers by counter: a value depends on seed, stream, device and index, and on nothing else.
+"""Random numbers by counter: a value depends only on seed, stream, device and index.
 
-So a chunk can be generated alone, in any length, for any set of devices, and holds the same bits.
+So chunks of any length, for any devices, have the same bits.
 SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
 """
 
@@ -23,11 +23,11 @@ FACTOR_1 = np.uint64(0xBF58476D1CE4E5B9)
 FACTOR_2 = np.uint64(0x94D049BB133111EB)
 SHIFTS = np.array([30, 27, 31], np.uint64)
 LANES = 4
-"""Normal values made of one 64-bit number."""
+"""Normal values per 64-bit number."""
 
 
 class Stream(IntEnum):
-    """What the numbers are for; a new use gets a new number, or old seeds give other values."""
+    """Purposes of random numbers; a new use gets a new number, or old seeds would give other values."""
 
     DEVICE = 1
     MODE = 2

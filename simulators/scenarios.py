@@ -1,4 +1,4 @@
-"""Scenarios: a fleet, a time, its faults, how it is sent. One TOML file each, in the folder beside this file."""
+"""Scenarios: a fleet, its time, its faults and how it is sent. One TOML file each, beside this file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
-from simulators.faults import KINDS, NAMES, FaultSpec, Schedule, check, strewn
+from simulators.faults import KINDS, NAMES, FaultSpec, Schedule, check, draw_faults
 from simulators.fleet import RAMP_S, device_id
 from simulators.randomness import Randomness
 from simulators.signals import Signals
@@ -29,7 +29,7 @@ class FaultSettings(Section):
     device: Annotated[str, Field(pattern=r"^pump-\d{4,9}$")]
     kind: str
     channels: tuple[str, ...] = ()
-    """Default: the first channel that the kind can hit."""
+    """Default: the first channel that the kind affects."""
     start_s: NonNegativeFloat
     duration_s: PositiveFloat | None = None
     magnitude: NonNegativeFloat | None = None
@@ -38,14 +38,14 @@ class FaultSettings(Section):
         """Return the fault in samples.
 
         Raises:
-            ConfigError: it cannot be.
+            ConfigError: the fault is invalid.
         """
         kind = KINDS.get(self.kind)
         if kind is None:
             raise ConfigError(f"faults: {self.kind!r}: expected one of {', '.join(KINDS)}")
         number = int(self.device.removeprefix("pump-")) - 1
         if number < 0:
-            raise ConfigError(f"faults: {self.device}: the first pump is {device_id(0)}")
+            raise ConfigError(f"faults: {self.device}: expected a pump from {device_id(0)} on")
         first = round(self.start_s * 1e3 / period_ms)
         length = round((self.duration_s or kind.length_s) * 1e3 / period_ms)
         channels = self.channels or (NAMES if self.kind == "silence" else kind.channels[:1])
@@ -56,40 +56,40 @@ class FaultSettings(Section):
 
 
 class RandomFaults(Section):
-    """`[random_faults]`: faults strewn over the fleet by the seed."""
+    """`[random_faults]`: faults distributed randomly over the fleet."""
 
     per_device_hour: Annotated[float, Field(ge=0, le=3)] = 0.0
     """0: none."""
     first_s: NonNegativeFloat = 600.0
-    """None begins before: thresholds settle first."""
+    """No fault starts before: thresholds settle first."""
     kinds: tuple[str, ...] = tuple(KINDS)
     strength: PositiveFloat = 1.0
-    """Factor on every kind's usual magnitude."""
+    """Factor on every kind's default magnitude."""
 
 
 class Scenario(Section):
-    """What is simulated and how it is sent."""
+    """A simulation and how it is sent."""
 
     name: str = ""
     title: str = ""
     devices: PositiveInt = 40
     period_ms: PositiveInt = 1_000
     samples: PositiveInt = 16
-    """Samples a message, for `series` and `arrow`."""
+    """Samples per message, for `series` and `arrow`."""
     duration_s: PositiveFloat = 3_600.0
     """Event time."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 7
     start: str = ENDING_NOW
-    """Event time of the first sample: RFC 3339 with an offset; `now`; or `ending-now`: however much
-    faster than time it is sent, none comes from the future, and the last sample is taken when it is sent."""
+    """Event time of the first sample: RFC 3339 with an offset, `now`, or `ending-now`: at any speed, no reading is in
+    the future, and the last sample's time is when it is sent."""
     clock_h: Annotated[float, Field(ge=0, lt=24)] = 8.0
-    """Time of day on site at the first sample. Apart from `start`, so that values do not depend on it."""
+    """Time of day on site at the first sample, independent of `start`, so that values do not depend on that."""
     stay_s: Annotated[float, Field(ge=4 * RAMP_S)] = 1_200.0
-    """Mean time in one operating mode."""
+    """Mean time in one operating mode, seconds."""
     format: Literal["series", "single", "arrow"] = "series"
     events: bool = True
     speed: PositiveFloat | Literal["max"] = 1.0
-    """Event time against wall time."""
+    """Ratio of event time to wall time."""
     readings_topic: Topic = "sensor.readings.v1"
     events_topic: Topic = "sensor.events.v1"
     truth_topic: Topic = "sensor.truth.v1"
@@ -99,16 +99,16 @@ class Scenario(Section):
 
     @property
     def samples_in_all(self) -> int:
-        """Samples of one pump and channel over the run."""
+        """Samples per pump and channel over the run."""
         return max(int(self.duration_s * 1e3 // self.period_ms), 1)
 
     @property
     def message_samples(self) -> int:
-        """Samples a message."""
+        """Samples per message."""
         return 1 if self.format == "single" else self.samples
 
     def changed(self, **values: Any) -> Scenario:
-        """Return the scenario with other values; those that are None stay.
+        """Return a copy with other values; those that are None are kept.
 
         Raises:
             ConfigError: a value is out of range.
@@ -122,20 +122,20 @@ class Scenario(Section):
         return Signals(Randomness(self.seed), numbers, self.period_ms, self.stay_s, self.clock_h)
 
     def fault_specs(self, signals: Signals) -> tuple[FaultSpec, ...]:
-        """Return the faults that this fleet and duration hold, by first sample.
+        """Return the faults within this fleet and duration, by first sample.
 
-        Faults of pumps beyond the fleet, or that would not end within the run, are left out, so
-        that a scenario can be shortened.
+        Faults of pumps beyond the fleet, or that would end after the run, are left out, so that a scenario can be
+        shortened.
 
         Raises:
-            ConfigError: a fault that cannot be.
+            ConfigError: an invalid fault.
         """
         stated = [fault.spec(self.period_ms) for fault in self.faults]
         inside = [spec for spec in stated if spec.device < self.devices and spec.last <= self.samples_in_all]
-        strew = self.random_faults
-        if strew.per_device_hour > 0:
-            schedule = Schedule(strew.per_device_hour, strew.first_s, strew.kinds, strew.strength)
-            inside += strewn(schedule, signals, Randomness(self.seed), self.samples_in_all)
+        drawn = self.random_faults
+        if drawn.per_device_hour > 0:
+            schedule = Schedule(drawn.per_device_hour, drawn.first_s, drawn.kinds, drawn.strength)
+            inside += draw_faults(schedule, signals, Randomness(self.seed), self.samples_in_all)
         for spec in inside:
             check(spec)
         return tuple(sorted(inside, key=lambda spec: (spec.first, spec.device, spec.kind)))
@@ -145,16 +145,16 @@ class Scenario(Section):
 
         Args:
             now_ms: wall time at which sending starts.
-            sending_s: how long sending takes; by default what `speed` gives.
+            sending_s: duration of sending; by default according to `speed`.
 
         Raises:
-            ConfigError: no time, a naive one, or one that readings would run ahead of.
+            ConfigError: not a time, a time without offset, or a start that puts readings in the future.
         """
         if sending_s is None:
             sending_s = 0.0 if self.speed == "max" else self.duration_s / self.speed
         if self.start == NOW and sending_s < self.duration_s * (1 - 1e-9):
             raise ConfigError(
-                f"start: {NOW!r} needs speed 1: faster readings run ahead of the clock; use {ENDING_NOW!r}"
+                f"start: {NOW!r} needs speed 1: faster readings would be in the future; use {ENDING_NOW!r}"
             )
         if self.start == NOW:
             begin = float(now_ms)
@@ -176,7 +176,7 @@ def _instant_ms(text: str) -> float:
 
 
 def names() -> tuple[str, ...]:
-    """Return the scenarios that come along."""
+    """Return the names of the built-in scenarios."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
@@ -187,7 +187,7 @@ def load(name: str) -> Scenario:
         name: one of `names()`, or the path of a TOML file.
 
     Raises:
-        ConfigError: there is none, or it holds an unknown key or a value out of range.
+        ConfigError: it does not exist, or has an unknown key or a value out of range.
     """
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
     try:
@@ -201,7 +201,7 @@ def load(name: str) -> Scenario:
 
 
 def parse(data: Mapping[str, Any], origin: str) -> Scenario:
-    """Check plain values.
+    """Parse a scenario from TOML values.
 
     Raises:
         ConfigError: one line for each wrong key, with its path.

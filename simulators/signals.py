@@ -1,9 +1,9 @@
-"""What the sensors of healthy pumps say: cheap physics on a few hidden causes.
+"""Sensor signals of healthy pumps: simple physics of a few hidden causes.
 
-Speed follows the mode, the time of day and the demand; flow, pressure, current, vibration and heat
-follow the speed; the valve moves flow and pressure apart. All of it is a function of (seed, pump,
-sample number), so any stretch can be had alone and chunks of any length hold the same bits. For
-that, sums are written out term by term: a library's dot product may add in another order.
+Speed follows mode, time of day and demand; flow, pressure, current, vibration and heat follow speed; the valve moves
+flow and pressure in opposite directions. Everything is a function of (seed, pump, sample number), so any range can be
+generated alone, and chunks of any length have the same bits. For that, sums are written out term by term: a
+library's dot product may add in another order.
 """
 
 from __future__ import annotations
@@ -18,40 +18,39 @@ from stream_ad.core.batches import Float64Array, Int64Array
 
 DAY_S = 86_400.0
 DEMAND_S, VALVE_S, GRID_S = 40.0, 90.0, 300.0
-"""Lattice of the slow random causes: they turn about this often."""
+"""Lattice steps of the slow random causes, seconds: about how often they turn."""
 PULSE = np.array([0.12, 0.11, 0.3, 0.05, 0.0, 0.0, 0.0, 1.1])
 """Amplitude of the pulsation by channel, at rated speed, in the channel's unit."""
 PULSE_LAG = np.array([0.0, 0.9, 0.3, 1.8, 0.0, 0.0, 0.0, 2.2])
 """Phase of the pulsation by channel, radians."""
 HARMONIC = 0.3
-"""Second harmonic of the pulsation against the first."""
+"""Amplitude of the pulsation's second harmonic, relative to the first."""
 NOISE = np.array([0.045, 0.045, 0.55, 0.035, 0.12, 0.08, 0.5, 0.8])
 """Standard deviation of the fast noise by channel at rated speed, in the channel's unit."""
 NOISE_AT_REST = np.array([0.2, 0.2, 0.1, 0.3, 1.0, 1.0, 1.0, 0.1])
-"""Share of it that is left in a pump that stands."""
+"""Share of the noise that remains in a stopped pump."""
 MEMORY = (0.6, 0.48, 0.42, 0.48)
-"""Weights of the last four random numbers in a noise value; squares add up to 1."""
+"""Weights of the last four random numbers in a noise value; their squares sum to 1."""
 MOTOR_S, FLUID_S = 600.0, 240.0
-"""Time constants of the temperatures."""
+"""Time constants of motor and fluid temperature."""
 LAG_STEPS = 10
-"""Lattice steps in a time constant."""
+"""Lattice steps per time constant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A stretch of a fleet's signals.
+    """Consecutive samples of a fleet's signals.
 
     Attributes:
-        fleet: the pumps, d of them.
+        fleet: the d pumps.
         first: number of the first sample.
         period_s: time between two samples.
         seconds: float64[n] since the scenario's start.
         values: float64[d, 8, n], in the order of `fleet.CHANNELS`, not yet rounded.
-        noise: float64[d, 8, n], the part of `values` that is fast noise.
+        noise: float64[d, 8, n], the fast noise contained in `values`.
         pulse_gain: float64[d, n], amplitude of the pulsation, 1 at rated speed.
-        pulse_phase: float64[d, n], radians, before each channel's own lag.
-        demand: float64[d, n], the cause that moves current, pressure and flow together, about
-            standard normal.
+        pulse_phase: float64[d, n], radians, without each channel's lag.
+        demand: float64[d, n], about standard normal: moves current, pressure and flow together.
     """
 
     fleet: Pumps
@@ -111,13 +110,13 @@ class Signals:
         return Chunk(fleet, first, self.period_s, seconds, values, noise, speed, phase, demand)
 
     def wander(self, stream: int, seconds: Float64Array, lattice_s: float, shared: bool = False) -> Float64Array:
-        """Return a smooth random cause, float64[d, n], about standard normal.
+        """Return a smooth random signal, float64[d, n], about standard normal.
 
         Args:
-            stream: which cause.
+            stream: number of the random stream.
             seconds: float64[n], ascending.
-            lattice_s: independent values lie this far apart.
-            shared: one course for all pumps: a site's, not a pump's.
+            lattice_s: distance between independent values.
+            shared: one signal for all pumps of the site.
         """
         place = seconds / lattice_s
         corner = np.floor(place).astype(np.int64)
@@ -128,7 +127,7 @@ class Signals:
         points = self._random.normal(stream, number, lattice)
         at = corner - lattice[0] if len(seconds) else corner
         left = points[:, at]
-        # 1.16 makes up for the variance that is lost between the lattice's points
+        # 1.16 restores the variance that interpolation loses between lattice points
         return 1.16 * (left + (points[:, at + 1] - left) * share)
 
     @property
@@ -149,7 +148,7 @@ class Signals:
             values[:, channel] += shape
 
     def _daily(self, seconds: Float64Array, amplitude: float) -> Float64Array:
-        """Return float64[d, n] around 1: highest in the afternoon, lowest in the night."""
+        """Return float64[d, n] around 1: highest in the afternoon, lowest at night."""
         clock = self._clock_s + seconds[None, :] - self.fleet.day_shift_s[:, None]
         return 1.0 + amplitude * np.sin(2.0 * np.pi * (clock / DAY_S - 9.0 / 24.0))
 
@@ -189,9 +188,9 @@ class Signals:
         return values
 
     def _heat(self, seconds: Float64Array, constant_s: float) -> Float64Array:
-        """Return the power loss, float64[d, n], as a body with this time constant feels it: a first-order lag.
+        """Return the power loss as filtered by a body with this time constant (first-order lag), float64[d, n].
 
-        The lag is a sum over the past, on a lattice of its own that does not move with the chunk.
+        The lag is a sum over the past, on a fixed lattice that is independent of the chunk.
         """
         if len(seconds) == 0:
             return np.empty((len(self.fleet), 0))

@@ -1,4 +1,4 @@
-"""Run a model over a simulated fleet, in memory and in simulated time, and count what it finds."""
+"""Run a model on a simulated fleet, in memory and in simulated time, and count what it detects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stream_ad.replaying import Lineage, PartitionReplay
 
 NS = 1_000_000_000
 EPOCH_MS = 1_772_438_400_000
-"""When runs that end now end: a fixed time, so that a trial can be repeated."""
+"""End of runs with start `ending-now`: a fixed time, so that trials are repeatable."""
 POLL = 2_000
 
 
@@ -48,18 +48,18 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """An incident as a subscriber of the alerts puts it together.
+    """An incident, assembled from its alerts as a subscriber does.
 
     Attributes:
         id: the alerts' id.
         device: the device's id.
-        kind: what it was about when it opened.
+        kind: kind of its first alert.
         opened_ns: end of the window that opened it, event time.
         resolved_ns: end of the window that ended it; None while it is open.
         peak: highest smoothed score, NaN if none was scored.
         limit: limit in force when it opened.
         channels: the channels behind it when it opened, largest share first.
-        reason: the first message's line.
+        reason: the first alert's reason.
     """
 
     id: str
@@ -75,13 +75,13 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Faults against incidents.
+    """Faults matched with incidents.
 
     Attributes:
         faults: all of them, by start.
         incidents: all of them, by opening.
-        found_by: per fault, the number in `incidents` of the first that opened in its time, else None.
-        fault_of: per incident, the number in `faults` of one that it overlaps, else None: a false alarm.
+        found_by: per fault, the index of the first incident that opened in its time, else None.
+        fault_of: per incident, the index of a fault that it overlaps, else None: a false alarm.
     """
 
     faults: tuple[Fault, ...]
@@ -112,7 +112,7 @@ class Match:
 
 
 def incidents_of(alerts: Sequence[Alert]) -> tuple[Incident, ...]:
-    """Put the messages of each incident together, by opening.
+    """Group alerts into incidents, by opening time.
 
     Args:
         alerts: in the order in which they were published.
@@ -142,15 +142,15 @@ def incidents_of(alerts: Sequence[Alert]) -> tuple[Incident, ...]:
 def match(faults: Sequence[Fault], incidents: Sequence[Incident], grace_ns: int) -> Match:
     """Match faults with incidents of the same device.
 
-    A fault is found by an incident that opens between its start and its end plus the grace, both
-    included. An incident is a false alarm if it overlaps no such span at all: one that was open
-    before a fault began finds nothing, but is not counted against the model either.
+    A fault is found by an incident that opens between its start and its end plus the grace time, both inclusive. An
+    incident is a false alarm if it overlaps no such span: one that was open before a fault began finds nothing, but is
+    no false alarm either.
 
     Args:
         faults: the truth.
         incidents: what was raised.
-        grace_ns: how long after a fault's end its last samples can still count: a window and the
-            time after which an incident closes.
+        grace_ns: how long after a fault's end its last samples can still count: a window, and the time after which
+            an incident closes.
     """
     faults = sorted(faults, key=lambda fault: (fault.start_ns, fault.device))
     incidents = sorted(incidents, key=lambda incident: (incident.opened_ns, incident.device))
@@ -169,7 +169,7 @@ def match(faults: Sequence[Fault], incidents: Sequence[Incident], grace_ns: int)
 
 
 def fault_of(label: bytes) -> Fault:
-    """Read a label of the truth topic."""
+    """Parse a record of the truth topic."""
     value = orjson.loads(label)
     return Fault(
         device=value["device"],
@@ -189,18 +189,18 @@ def faults_of(scenario: Scenario, start_ms: int) -> tuple[Fault, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a run in memory gave.
+    """Results of a run in memory.
 
     Attributes:
         match: faults against incidents.
-        windows: windows judged.
+        windows: number of judged windows.
     """
 
     match: Match
     windows: int
 
     def card(self) -> dict[str, Any]:
-        """Return the figures for a training card, plain JSON."""
+        """Return the figures for a training card, as JSON values."""
         kinds: dict[str, dict[str, int]] = {}
         for fault, incident in zip(self.match.faults, self.match.found_by, strict=True):
             kind = kinds.setdefault(fault.kind, {"injected": 0, "found": 0})
@@ -218,12 +218,12 @@ class Trial:
 
 
 def run(model: Model, scenario: Scenario, sections: Mapping[str, Any] | None = None) -> Trial:
-    """Judge a scenario as a scorer would if the readings came in real time.
+    """Judge a scenario as a scorer would judge its readings in real time.
 
     Args:
-        model: scores.
+        model: the model to run.
         scenario: the fleet and its faults.
-        sections: of a stream's settings that are not the defaults, for example `threshold`.
+        sections: stream settings that differ from the defaults, for example `threshold`.
     """
     settings = config.parse(
         {
@@ -249,14 +249,13 @@ def run(model: Model, scenario: Scenario, sections: Mapping[str, Any] | None = N
 def grace_ns(window: WindowShape, settings: Settings) -> int:
     """Return how long after a fault's end an incident may still open because of it.
 
-    For a window the fault's samples are still looked at; the time after which an incident closes
-    is what the settings hold to be one stretch of trouble.
+    For one window, the fault's samples are still visible; incidents stay open for the closing time.
     """
     return window.samples * window.period_ns + round(settings.incident.close_after_s * NS)
 
 
 def _polls(scenario: Scenario, start_ms: int) -> Iterator[RawBatch]:
-    """Yield the readings as one partition, appended when they are simulated to be sent."""
+    """Yield readings as one partition, appended at their simulated sending time."""
     partition = Partition(scenario.readings_topic, 0)
     messages = (m for m in producer.simulate(scenario, start_ms) if m.topic == scenario.readings_topic)
     offset = 0

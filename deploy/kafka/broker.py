@@ -1,7 +1,7 @@
-"""Start and stop a real Apache Kafka (KRaft) on loopback, for tests, the demo and the benchmarks.
+"""Start and stop a real Apache Kafka (KRaft) on loopback, for tests, the demo and benchmarks.
 
-Needs Java 17 and Maven, nothing else: Maven fetches the jars named in pom.xml once, each broker is one Java process
-that is its own controller. Standard library only, so that it runs from a bare checkout:
+Needs only Java 17 and Maven: Maven downloads the jars of pom.xml once; each broker is one Java process, with its
+controller. It uses only the standard library, so it runs from a bare checkout:
 
     python deploy/kafka/broker.py start --brokers 3 --dir /tmp/kafka
     python deploy/kafka/broker.py status --dir /tmp/kafka
@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# ruff: noqa: S603 - the commands are built here from paths of this checkout and of the caller
+# ruff: noqa: S603 - commands consist of paths of this checkout and of the caller
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "target"
@@ -45,13 +45,13 @@ FETCH_S = 600.0
 
 
 class BrokerError(RuntimeError):
-    """The broker cannot be fetched or started; the message says what is missing."""
+    """The broker cannot be downloaded or started; the message says what is missing."""
 
 
 def jars() -> Path:
-    """Fetch Kafka's jars where they are missing (43 MB, once a checkout) and return their folder.
+    """Download missing Kafka jars (43 MB, once per checkout) and return their folder.
 
-    Parallel callers wait for one another at a file lock.
+    Parallel callers wait at a file lock.
 
     Raises:
         BrokerError: no Maven, no Java, no network or no place to write.
@@ -72,9 +72,9 @@ def jars() -> Path:
                 raise BrokerError(f"Maven could not fetch Kafka's jars:\n{(answer.stdout + answer.stderr)[-2000:]}")
             done.write_text(digest)
     except OSError as error:
-        raise BrokerError(f"{TARGET}: Kafka's jars cannot be put there: {error}") from error
+        raise BrokerError(f"{TARGET}: Kafka's jars cannot be stored here: {error}") from error
     except subprocess.TimeoutExpired as error:
-        raise BrokerError(f"Maven did not fetch Kafka's jars within {FETCH_S:.0f} s") from error
+        raise BrokerError(f"Maven did not download Kafka's jars within {FETCH_S:.0f} s") from error
     return JARS
 
 
@@ -89,17 +89,17 @@ def tool(name: str) -> str:
         found = shutil.which(name, path=os.path.join(os.environ["JAVA_HOME"], "bin")) or found
     if found is None:
         package = {"java": "Java 17 or later (for example openjdk-17-jre-headless)", "mvn": "Maven (for example maven)"}
-        raise BrokerError(f"`{name}` is not on the PATH; a real Kafka needs {package.get(name, name)}")
+        raise BrokerError(f"expected `{name}` on the PATH, found none; install {package.get(name, name)}")
     return found
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A further way in, beside the plain one that the brokers use among themselves.
+    """An additional listener, beside the plaintext one that the brokers use among themselves.
 
     Attributes:
         protocol: `SSL`, `SASL_SSL`, `SASL_PLAINTEXT` or `PLAINTEXT`.
-        options: `server.properties` of this listener alone, for example `ssl.keystore.location`.
+        options: `server.properties` of this listener only, for example `ssl.keystore.location`.
     """
 
     protocol: str
@@ -109,11 +109,11 @@ class Listener:
 class KafkaCluster:
     """One or more combined broker-controllers on free loopback ports; a context manager.
 
-    The processes end with `stop`, with the `with` block, or within a second of the death of the owning process.
+    The processes end with `stop`, with the `with` block, or within a second of the owning process's death.
 
     Attributes:
         folder: data, settings and logs (`broker-<i>.log`).
-        servers: `host:port` of each broker, also of those that are down.
+        servers: `host:port` of each broker, including stopped ones.
     """
 
     def __init__(
@@ -129,12 +129,12 @@ class KafkaCluster:
         """Describe a cluster; `start` (or `with`) starts it.
 
         Args:
-            folder: where everything is kept; a folder used before is started again with its data.
-            brokers: how many.
-            owner_pid: whose death ends the brokers; None for this process, 0 for nobody.
-            options: more lines for `server.properties`, over the built-in ones.
-            listeners: further ways in by name, lower case letters and digits, each on a port of its own.
-            scram: users with their passwords, made with a new cluster (SCRAM-SHA-512).
+            folder: data, settings and logs; a folder used before is started with its data.
+            brokers: number of brokers.
+            owner_pid: process whose death ends the brokers; None: this process, 0: none.
+            options: more lines for `server.properties`; they override the built-in ones.
+            listeners: additional listeners by name (lower case letters and digits), each on its own port.
+            scram: passwords by user, created with a new cluster (SCRAM-SHA-512).
         """
         self.folder = folder.resolve()
         self.owner_pid = os.getpid() if owner_pid is None else owner_pid
@@ -151,7 +151,7 @@ class KafkaCluster:
         return [f"127.0.0.1:{node['port']}" for node in self._state["nodes"]]
 
     def servers_of(self, listener: str) -> list[str]:
-        """Return `host:port` of each broker at a further listener; the host is a name, as in certificates."""
+        """Return `host:port` of each broker at an additional listener; the host is a name, as in certificates."""
         return [f"localhost:{node['ports'][listener]}" for node in self._state["nodes"]]
 
     def __enter__(self) -> KafkaCluster:
@@ -164,10 +164,10 @@ class KafkaCluster:
         self.stop(clean=False)
 
     def start_all(self) -> None:
-        """Fetch, format, start and wait until every broker serves.
+        """Download, format, start and wait until every broker serves.
 
         Raises:
-            BrokerError: something is missing, or a broker does not start; its last log lines are in the message.
+            BrokerError: something is missing, or a broker does not start; the message has its last log lines.
         """
         java, classes = tool("java"), jars()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,28 +184,28 @@ class KafkaCluster:
             raise
 
     def start(self, index: int) -> None:
-        """Start a broker that was killed, on its old port and data, and wait until it serves."""
+        """Start a killed broker on its old port and data, and wait until it serves."""
         self._launch(index)
         self._await_ready(index)
 
     def kill(self, index: int) -> None:
-        """Kill a broker at once, as a power cut does."""
+        """Kill a broker with SIGKILL, as a power cut does."""
         self._signal(index, signal.SIGKILL)
         self._wait_gone(index, 10.0)
 
     def pause(self, index: int) -> None:
-        """Stop a broker's processor time: connections stay, answers cease."""
+        """Suspend a broker (SIGSTOP): connections stay open, responses stop."""
         self._signal(index, signal.SIGSTOP)
 
     def resume(self, index: int) -> None:
-        """Let a paused broker go on."""
+        """Resume a paused broker."""
         self._signal(index, signal.SIGCONT)
 
     def alive(self, index: int) -> bool:
-        """Say whether the broker's process runs."""
+        """Whether the broker's process runs."""
         child = self._children.get(index)
         if child is not None:
-            # Not by its command line, which a process just started does not show yet.
+            # Not by its command line, which a new process does not show yet.
             return child.poll() is None
         return is_ours(self._state["nodes"][index]["pid"], self._properties(index))
 
@@ -213,8 +213,7 @@ class KafkaCluster:
         """End all processes.
 
         Args:
-            clean: let the brokers flush first; False kills them, which is faster and loses nothing that was
-                acknowledged.
+            clean: let the brokers flush first; False kills them, which is faster and loses no acknowledged record.
         """
         if self._watcher is not None:
             self._watcher.kill()
@@ -254,13 +253,13 @@ class KafkaCluster:
 
     def _launch(self, index: int) -> None:
         if self.alive(index):
-            raise BrokerError(f"broker {index} in {self.folder} runs already")
+            raise BrokerError(f"broker {index} in {self.folder} already runs; stop it first")
         log4j = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
         command = [tool("java"), *FLAGS, log4j, "-cp", f"{jars()}/*", "kafka.Kafka", str(self._properties(index))]
         node = self._state["nodes"][index]
         with self._log(index).open("ab") as log:
             node["log_start"] = log.tell()
-            # A session of its own: Ctrl-C in the terminal must not reach the brokers before their clients.
+            # Own session: Ctrl-C in the terminal must not reach the brokers before their clients.
             child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         self._children[index] = child
         node["pid"] = child.pid
@@ -337,7 +336,7 @@ def settings(
         "transaction.state.log.replication.factor": copies,
         "transaction.state.log.min.isr": in_sync,
         "transaction.state.log.num.partitions": "4",
-        # The default looks for timed-out transactions every 10 s only; readers wait that much longer.
+        # By default, timed-out transactions are checked every 10 s only; readers would wait that much longer.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
@@ -349,7 +348,7 @@ def settings(
 
 
 def new_state(brokers: int, listeners: Mapping[str, Listener]) -> dict[str, Any]:
-    """Return the state of a cluster that was never started, with ports that are free now."""
+    """Return the state of a new cluster, with currently free ports."""
     if not 1 <= brokers <= 9:
         raise BrokerError(f"expected 1 to 9 brokers, found {brokers}")
     ports = free_ports()
@@ -401,7 +400,7 @@ def _reserve(port: int) -> bool:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """Return what `cluster.json` in a cluster's folder says, or None."""
+    """Return the content of a cluster folder's `cluster.json`, or None."""
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text())
     except FileNotFoundError:
@@ -412,7 +411,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Replace `cluster.json` in one step: the watcher may be reading it."""
+    """Replace `cluster.json` atomically: the watcher may be reading it."""
     aside = folder / f"{STATE}.{os.getpid()}"
     aside.write_text(json.dumps(state))
     aside.replace(folder / STATE)
@@ -424,7 +423,7 @@ def tail(log: Path, lines: int = 30) -> str:
 
 
 def is_ours(pid: int, properties: Path) -> bool:
-    """Say whether a process is the broker that runs these settings; a reused process number is not."""
+    """Whether a process is the broker with these settings, and not another with the same process id."""
     if pid <= 0:
         return False
     proc = Path(f"/proc/{pid}")
@@ -466,14 +465,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("verb", choices=["start", "stop", "status", "watch"])
     parser.add_argument("--dir", type=Path, required=True, help="folder for data, settings and logs")
     parser.add_argument("--brokers", type=int, default=1, help="number of brokers when the folder is new (1)")
-    parser.add_argument("--owner", type=int, default=0, help="process whose death ends the brokers (0: nobody)")
+    parser.add_argument("--owner", type=int, default=0, help="process id; the brokers end when it does (0: never)")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.verb == "watch":
             watch(chosen.dir, chosen.owner)
             return 0
         if chosen.verb != "start" and read_state(chosen.dir) is None:
-            raise BrokerError(f"{chosen.dir}: no cluster was started here")
+            raise BrokerError(f"{chosen.dir}: no cluster here; start one first, or check --dir")
         cluster = KafkaCluster(chosen.dir, chosen.brokers, owner_pid=chosen.owner)
         if chosen.verb == "start":
             cluster.start_all()

@@ -41,12 +41,12 @@ def test_missing_java_is_one_clear_line(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     assert broker.main(["start", "--dir", str(tmp_path / "kafka")]) == 2
-    assert "`java` is not on the PATH" in capsys.readouterr().err
+    assert "expected `java` on the PATH" in capsys.readouterr().err
 
 
 def test_stop_without_a_cluster_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert broker.main(["stop", "--dir", str(tmp_path)]) == 2
-    assert "no cluster was started here" in capsys.readouterr().err
+    assert "no cluster here; start one first" in capsys.readouterr().err
 
 
 def test_the_shared_broker_runs(kafka_broker: list[str]) -> None:

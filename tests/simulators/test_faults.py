@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulators.faults import KINDS, NAMES, FaultSpec, Schedule, check, inject, strewn
+from simulators.faults import KINDS, NAMES, FaultSpec, Schedule, check, draw_faults, inject
 from simulators.randomness import Randomness
 from simulators.scenarios import RandomFaults, Scenario
 from simulators.signals import Signals
@@ -143,12 +143,12 @@ def test_faults_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
         check(replace(spec("level_shift"), **wrong))  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_strewn_faults_grow_with_fleet_and_time_and_hold_all_kinds() -> None:
+def test_random_faults_grow_with_fleet_and_time_and_hold_all_kinds() -> None:
     schedule = Schedule(per_device_hour=0.5, first_s=600.0, kinds=ALL, strength=1.0)
 
     def draw(devices: int, samples: int) -> tuple[FaultSpec, ...]:
         source = Signals(Randomness(SEED), np.arange(devices, dtype=np.int64), 1_000, 1_200.0, 8.0)
-        return strewn(schedule, source, Randomness(SEED), samples)
+        return draw_faults(schedule, source, Randomness(SEED), samples)
 
     few, many = draw(11, 4 * 3_600), draw(22, 8 * 3_600)
     assert set(few) < set(many)
@@ -164,7 +164,7 @@ def test_strewn_faults_grow_with_fleet_and_time_and_hold_all_kinds() -> None:
         assert one[0] != other[0] or one[2] <= other[1]
 
 
-def test_strewn_faults_prefer_running_pumps() -> None:
+def test_random_faults_prefer_running_pumps() -> None:
     scenario = Scenario(devices=30, duration_s=8 * 3_600, seed=5, random_faults=RandomFaults(per_device_hour=0.5))
     source = scenario.signals()
     speed = source.operation.speed(np.arange(scenario.samples_in_all, dtype=np.float64))
