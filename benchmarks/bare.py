@@ -1,4 +1,4 @@
-"""The yardstick: a consumer that only decodes the same messages, nothing else.
+"""The baseline: a consumer that only decodes the same messages.
 
 Run as `python -m benchmarks.bare kafka SERVER TOPIC MESSAGES FORM` (or `local FILE …`); prints seconds.
 """
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable
 import orjson
 import pyarrow as pa
 
-STRETCH = (0.1, 0.9)
-"""The shares of the messages between which both sides are timed: what starting and the wait before the last commit
-(up to `commit.every_s`) take is no part of a rate."""
+TIMED_SHARES = (0.1, 0.9)
+"""Shares of the messages between which both sides are timed: excludes startup and the wait for the last commit (up to
+`commit.every_s`)."""
 
 
 def decoder(form: str) -> Callable[[bytes], object]:
-    """Return what decodes one message of a form, the plain way."""
+    """Return the plain decoder of a message form."""
     if form == "arrow":
         return lambda value: pa.ipc.open_stream(io.BytesIO(value)).read_all()
     return orjson.loads
@@ -55,9 +55,9 @@ def local(path: str, topic: str, messages: int, form: str) -> tuple[float, float
 
 
 def timed(batches: Iterable[list[bytes]], decode: Callable[[bytes], object], messages: int) -> tuple[float, float]:
-    """Return wall and processor seconds that all messages take at the pace of `STRETCH`."""
+    """Return wall and processor seconds for all messages, at the pace measured within `TIMED_SHARES`."""
     done = 0
-    first, last = (int(share * messages) for share in STRETCH)
+    first, last = (int(share * messages) for share in TIMED_SHARES)
     begun: tuple[float, float, int] | None = None
     for values in batches:
         for value in values:

@@ -1,10 +1,10 @@
-"""How many incidents open on streams where nothing is wrong, as a multiple of the stated budget.
+"""How many incidents open on streams without anomalies, as a multiple of the stated budget.
 
-Six kinds of null streams, each as many devices, run through the real deciding loop (smoothing off,
-so that the thresholds alone are judged). Printed is openings per quiet row divided by the target.
-The calibration is the first stretch of one device of the kind; all other devices start from it.
-Scale: noise of variance 1; seasonal adds a sine of amplitude 1 and period 200 to half the noise,
-regime jumps by 1.5 about every 1,000 rows, drift climbs by 3 in 10,000 rows.
+Six kinds of null streams, each with the given number of devices, run through the real decision loop, without smoothing,
+so that only the thresholds are judged. It prints openings per normal row divided by the target. All devices start
+from a calibration on the first rows of one device of their kind. Scale: noise of variance 1; seasonal adds a sine of
+amplitude 1 and period 200 to half the noise, regime jumps by 1.5 about every 1,000 rows, drift rises by 3 in 10,000
+rows.
 
     python -m benchmarks.budget [--devices 60] [--rows 6000] [--target 1e-3]
 """
@@ -74,7 +74,7 @@ STREAMS: Mapping[str, Maker] = {
 
 
 def thresholds(target: float) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-    """The thresholds to compare, by the name printed."""
+    """Return the thresholds to compare, by printed name."""
     q = 1 - target
     return {
         "fixed": ("fixed", {"quantile": q}),
@@ -93,7 +93,7 @@ def ratio_of(job: tuple[str, Mapping[str, Any], str, argparse.Namespace]) -> flo
 
 
 def realised(kind: str, settings: Mapping[str, Any], logs: Float64Array) -> Float64Array:
-    """Return openings and quiet rows of one stream, device 0 being the calibration's.
+    """Return openings and normal rows of one stream; device 0 is the calibration's.
 
     Args:
         kind: the threshold's name.

@@ -1,9 +1,9 @@
-"""What a record costs to decode, against parsing it alone: `python -m benchmarks.decode`.
+"""Cost of decoding a record, compared with only parsing it: `python -m benchmarks.decode`.
 
-`--old PATH` measures against another checkout instead, side by side: two processes decode the same bytes in turn, and
-their best turns give a ratio of throughputs, new to old. Each ratio is of two new processes, because the layout of a
-process's memory alone makes up to a tenth of its speed. `--check` exits with 1 where the lower 95 % bound of the median
-ratio of a case is below `--least`.
+`--old PATH` compares with another checkout: two processes decode the same bytes in turn, and their best turns give a
+ratio of throughputs, new to old. Each ratio uses two new processes, because the memory layout of a process alone
+changes its speed by up to a tenth. `--check` exits with 1 if the lower 95 % bound of a case's median ratio is below
+`--least`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T0 = 1_700_000_000_000
 HERE = Path(__file__).resolve().parent
 LEAST = 0.95
 TURNS = 15
-"""Of each of two processes; the best one counts."""
+"""Turns of each of the two processes; the best one counts."""
 Case: TypeAlias = tuple[list[bytes], list[str]]
 
 
@@ -72,7 +72,7 @@ def parse(values: list[bytes]) -> None:
 
 
 def best_s(works: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Return each work's seconds of processor time, the best of rounds run in turn."""
+    """Return each function's processor seconds: the best of several rounds, run in turn."""
     best = [float("inf")] * len(works)
     for _ in range(rounds):
         for number, work in enumerate(works):
@@ -102,7 +102,7 @@ def cases(records: int) -> dict[str, Case]:
 
 
 def lower_bound(ratios: Sequence[float]) -> float:
-    """Return the lower 95 % bound of the median: an order statistic, whatever the distribution; 0 for too few."""
+    """Return the lower 95 % bound of the median: an order statistic, for any distribution; 0 for too few values."""
     n, chance, place = len(ratios), 0.0, 0
     for k in range(n):
         chance += math.comb(n, k) / 2**n
@@ -113,7 +113,7 @@ def lower_bound(ratios: Sequence[float]) -> float:
 
 
 def paired(old: Path, payloads: Mapping[str, Case], pairs: int) -> dict[str, list[float]]:
-    """Return per case the throughputs of this checkout as multiples of another's, one per pair of processes."""
+    """Return throughput ratios of this checkout to another per case, one per pair of processes."""
     ratios: dict[str, list[float]] = {name: [] for name in payloads}
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ def paired(old: Path, payloads: Mapping[str, Case], pairs: int) -> dict[str, lis
         headers = {name: ARROW_HEADERS if name == "arrow" else () for name in payloads}
         file.write_bytes(pickle.dumps({name: (*case, headers[name]) for name, case in payloads.items()}))
         for number in range(pairs):
-            # Neighbours make the cores of a virtual machine unlike: both sides run on one, in turn.
+            # Cores of a virtual machine differ in speed: both sides run on the same one, in turn.
             os.sched_setaffinity(0, {cores[number % len(cores)]})
             checkouts = [HERE.parent, old.resolve()]
             order = (0, 1) if number % 2 else (1, 0)
@@ -133,7 +133,7 @@ def paired(old: Path, payloads: Mapping[str, Case], pairs: int) -> dict[str, lis
                         took = {side: _turn(sides[side], name) for side in order}
                         if took[0][1] != took[1][1]:
                             raise SystemExit(f"{name}: {took[0][1]} readings here, {took[1][1]} there")
-                        if turn:  # the first is for warming up
+                        if turn:  # the first is warm-up
                             best = [min(best[side], took[side][0]) for side in (0, 1)]
                     found.append(best[1] / max(best[0], 1e-9))
             finally:
@@ -151,7 +151,7 @@ def _worker(checkout: Path, file: Path, seed: int) -> subprocess.Popen[str]:
     found = (worker.stdout.readline() if worker.stdout else "").strip()
     if not Path(found).is_relative_to(checkout):
         worker.kill()
-        raise SystemExit(f"{checkout}: expected stream_ad from there, found {found or 'none'}")
+        raise SystemExit(f"{checkout}: expected stream_ad from this checkout, found {found or 'none'}")
     return worker
 
 
@@ -165,7 +165,7 @@ def _turn(worker: subprocess.Popen[str], name: str) -> tuple[float, int]:
 
 
 def compare(old: Path, payloads: Mapping[str, Case], pairs: int, least: float) -> bool:
-    """Print the ratios to another checkout, and return whether each lower bound reaches `least`."""
+    """Print throughput ratios to another checkout; return whether each lower bound reaches `least`."""
     print(f"{'':20} median  lower 95 % bound, of {pairs} pairs: throughput here / at {old}")
     is_enough = True
     for name, ratios in paired(old, payloads, pairs).items():
@@ -177,12 +177,12 @@ def compare(old: Path, payloads: Mapping[str, Case], pairs: int, least: float) -
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--old", type=Path, metavar="PATH", help="another checkout to measure against")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where this checkout is slower")
-    parser.add_argument("--least", type=float, default=LEAST, help=f"ratio that is enough ({LEAST})")
+    parser.add_argument("--old", type=Path, metavar="PATH", help="another checkout to compare with")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if this checkout is slower")
+    parser.add_argument("--least", type=float, default=LEAST, help=f"smallest accepted ratio ({LEAST})")
     parser.add_argument("--rounds", type=int, default=30, help="rounds, or pairs of processes with --old (30)")
-    parser.add_argument("--records", type=int, default=RECORDS, help=f"records a round ({RECORDS:,})")
-    parser.add_argument("--case", action="append", metavar="NAME", help="only this case; may be repeated")
+    parser.add_argument("--records", type=int, default=RECORDS, help=f"records per round ({RECORDS:,})")
+    parser.add_argument("--case", action="append", metavar="NAME", help="only this case; repeatable")
     args = parser.parse_args()
     payloads = {name: case for name, case in cases(args.records).items() if name in (args.case or (name,))}
     if args.old is not None:
@@ -190,7 +190,7 @@ def main() -> int:
         return 1 if args.check and not is_enough else 0
     if args.check:
         parser.error("--check needs --old")
-    print(f"{'':20} bytes  decode   parse   naive (us a record)")
+    print(f"{'':20} bytes  decode   parse   naive (us per record)")
     for name, (values, channels) in payloads.items():
         decoder, batch = Decoder(channels), raw_batch(values, name == "arrow")
         works: list[Callable[[], object]] = [partial(decoder.decode, batch)]

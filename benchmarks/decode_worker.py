@@ -1,7 +1,7 @@
-"""One side of a paired measurement: decodes on command with the `stream_ad` that PYTHONPATH names.
+"""One side of a paired measurement: decodes on command with the `stream_ad` of PYTHONPATH.
 
-Run as a script, so that it needs nothing of the checkout it measures but its decoder. The first line of output says
-where the package was found; a line of input names a case, and the answer is the processor time in seconds.
+It is a script, so that it needs only the decoder of the measured checkout. The first line of output is the package's
+location; for each line of input, which names a case, it prints the processor seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""An endless fleet for long runs: cheap messages of simulated pumps, devices that come and go, a steady sender.
+"""An endless fleet for long runs: cheap messages of simulated pumps, changing devices, a constant rate.
 
-Messages are cut from a few simulated pumps; only the device and the time are written anew, so that the sender takes a
-few microseconds a message and leaves the machine to what is measured.
+Messages are cut from a few simulated pumps; only device and time are written per message, so that the sender needs a
+few microseconds for each and leaves the machine to the measured processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stream_ad.io.transport import Record, Transport
 from stream_ad.io.wire.encode import JSON_HEADERS
 
 PATTERNS, ROUNDS = 32, 32
-"""So many different pumps, and messages of each until it begins anew, with a jump."""
+"""Number of different pumps, and messages of each before it repeats, with a jump."""
 TICK_S = 0.02
 LARGEST = 2_000
 
@@ -34,25 +34,25 @@ def patterns(samples: int) -> list[list[bytes]]:
 
 
 class Fleet:
-    """Messages of `devices` pumps in turn, `samples` samples each, one second apart in event time.
+    """Messages of `devices` pumps in turn, with `samples` samples each, one second apart in event time.
 
     Args:
-        devices: how many speak at a time.
-        life: messages of a device until it falls silent and a new one takes its turn; 0 is for ever.
-        start_ms: event time of the first sample; it must stay in the past of the log's time.
-        samples: of a message.
+        devices: number of devices that send at a time.
+        life: messages of a device before it stops and a new one replaces it; 0: it never stops.
+        start_ms: event time of the first sample; must stay in the past of log time.
+        samples: number per message.
     """
 
     def __init__(self, devices: int, life: int = 0, start_ms: int | None = None, samples: int = SAMPLES) -> None:
         self.devices = devices
         self._samples = samples
         self._life = life
-        # A year: however fast messages are sent, they never reach the present.
+        # A year ago: however fast messages are sent, they never reach the present.
         self._start_ms = int(time.time() * 1_000) - 31_536_000_000 if start_ms is None else start_ms
         self._values = patterns(samples)
 
     def messages(self) -> Iterator[Record]:
-        """Yield messages without end, partition 0."""
+        """Yield an endless series of messages, in partition 0."""
         for turn in itertools.count():
             start = b'","ts":{"start":%d,"step_ms":1000},"values":' % (self._start_ms + turn * self._samples * 1_000)
             for number in range(self.devices):
@@ -62,7 +62,7 @@ class Fleet:
                 yield Record(value, name, JSON_HEADERS, 0)
 
     def name(self, number: int, turn: int) -> bytes:
-        """Return the device that speaks at a place in a turn; places change hands one after the other."""
+        """Return the device at a position in a turn; devices are replaced one after the other."""
         if not self._life:
             return b"pump-%05d" % number
         age = turn + number * self._life // self.devices
@@ -70,12 +70,12 @@ class Fleet:
 
 
 class Sender(threading.Thread):
-    """Appends messages at a steady rate until stopped; the rate can be changed meanwhile.
+    """Appends messages at a constant rate until stopped; the rate can be changed meanwhile.
 
     Attributes:
-        rate: messages a second.
-        sent: so far.
-        behind_s: how far the sender could not keep up at the worst.
+        rate: messages per second.
+        sent: messages so far.
+        behind_s: maximum delay behind the schedule.
     """
 
     def __init__(self, transport: Transport, topic: str, messages: Iterator[Record], rate: float) -> None:
@@ -105,7 +105,7 @@ class Sender(threading.Thread):
             raise
 
     def finish(self) -> int:
-        """Stop; return how many were sent.
+        """Stop, and return the number of messages sent.
 
         Raises:
             SystemExit: the sender failed.

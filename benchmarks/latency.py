@@ -1,7 +1,7 @@
-"""From a reading's log time to its alert in a subscriber's hands, at half the sustainable rate, on a real Kafka.
+"""Latency from a reading's log time to its alert at a subscriber, at half the sustainable rate, on a real Kafka.
 
-The subscriber reads committed records only and looks at its clock, which is the broker's: one
-machine. `python -m benchmarks.latency --help`.
+The subscriber reads committed records only. It uses its own clock, which is also the broker's: they share one machine.
+`python -m benchmarks.latency --help`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WARM_UP = 1_000
 
 
 def faulty(messages: int, devices: int) -> list[Record]:
-    """Return messages of a fleet with many faults, so that many alerts are timed."""
+    """Return messages of a fleet with many faults, so that many alerts are measured."""
     duration_s = -(-messages // devices) * SAMPLES
     load = scenarios.load("load").changed(
         devices=devices,
@@ -51,7 +51,7 @@ def faulty(messages: int, devices: int) -> list[Record]:
 
 
 def send_paced(transport: Transport, topic: str, records: Sequence[Record], rate: float) -> float:
-    """Append records at a steady rate; return the rate that came about."""
+    """Append records at a constant rate; return the achieved rate."""
     begun = time.monotonic()
     sent = 0
     while sent < len(records):
@@ -71,11 +71,11 @@ def await_offset(transport: Transport, group: str, partition: Partition, offset:
         if position is not None and position.offset >= offset:
             return
         time.sleep(0.1)
-    raise SystemExit("the scorer does not start")
+    raise SystemExit("the scorer did not start in time")
 
 
 class Subscriber(threading.Thread):
-    """Reads the alerts topic and notes when each alert came."""
+    """Reads the alerts topic and records when each alert arrived."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(daemon=True)
@@ -113,7 +113,7 @@ def log_times(transport: Transport, partition: Partition) -> Iterator[tuple[Int6
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds become milliseconds: from a reading's log time to its alert in a subscriber's hands."""
+    """Latency from a reading's log time to its alert at a subscriber, in milliseconds."""
 
     rate: float
     alerts: int
@@ -124,14 +124,14 @@ class Latency:
     def __str__(self) -> str:
         return (
             f"rate {self.rate:,.0f} messages/s, {self.alerts} alerts: p50 {self.p50_ms:.0f} ms, "
-            f"p99 {self.p99_ms:.0f} ms, most {self.most_ms:.0f} ms"
+            f"p99 {self.p99_ms:.0f} ms, maximum {self.most_ms:.0f} ms"
         )
 
 
 def measure(
     folder: Path, server: str, rate: float, seconds: float, name: str = "latency", scorer: str = "scorer"
 ) -> Latency:
-    """Send at the rate and time the alerts."""
+    """Send at the given rate, and measure the alerts' latency."""
     topic = f"{TOPIC}.{name}"
     kafka = f'kind = "kafka"\nservers = ["{server}"]'
     path = write_settings(folder, name, kafka, topic)
@@ -158,7 +158,7 @@ def measure(
 
 
 def sustainable(folder: Path, server: str, messages: int) -> float:
-    """Return the messages a second that the pipe works off."""
+    """Return the messages per second that the pipeline processes."""
     from benchmarks.load import fill
 
     topic = f"{TOPIC}.rate"
@@ -174,14 +174,14 @@ def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--rate", type=float, help="messages a second (half of what is measured first)")
+    parser.add_argument("--rate", type=float, help="messages per second (default: half of the measured maximum)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)
         make_bundle(folder)
         server = stack.enter_context(KafkaCluster(folder / "kafka")).servers[0]
         found = measure(folder, server, args.rate or sustainable(folder, server, 40_000) / 2, args.seconds)
-    print(f"{found} (to reach p99 < 400 ms: {'met' if found.p99_ms < 400 else 'MISSED'})")
+    print(f"{found} (target p99 < 400 ms: {'met' if found.p99_ms < 400 else 'MISSED'})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks of the pipe run on: a bundle, topics full of messages, settings."""
+"""Inputs of the pipeline benchmarks: a bundle, filled topics, settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRAINING_START_MS = 1_767_571_200_000
 
 
 def make_bundle(folder: Path) -> Path:
-    """Train the autoencoder 512-128-32-128-512 on a few quiet pumps, briefly: speed does not hang on weights."""
+    """Train the autoencoder 512-128-32-128-512 briefly on a few healthy pumps: weights do not affect speed."""
     target = folder / "bundle"
     if not target.exists():
         quiet = scenarios.load("quiet").changed(devices=4, duration_s=20_000)
@@ -43,7 +43,7 @@ def make_bundle(folder: Path) -> Path:
 
 
 def fill(transport: Transport, topic: str, form: str, messages: int, devices: int) -> int:
-    """Put simulated messages into a topic of one partition; return how many."""
+    """Append simulated messages to a topic of one partition; return their number."""
     transport.ensure_topic(topic, 1)
     sent = 0
     records = messages_of(form, messages, devices)
@@ -91,5 +91,5 @@ log_level = "warning"
 
 
 def settings_of(path: Path) -> Settings:
-    """Read settings that were written."""
+    """Read written settings."""
     return load(path, {})

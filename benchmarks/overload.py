@@ -1,7 +1,7 @@
-"""A burst of ten times what the pipe sustains, for a minute: is it worked off, with nothing lost and bounded memory?
+"""A one-minute burst of ten times the sustainable rate: is it processed, without loss and in bounded memory?
 
-Windows at every sample (stride 1) and messages of 128 samples, so that the pipe's rate is one of which a sender on the
-same machine can make ten times as much. Before the burst half of the sustainable rate, to see the idle size.
+Windows at every sample (stride 1) and messages of 128 samples make the pipeline slow enough that a sender on the same
+machine can send ten times as much. Before the burst, half the sustainable rate gives the idle size.
 `python -m benchmarks.overload --help`.
 """
 
@@ -36,16 +36,16 @@ from stream_ad.io.score_log import log as score_log
 TIMES = 10.0
 MESSAGE_SAMPLES = 2 * SAMPLES
 POLL = "[commit]\npoll_records = 1000"
-"""As many rows a poll as the default gives with messages half as long."""
+"""As many rows per poll as the default, which has messages half as long."""
 IDLE_S = 40.0
 GROWTH_BAR = 2.0
-"""Largest resident size over the idle one: a poll gives 128,000 rows here."""
+"""Maximum ratio of resident size to the idle one: a poll has 128,000 rows here."""
 BACKLOG_BAR = 0.1
-"""Growth while the backlog is worked off: nothing that is held may depend on how much waits."""
+"""Maximum growth while the backlog is processed: memory must not depend on the backlog."""
 
 
 def dense_bundle(folder: Path) -> None:
-    """Make the bundle with windows at every sample."""
+    """Create the bundle with windows at every sample."""
     model = bundles.load(make_bundle(folder / "sparse"))
     shape = WindowShape(model.window.period_ns, SAMPLES, 1)
     probe = np.random.default_rng(1).normal(size=(64, SAMPLES, len(model.channels)))
@@ -53,7 +53,7 @@ def dense_bundle(folder: Path) -> None:
 
 
 def sustainable(folder: Path, kafka: str, messages: int) -> float:
-    """Return the messages a second that the pipe works off."""
+    """Return the messages per second that the pipeline processes."""
     topic = f"{TOPIC}.dense"
     path = write_settings(folder, "dense", kafka, topic, POLL)
     log = assembly.open_transport(settings_of(path))
@@ -66,7 +66,7 @@ def sustainable(folder: Path, kafka: str, messages: int) -> float:
 
 
 def burst(folder: Path, kafka: str, rate: float, seconds: float) -> tuple[list[Sample], dict[str, Any]]:
-    """Idle, burst, work off; return samples and what was found."""
+    """Run idle, burst and recovery; return samples and results."""
     name = f"overload-{os.getpid()}"
     topic = f"{TOPIC}.{name}"
     path = write_settings(folder, name, kafka, topic, POLL)
@@ -86,10 +86,10 @@ def burst(folder: Path, kafka: str, rate: float, seconds: float) -> tuple[list[S
         sender.rate = TIMES * rate
         time.sleep(seconds)
         sender.rate, took_s = 0.0, time.monotonic() - begun
-        time.sleep(0.1)  # what is being appended at this moment
+        time.sleep(0.1)  # for the append in progress
         sent = sender.sent - before
         total = sender.finish()
-        await_it(lambda: progress.committed() >= progress.end(), 60 + 4 * total / rate, "worked off")
+        await_it(lambda: progress.committed() >= progress.end(), 60 + 4 * total / rate, "backlog processed")
         drained_s = time.monotonic() - begun - took_s
         time.sleep(settings.store.part_max_age_s + 5)
         samples = sampler.finish()
@@ -124,10 +124,10 @@ def burst(folder: Path, kafka: str, rate: float, seconds: float) -> tuple[list[S
 
 
 def whole(folder: Path) -> int:
-    """Return the number of rows after checking that parts chain and that no device's sequence has a gap or repeat.
+    """Return the number of rows, after checking that parts are contiguous and no device's sequence has gaps or repeats.
 
     Raises:
-        SystemExit: something is missing or there twice.
+        SystemExit: something is missing or duplicated.
     """
     check_chain(folder)
     rows = 0
@@ -140,7 +140,7 @@ def whole(folder: Path) -> int:
                 raise SystemExit(f"{part.path}: {device}: sequence {first} to {last} after {ends.get(device, 0)}")
             ends[device] = last + 1
         if table.num_rows != sum(numbers["sequence_max"].to_numpy() - numbers["sequence_min"].to_numpy() + 1):
-            raise SystemExit(f"{part.path}: a row is there twice")
+            raise SystemExit(f"{part.path}: a row is duplicated")
         rows += table.num_rows
     return rows
 
@@ -148,9 +148,9 @@ def whole(folder: Path) -> int:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the burst")
-    parser.add_argument("--rate", type=float, help="what is sustained, messages a second (measured first)")
-    parser.add_argument("--csv", type=Path, help="write the samples there")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of the burst")
+    parser.add_argument("--rate", type=float, help="sustainable messages per second (default: measured first)")
+    parser.add_argument("--csv", type=Path, help="write the samples to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)

@@ -1,7 +1,7 @@
-"""Throughput of one scorer with the archiver beside it, as a ratio to a bare consumer, in one run.
+"""Throughput of one scorer and the archiver, as a ratio to a bare consumer in the same run.
 
-Each repeat runs the bare consumer, then the pipe, on the same topic on the same machine; the ratio
-is taken pair by pair, and its median is what counts. `python -m benchmarks.pipeline --help`.
+Each repeat runs the bare consumer, then the pipeline, on the same topic and machine; the result is the median of the
+ratios per repeat. `python -m benchmarks.pipeline --help`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.bare import STRETCH
+from benchmarks.bare import TIMED_SHARES
 from benchmarks.load import DEVICES, TOPIC, fill, make_bundle, settings_of, write_settings
 from deploy.kafka.broker import KafkaCluster
 from stream_ad import assembly
@@ -33,7 +33,7 @@ BARS = {("kafka", "series"): 0.45, ("kafka", "single"): 0.55}
 
 @dataclass(frozen=True)
 class Pair:
-    """One repeat: seconds for all messages, wall and processor."""
+    """One repeat: wall and processor seconds for all messages."""
 
     bare_s: float
     bare_cpu_s: float
@@ -62,20 +62,20 @@ def running(settings: Path, *roles: str) -> Iterator[dict[str, psutil.Process]]:
             child.send_signal(signal.SIGTERM)
         for child in children.values():
             if child.wait(60) != 0:
-                raise SystemExit(f"a role ended with {child.returncode}")
+                raise SystemExit(f"a role exited with {child.returncode}")
 
 
 def pipe(
     settings_path: Path, messages: int, topic: str, *roles: str, scorer: str = "scorer"
 ) -> tuple[float, float, int]:
-    """Return wall and processor seconds of the scorer for all messages, and the rows in the score log.
+    """Return the scorer's wall and processor seconds for all messages, and the rows in the score log.
 
     Args:
         settings_path: of the stream.
-        messages: in the topic.
+        messages: number in the topic.
         topic: of the readings.
-        roles: what runs; by default the archiver and the scorer.
-        scorer: which of them is timed.
+        roles: roles to run; by default the archiver and the scorer.
+        scorer: the role to measure.
     """
     settings = settings_of(settings_path)
     transport = assembly.open_transport(settings)
@@ -83,7 +83,7 @@ def pipe(
     partition = Partition(topic, 0)
     end = transport.bounds(partition)[1]
     transport.close()
-    first, last = (int(share * messages) for share in STRETCH)
+    first, last = (int(share * messages) for share in TIMED_SHARES)
     begun: tuple[float, float, int] | None = None
     ended: tuple[float, float, int] | None = None
     with running(settings_path, *(roles or ("archiver", scorer))) as children:
@@ -100,11 +100,11 @@ def pipe(
             if done >= end - 1:
                 break
             if time.monotonic() > deadline:
-                raise SystemExit(f"the pipe stands at {done} of {end}")
+                raise SystemExit(f"the pipeline made no progress at {done} of {end}")
             time.sleep(0.02)
         watch.close()
         if begun is None or ended is None:
-            raise SystemExit("the pipe was done at once; take more messages")
+            raise SystemExit("the pipeline finished before it could be timed; use more messages")
         share = messages / (ended[2] - begun[2])
         wall, processor = (ended[0] - begun[0]) * share, (ended[1] - begun[1]) * share
     from stream_ad.io.score_log import log as score_log
@@ -130,7 +130,7 @@ def compare(folder: Path, where: str, address: str, form: str, messages: int, re
         pairs.append(pair)
         print(
             f"{where} {form} {repeat + 1}/{repeats}: bare {messages / pair.bare_s:,.0f}/s, "
-            f"pipe {messages / pair.pipe_s:,.0f}/s, ratio {pair.ratio:.3f}; processor a message: "
+            f"pipeline {messages / pair.pipe_s:,.0f}/s, ratio {pair.ratio:.3f}; processor per message: "
             f"bare {1e6 * pair.bare_cpu_s / messages:.1f} µs, scorer {1e6 * pair.pipe_cpu_s / messages:.1f} µs; "
             f"{pair.rows:,} rows",
             flush=True,
@@ -141,8 +141,8 @@ def compare(folder: Path, where: str, address: str, form: str, messages: int, re
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--broker", choices=("kafka", "local"), action="append", help="both by default")
-    parser.add_argument("--form", choices=("series", "single", "arrow"), action="append", help="all by default")
+    parser.add_argument("--broker", choices=("kafka", "local"), action="append", help="default: both")
+    parser.add_argument("--form", choices=("series", "single", "arrow"), action="append", help="default: all")
     parser.add_argument("--messages", type=int, default=60_000)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
@@ -159,7 +159,7 @@ def main() -> None:
                     ratio = statistics.median(pair.ratio for pair in pairs)
                     low, high = min(pair.ratio for pair in pairs), max(pair.ratio for pair in pairs)
                     bar = BARS.get((where, form))
-                    verdict = "" if bar is None else f" (to reach {bar}: {'met' if ratio >= bar else 'MISSED'})"
+                    verdict = "" if bar is None else f" (target {bar}: {'met' if ratio >= bar else 'MISSED'})"
                     rate = statistics.median(messages / pair.pipe_s for pair in pairs)
                     lines.append(
                         f"{where:6} {form:7} ratio {ratio:.3f} ({low:.3f}–{high:.3f}), {rate:,.0f} messages/s{verdict}"

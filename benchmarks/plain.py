@@ -1,6 +1,6 @@
-"""The scorer as a plain at-least-once loop: what `benchmarks.proof` compares the real one with.
+"""The scorer as a plain at-least-once loop, which `benchmarks.proof` compares with the real one.
 
-The same process, poll, decoding, step and encoding; but an ordinary idempotent producer with acks=all and no
+Same process, polling, decoding, step and encoding; but an ordinary idempotent producer with acks=all and no
 transactions, offsets committed after its flush, and no checkpoints. A kill between flush and commit repeats rows.
 Run as `python -m benchmarks.plain SETTINGS`.
 """
@@ -27,7 +27,7 @@ from stream_ad.service.roles.catalog import RoleContext, build
 
 
 class PlainCommitter:
-    """Flushes records, then commits the positions; implements `transport.Committer`."""
+    """Flushes records, then commits positions; implements `transport.Committer`."""
 
     def __init__(self, log: KafkaLog, source: KafkaSource) -> None:
         self._log = log
@@ -42,22 +42,22 @@ class PlainCommitter:
             TopicPartition(*partition): OffsetAndMetadata(offset, text, -1)
             for partition, (offset, text) in commit.positions.items()
         }
-        # Not waited for: its answer would stand behind the fetch that waits for records.
+        # Asynchronous: its response would queue behind the fetch that waits for records.
         self._source.consumer.commit_async(positions)
         return CommitOutcome.LANDED
 
     def close(self) -> None:
-        """Let go of the client."""
+        """Close the client."""
         close_producer(self._producer, 1.0)
 
 
 class PlainLog(KafkaLog):
-    """A log whose committers know no transactions."""
+    """A log whose committers use no transactions."""
 
     def committer(self, source: Source, member: str) -> PlainCommitter:  # type: ignore[override]  # the plain one
         """Return a plain committer."""
         if not isinstance(source, KafkaSource):
-            raise ContractError(f"source: expected one of this log, found {type(source).__name__}")
+            raise ContractError(f"source: expected a source of this log, found {type(source).__name__}")
         return PlainCommitter(self, source)
 
 
@@ -77,7 +77,7 @@ def open_plain(settings: Settings) -> PlainLog:
 def main() -> int:
     """Run until stopped."""
     settings = settings_of(Path(sys.argv[1]))
-    # One at the first commit, which is before anything is timed, and then none.
+    # One checkpoint at the first commit, before anything is measured, and none after.
     store = settings.store.model_copy(update={"checkpoint_every_s": 1e9})
     settings = settings.model_copy(update={"store": store})
     assembly.open_transport = open_plain

@@ -1,7 +1,7 @@
-"""What exactly-once costs: the scorer with transactions and checkpoints against a plain at-least-once loop.
+"""Cost of exactly-once: the scorer with transactions and checkpoints against a plain at-least-once loop.
 
-Both sides run in turn on the same topic and machine; the ratio is taken pair by pair, and its median is what counts.
-Alert latency is measured with both at half the rate of the slower side. `python -m benchmarks.proof --help`.
+Both sides run in turn on the same topic and machine; the result is the median of the ratios per pair. Alert latency of
+both is measured at half the rate of the slower side. `python -m benchmarks.proof --help`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIDES = ("scorer", "plain")
 
 @dataclass(frozen=True)
 class Pair:
-    """Messages a second of both sides, and processor seconds a message."""
+    """Messages per second, and processor seconds per message, of both sides."""
 
     rate: dict[str, float]
     cpu_s: dict[str, float]
@@ -37,7 +37,7 @@ class Pair:
 
 
 def compare(folder: Path, server: str, messages: int, repeats: int) -> list[Pair]:
-    """Run both sides in turn, each first in every other repeat."""
+    """Run both sides in turn; every other repeat starts with the other side."""
     topic = f"{TOPIC}.proof"
     kafka = f'kind = "kafka"\nservers = ["{server}"]'
     log = assembly.open_transport(settings_of(write_settings(folder, "fill", kafka, topic)))
@@ -54,14 +54,14 @@ def compare(folder: Path, server: str, messages: int, repeats: int) -> list[Pair
         pairs.append(pair)
         print(
             f"{repeat + 1}/{repeats}: exactly once {rate['scorer']:,.0f}/s, plain {rate['plain']:,.0f}/s, ratio "
-            f"{pair.ratio:.3f}; processor a message: {1e6 * cpu_s['scorer']:.1f} and {1e6 * cpu_s['plain']:.1f} µs",
+            f"{pair.ratio:.3f}; processor per message: {1e6 * cpu_s['scorer']:.1f} and {1e6 * cpu_s['plain']:.1f} µs",
             flush=True,
         )
     return pairs
 
 
 def latencies(folder: Path, server: str, rate: float, seconds: float, repeats: int) -> dict[str, list[Latency]]:
-    """Time alerts with both sides in turn, at one rate."""
+    """Measure alert latency of both sides in turn, at one rate."""
     found: dict[str, list[Latency]] = {side: [] for side in SIDES}
     for repeat in range(repeats):
         for side in SIDES:
@@ -76,9 +76,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of latency")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of each latency measurement")
     parser.add_argument("--latency-repeats", type=int, default=3, help="0: throughput only")
-    parser.add_argument("--rate", type=float, help="messages a second for the latency (half of what is sustained)")
+    parser.add_argument("--rate", type=float, help="messages per second for latency (default: half of the maximum)")
     args = parser.parse_args()
     lines = []
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
@@ -93,13 +93,13 @@ def main() -> None:
             verdict = "met" if ratio >= BAR else "MISSED"
             cpu = statistics.median(pair.cpu_s["plain"] / pair.cpu_s["scorer"] for pair in pairs)
             lines.append(
-                f"throughput: ratio {ratio:.3f} ({low:.3f}–{high:.3f}; to reach {BAR}: {verdict}); "
-                f"the same of processor time a message {cpu:.3f}"
+                f"throughput: ratio {ratio:.3f} ({low:.3f}–{high:.3f}; target {BAR}: {verdict}); "
+                f"ratio of processor time per message {cpu:.3f}"
             )
             rate = rate or statistics.median(min(pair.rate.values()) for pair in pairs) / 2
         if args.latency_repeats:
             if not rate:
-                raise SystemExit("--rate is needed without throughput")
+                raise SystemExit("--rate is required with --repeats 0")
             for side, found in latencies(folder, server, rate, args.seconds, args.latency_repeats).items():
                 p50 = statistics.median(one.p50_ms for one in found)
                 p99 = statistics.median(one.p99_ms for one in found)

@@ -1,4 +1,4 @@
-"""Runs a labelled run through a partition's pipeline in memory, without log and files, for trying settings."""
+"""Passes a labelled run through a partition's pipeline in memory, without log and files, to try settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stream_ad.training.training import Trained
 
 
 def rehearse(run: Run, configuration: Configuration, trained: Trained) -> Judged:
-    """Judge a run with the scorer's objects, fed from memory; an `evaluation.Pipe`.
+    """Judge a run with the scorer's objects in memory; an `evaluation.Pipe`.
 
-    The verdicts equal those of the whole pipeline, which adds encoding, log, commits and Parquet.
+    Verdicts equal those of the whole pipeline, which adds encoding, log, commits and Parquet.
 
     Raises:
         ContractError: no window closed.

@@ -1,4 +1,4 @@
-"""The score log at size: time and memory of `verify` and `compact`, and of a query before and after.
+"""The score log at full size: time and memory of `verify` and `compact`, and of a query before and after.
 
 python -m benchmarks.score_log --rows 10000000 --devices 20000
 """
@@ -33,7 +33,7 @@ MEASURE = "import resource, sys; from stream_ad.cli.main import main; code = mai
 
 
 def write(folder: Path, rows: int, devices: int) -> None:
-    """Write one partition of parts, ten seconds of log time each, in which every device has as many windows."""
+    """Write one partition of parts, ten seconds of log time each, with equally many windows per device."""
     ids = pa.array([f"pump-{k:05d}" for k in range(devices)])
     rng = np.random.default_rng(1)
     each = -(-rows // PARTS_AN_HOUR // 2)
@@ -71,11 +71,11 @@ def write(folder: Path, rows: int, devices: int) -> None:
 
 
 def timed(*arguments: str) -> None:
-    """Run a verb in a process of its own; print what it says."""
+    """Run a command in its own process; print its output."""
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True)
-    said = [line for line in done.stdout.splitlines() + done.stderr.splitlines()[-1:] if line]
-    print(f"{arguments[2]} {time.perf_counter() - begun:.1f} s in all: " + " | ".join(said[-3:]))
+    lines = [line for line in done.stdout.splitlines() + done.stderr.splitlines()[-1:] if line]
+    print(f"{arguments[2]} {time.perf_counter() - begun:.1f} s in total: " + " | ".join(lines[-3:]))
 
 
 def queried(folder: Path) -> None:
@@ -89,7 +89,7 @@ def queried(folder: Path) -> None:
 
 
 def main() -> None:
-    """Write a score log, prove it, merge it, prove it again."""
+    """Write a score log, verify it, compact it, verify it again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--devices", type=int, default=20_000)

@@ -1,4 +1,4 @@
-"""`stream-ad run` as an operator starts it: a supervisor with its roles, its log in a file."""
+"""`stream-ad run` as started by an operator: a supervisor with its roles, logging to a file."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Service:
 
     Args:
         settings: the stream's file.
-        log: where the log goes; lines are added.
-        options: settings by their names in the environment, without prefix.
+        log: file to append the log to.
+        options: settings by their environment names, without prefix.
     """
 
     def __init__(self, settings: Path, log: Path, **options: str) -> None:
@@ -41,7 +41,7 @@ class Service:
             self.process = subprocess.Popen(command, stderr=file, stdout=file, env=environment)
 
     def lines(self, event: str = "") -> list[dict[str, Any]]:
-        """Return the log since this start, or the lines of one event."""
+        """Return the log since this start, or only lines of one event."""
         with self.log.open("rb") as file:
             file.seek(self._from)
             texts = file.read().decode(errors="replace").splitlines()
@@ -49,11 +49,11 @@ class Service:
         return [line for line in found if not event or line["event"] == event]
 
     def pid(self, child: str) -> int:
-        """Return the newest process id of a role."""
+        """Return a role's newest process id."""
         return int([line["pid"] for line in self.lines("role_started") if line["child"] == child][-1])
 
     def moment(self, event: str, role: str, after_s: float) -> float:
-        """Return when a role first said something after a moment, epoch seconds; nan if it did not."""
+        """Return when a role first logged an event after a moment, epoch seconds; nan if it did not."""
         for line in self.lines(event):
             at = datetime.fromisoformat(line["ts"]).timestamp()
             if line.get("child", line.get("role")) == role and at >= after_s:
@@ -66,28 +66,28 @@ class Service:
         return {name: psutil.Process(self.pid(name)) for name in names}
 
     def kill_all(self) -> None:
-        """End everything at once, as a power cut of the host does."""
+        """Kill all processes at once, as a power cut of the host does."""
         family = [self.process.pid, *(child.pid for child in psutil.Process(self.process.pid).children())]
         for pid in family:
-            os.kill(pid, signal.SIGSTOP)  # none may see another end first
+            os.kill(pid, signal.SIGSTOP)  # none may notice another's end first
         for pid in family:
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
-        """End in an orderly way.
+        """Stop with SIGTERM.
 
         Raises:
-            SystemExit: it did not.
+            SystemExit: it failed.
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         if self.process.wait(LONG_S) != 0:
-            raise SystemExit(f"`stream-ad run` ended with {self.process.returncode}; see {self.log}")
+            raise SystemExit(f"`stream-ad run` exited with {self.process.returncode}; see {self.log}")
 
 
 class Progress:
-    """Where the scorer's group stands in partition 0 of the readings."""
+    """Position of the scorer's group in partition 0 of the readings."""
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._transport = transport
@@ -95,7 +95,7 @@ class Progress:
         self._partition = Partition(settings.stream.readings_topic, 0)
 
     def committed(self) -> int:
-        """Return the next input offset to be scored."""
+        """Return the next input offset to score."""
         position = self._transport.committed(self._group, self._partition)
         return 0 if position is None else position.offset
 
@@ -104,16 +104,16 @@ class Progress:
         return self._transport.bounds(self._partition)[1]
 
     def await_offset(self, offset: int, seconds: float = LONG_S) -> float:
-        """Wait until an offset is committed; return when that was seen, epoch seconds."""
+        """Wait until an offset is committed; return when that was observed, epoch seconds."""
         await_it(lambda: self.committed() >= offset, seconds, f"offset {offset} committed")
         return time.time()
 
 
 def await_it(what: Callable[[], bool], seconds: float, name: str) -> None:
-    """Wait for something.
+    """Wait for a condition.
 
     Raises:
-        SystemExit: it did not come.
+        SystemExit: time-out.
     """
     deadline = time.monotonic() + seconds
     while not what():

@@ -1,9 +1,9 @@
-"""How the figures on SKAB move around the shipped configuration, one setting at a time.
+"""Sensitivity of the SKAB figures: the shipped configuration with one setting changed at a time.
 
     python benchmarks/skab_sensitivity.py PATH [DETECTOR]
 
-Prints the Markdown table of docs/evaluation.md, and what is left when the limit's factor is chosen
-on fifteen runs and judged on the sixteenth. Runs in memory: the whole pipe gives the same figures.
+Prints the Markdown table of docs/evaluation.md, and the result of choosing the limit's factor on fifteen runs and
+judging the sixteenth. Runs in memory: the whole pipeline gives the same figures.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_FAR = 18.0
 
 
 def judge(runs: Sequence[Run], configuration: Configuration) -> dict[str, Confusion]:
-    """Return the counts of each run."""
+    """Return the counts per run."""
     return dict(evaluate(runs, configuration, rehearse).by_run)
 
 

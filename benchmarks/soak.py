@@ -1,8 +1,8 @@
-"""An hour at half load, devices coming and going: does anything grow?
+"""An hour at half load with changing devices: does anything grow?
 
-One real broker, the stream under `stream-ad run`. Each device speaks for a fifth of the run, then falls silent and a
-new one takes its turn; silent ones are evicted after a twentieth. Warm-up, which no verdict looks at, is the first
-quarter: the first devices come and are evicted in it. `python -m benchmarks.soak --help`.
+One real broker, and the stream under `stream-ad run`. Each device sends for a fifth of the run, then a new one replaces
+it; silent ones are evicted after a twentieth. The first quarter, in which the first devices are evicted, is warm-up and
+not judged. `python -m benchmarks.soak --help`.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from stream_ad.io.score_log.parts import follows
 GROWTH_BAR = 0.05
 WARM_UP = 0.25
 LIVES, EVICTIONS = 5, 20
-TELL_EVERY_S = 60.0
+REPORT_EVERY_S = 60.0
 LEAST_EVICTION_S = 31.0
-"""Not before a silent device's windows are closed."""
+"""No device is evicted before its windows are closed."""
 RETAINED_BYTES = 1_000_000_000
-"""Of the readings and of the scores: enough for minutes of an outage."""
+"""Retention of readings and of scores: enough for an outage of minutes."""
 TOPIC_SETTINGS = {"retention.bytes": str(RETAINED_BYTES), "segment.bytes": "100000000", "retention.ms": "600000"}
 BROKER_SETTINGS = {"log.retention.check.interval.ms": "10000", "log.segment.delete.delay.ms": "1000"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a soak gave.
+    """Results of a soak.
 
     Attributes:
-        samples: over the whole run, the drain too.
-        rate: messages a second that came about.
+        samples: of the whole run, including the drain.
+        rate: achieved messages per second.
         restarts: of roles.
-        drained_s: from the end of sending to lag 0; None if that did not come.
-        rows: in the score log.
+        drained_s: from the end of sending to lag 0; None if it was not reached.
+        rows: number in the score log.
     """
 
     samples: Sequence[Sample]
@@ -66,13 +66,13 @@ class Outcome:
 
 
 class Page:
-    """The scorer's page of metrics."""
+    """The scorer's metrics page."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/metrics"
 
     def value(self, name: str) -> int:
-        """Return a metric summed over its labels; -1 if nobody answers."""
+        """Return a metric summed over its labels; -1 without an answer."""
         try:
             with urllib.request.urlopen(self._url, timeout=2) as answer:
                 page = answer.read().decode()
@@ -83,7 +83,7 @@ class Page:
 
 
 def soak(folder: Path, server: str, devices: int, rate: float, minutes: float, broker: Path) -> Outcome:
-    """Run it."""
+    """Run the soak."""
     name = f"soak-{os.getpid()}"
     topic = f"{TOPIC}.{name}"
     port = next(free_ports())
@@ -118,18 +118,18 @@ def soak(folder: Path, server: str, devices: int, rate: float, minutes: float, b
         begun = time.monotonic()
         sampler.start()
         sender.start()
-        told = 0.0
+        reported_s = 0.0
         while (gone := time.monotonic() - begun) < 60 * minutes and service.process.poll() is None:
-            if gone >= told + TELL_EVERY_S and sampler.samples:
-                told = gone
-                tell(sampler.samples[-1])
+            if gone >= reported_s + REPORT_EVERY_S and sampler.samples:
+                reported_s = gone
+                report(sampler.samples[-1])
             time.sleep(1)
         actual = sender.finish() / (time.monotonic() - begun)
         ended = time.monotonic()
         with contextlib.suppress(SystemExit):
             await_it(lambda: progress.committed() >= progress.end(), 120, "lag 0")
             drained_s = time.monotonic() - ended
-        time.sleep(settings.store.part_max_age_s + 5)  # the archiver's last parts, and a sample of it all
+        time.sleep(settings.store.part_max_age_s + 5)  # for the archiver's last parts and a sample after them
         samples = sampler.finish()
     finally:
         service.stop()
@@ -140,8 +140,8 @@ def soak(folder: Path, server: str, devices: int, rate: float, minutes: float, b
     return Outcome(samples, actual, sampler.restarts, drained_s, rows)
 
 
-def tell(sample: Sample) -> None:
-    """Say on standard error how the run goes."""
+def report(sample: Sample) -> None:
+    """Report progress on standard error."""
     print(
         f"{sample.at_s / 60:5.1f} min: {sample.sent:,} messages sent, lag {sample.lag:,}, {sample.devices:,} devices, "
         f"scorer {sample.scorer_mb:.0f} MB, archiver {sample.archiver_mb:.0f} MB",
@@ -151,10 +151,10 @@ def tell(sample: Sample) -> None:
 
 
 def check_chain(folder: Path) -> None:
-    """Check that the parts of partition 0 follow each other without hole or overlap.
+    """Check that the parts of partition 0 are contiguous.
 
     Raises:
-        SystemExit: they do not.
+        SystemExit: there is a gap or an overlap.
     """
     parts = score_log.parts(folder, 0)
     for before, after in itertools.pairwise(parts):
@@ -163,11 +163,11 @@ def check_chain(folder: Path) -> None:
 
 
 def verdict(outcome: Outcome, minutes: float) -> dict[str, Any]:
-    """Return what was found against what is to be reached."""
+    """Return the results with their targets."""
     end = 60 * minutes
     warm = [sample for sample in outcome.samples if WARM_UP * end <= sample.at_s <= end]
     if len(warm) < 8:
-        raise SystemExit("too few samples; take more minutes")
+        raise SystemExit("too few samples; use more --minutes")
     grown = {
         f"{name}_growth": round(growth([getattr(s, name) for s in warm]), 4) for name in ("scorer_mb", "archiver_mb")
     }
@@ -200,13 +200,13 @@ def verdict(outcome: Outcome, minutes: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run and tell; ends with 1 if something grew."""
+    """Run and report; exit with 1 if something grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--devices", type=int, default=5_000)
-    parser.add_argument("--rate", type=float, help="messages of 64 samples a second (half of what is measured first)")
+    parser.add_argument("--rate", type=float, help="messages of 64 samples per second (default: half of the maximum)")
     parser.add_argument("--out", type=Path, default=Path("soak"), help="folder for soak.csv, soak.json and the log")
-    parser.add_argument("--picture", type=Path, help="draw the curves into this file")
+    parser.add_argument("--picture", type=Path, help="draw the curves to this file")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:

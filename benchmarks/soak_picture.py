@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.watching import Sample
 
 LABEL_ROOM = 0.08
-"""Share of a panel's height that a label takes."""
+"""Share of a panel's height used by a label."""
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8641e", "#8a8a8a"
 PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ("resident size, MB", (("scorer_mb", "scorer", BLUE), ("archiver_mb", "archiver", ORANGE))),
@@ -22,11 +22,11 @@ PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
 
 
 def draw(samples: Sequence[Sample], found: dict[str, Any], path: Path) -> None:
-    """Draw small panels over time into a PNG or SVG file.
+    """Draw small panels over time to a PNG or SVG file.
 
     Args:
         samples: of the whole run.
-        found: the verdict.
+        found: results.
         path: of the file.
     """
     import matplotlib
@@ -59,7 +59,7 @@ def draw(samples: Sequence[Sample], found: dict[str, Any], path: Path) -> None:
     for panel in axes[-1]:
         panel.set_xlabel("minutes")
     figure.suptitle(
-        f"{found['minutes']:g} minutes at {found['rate']:,} messages a second, {found['messages']:,} messages; memory "
+        f"{found['minutes']:g} minutes at {found['rate']:,} messages per second, {found['messages']:,} in all; memory "
         f"after warm-up {found['scorer_mb_growth']:+.1%} (scorer), {found['archiver_mb_growth']:+.1%} (archiver)",
         fontsize=10,
         x=0.01,

@@ -1,7 +1,7 @@
-"""Where a message's time goes in the scorer and the archiver, without a broker: `python -m benchmarks.stages`.
+"""Time per stage of scorer and archiver, without a broker: `python -m benchmarks.stages`.
 
-Processor time of each stage a message, on the load of `benchmarks.pipeline`: the median of polls run in turn. The
-windows, scores and verdicts are those of the pipe itself, its parts called as `core.pipeline` calls them.
+Processor time per message of each stage, on the load of `benchmarks.pipeline`: the median over polls, run in turn.
+Windows, scores and verdicts come from the pipeline's own parts, called as `core.pipeline` calls them.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from stream_ad.io.wire import score_rows
 from stream_ad.io.wire import scores as score_messages
 
 COMMIT_ROWS = 5_000
-"""About what a second gives: the scorer commits that often."""
+"""About one second of rows, as between two commits of the scorer."""
 NS = 1_000_000_000
 
 
 class Stages:
-    """Processor seconds by stage, one figure for each time it ran."""
+    """Processor seconds by stage, one value per execution."""
 
     def __init__(self) -> None:
         self.spent: dict[str, list[tuple[float, int]]] = defaultdict(list)
 
     @contextmanager
     def timing(self, stage: str, messages: int) -> Iterator[None]:
-        """Count what the block takes for so many messages."""
+        """Measure the block, which handles so many messages."""
         begun = time.process_time()
         yield
         self.spent[stage].append((time.process_time() - begun, messages))
 
     def wrap(self, owner: Any, method: str, stage: str, messages: Callable[[], int]) -> None:
-        """Time each call of an object's method."""
+        """Measure each call of an object's method."""
         inner = getattr(owner, method)
 
         def timed(*args: Any) -> Any:
@@ -60,7 +60,7 @@ class Stages:
         setattr(owner, method, timed)
 
     def microseconds(self) -> dict[str, float]:
-        """Return the median microseconds a message of each stage; the first quarter is warm-up."""
+        """Return the median microseconds per message of each stage; the first quarter is warm-up."""
         return {
             stage: 1e6 * statistics.median(seconds / count for seconds, count in runs[len(runs) // 4 :])
             for stage, runs in self.spent.items()
@@ -68,7 +68,7 @@ class Stages:
 
 
 def raw_batches(records: list[Record], poll: int) -> list[RawBatch]:
-    """Cut records into what single polls give, appended at the speed of their event time."""
+    """Split records into polls, appended at the speed of their event time."""
     first_ns = time.time_ns()
     batches = []
     for start in range(0, len(records), poll):
@@ -89,7 +89,7 @@ def raw_batches(records: list[Record], poll: int) -> list[RawBatch]:
 
 
 def measure(model: Model, settings_path: Path, form: str, batches: list[RawBatch]) -> Stages:
-    """Send polls through decoder, pipe, encoder and the archiver's part."""
+    """Send polls through decoder, pipeline, encoder and the archiver's part."""
     settings = settings_of(settings_path)
     decoder, pipeline = READINGS.decoder(settings, model), assembly.build_pipeline(settings, model)
     front: Any = pipeline._front
@@ -118,7 +118,7 @@ def measure(model: Model, settings_path: Path, form: str, batches: list[RawBatch
 
 
 def publish(stages: Stages, pending: list[Judged], names: list[str], model: Model, span: Span, folder: Path) -> None:
-    """Do what a commit makes of verdicts, and what the archiver makes of the commit."""
+    """Encode verdicts as a commit does, and archive them as the archiver does."""
     messages = span.end - span.start
     with stages.timing("encode", messages):
         rows = score_rows.table(pending, names, model.window.length_ns, 0)
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--form", choices=("series", "single", "arrow"), default="series")
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--devices", type=int, default=DEVICES)
-    parser.add_argument("--poll", type=int, default=650, help="messages a poll: a fetch of 2 MB holds 650 series")
+    parser.add_argument("--poll", type=int, default=650, help="messages per poll: a fetch of 2 MB holds 650 series")
     args = parser.parse_args()
     threadpool_limits(1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -147,9 +147,9 @@ def main() -> None:
         found = measure(model, settings, args.form, raw_batches(records, args.poll)).microseconds()
     inside = sum(found[stage] for stage in ("windows", "score", "decide"))
     found["pipe"] -= inside
-    print(f"{args.form}: {len(records):,} messages of {len(records[0].value):,} bytes, {args.poll} a poll")
+    print(f"{args.form}: {len(records):,} messages of {len(records[0].value):,} bytes, {args.poll} per poll")
     for stage, us in found.items():
-        print(f"{'rest of the pipe' if stage == 'pipe' else stage:20} {us:7.2f} us a message")
+        print(f"{'rest of the pipeline' if stage == 'pipe' else stage:20} {us:7.2f} us per message")
 
 
 if __name__ == "__main__":

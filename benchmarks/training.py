@@ -1,4 +1,4 @@
-"""What a training of many channels takes: seconds and the most memory, in a process of its own.
+"""Cost of training with many channels: seconds and peak memory, in its own process.
 
 `python -m benchmarks.training --check` fails above 120 s or 1 GB for 300 channels and 4,000 readings.
 """
@@ -35,7 +35,7 @@ print(time.perf_counter() - begun, int(peak.split()[1]) / 1e3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line per detector; return 1 where --check is given and one takes too much."""
+    """Print a line per detector; return 1 with --check if one takes too much."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.splitlines()[0])
     parser.add_argument("--channels", type=int, default=CHANNELS)
     parser.add_argument("--rows", type=int, default=ROWS)

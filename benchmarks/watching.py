@@ -1,4 +1,4 @@
-"""Samples of a running stream: what its roles take, how far they are behind, what they leave on disk."""
+"""Samples of a running stream: its roles' resources, their lag, and disk usage."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ROLES = ("scorer-0", "archiver")
 
 @dataclass(frozen=True)
 class Sample:
-    """One look.
+    """Measurements at one time.
 
     Attributes:
-        at_s: since the sampler began.
+        at_s: since the sampler's start.
         scorer_mb, archiver_mb: resident size. *_fds, *_threads: file descriptors and threads.
-        sent: messages sent so far. lag: of them not yet scored.
-        devices: with state in the scorer, as its page tells; -1 if it does not.
+        sent: messages sent so far. lag: those not yet scored.
+        devices: with state in the scorer, according to its metrics; -1 if unavailable.
         checkpoints, checkpoint_mb: files in the folder and their size.
         parts: Parquet files.
         broker_mb: size of the broker's logs.
@@ -51,7 +51,7 @@ class Sample:
 
 
 class Sampler(threading.Thread):
-    """Looks at a stream every few seconds until stopped."""
+    """Samples a stream every few seconds until stopped."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Sampler(threading.Thread):
     def run(self) -> None:
         due = time.monotonic()
         while True:
-            with contextlib.suppress(psutil.Error, TransportError):  # a role between two lives
+            with contextlib.suppress(psutil.Error, TransportError):  # a role is restarting
                 self.samples.append(self.look())
             due += self._every_s
             if self._stop_event.wait(max(0.0, due - time.monotonic())):
@@ -110,14 +110,14 @@ class Sampler(threading.Thread):
         )
 
     def finish(self) -> list[Sample]:
-        """Stop; return all samples."""
+        """Stop, and return all samples."""
         self._stop_event.set()
         self.join(60)
         return self.samples
 
 
 def sizes(folder: Path) -> tuple[int, int]:
-    """Return number and size of the files below a folder; files that go meanwhile do not count."""
+    """Return number and size of the files in a folder; files deleted meanwhile are ignored."""
     count = size = 0
     for where, _, names in os.walk(folder):
         for name in names:
@@ -131,7 +131,7 @@ def sizes(folder: Path) -> tuple[int, int]:
 
 
 def write_csv(path: Path, samples: Sequence[Sample]) -> None:
-    """Write samples as a table."""
+    """Write samples as CSV."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Sample)])
         writer.writeheader()
@@ -139,7 +139,7 @@ def write_csv(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def growth(values: Sequence[float]) -> float:
-    """Return how much the last quarter's median exceeds the first quarter's, as a share of it; 0 of too few values."""
+    """Return the relative growth of the last quarter's median over the first quarter's; 0 for too few values."""
     quarter = len(values) // 4
     if not quarter:
         return 0.0

@@ -119,5 +119,5 @@ def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
         deadline = time.monotonic() + 30
         while program.ended() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        with pytest.raises(DemoError, match="the simulator ended with 1: no such scenario"):
+        with pytest.raises(DemoError, match="the simulator exited with 1: no such scenario"):
             program.finished()
