@@ -1,7 +1,7 @@
-"""What a front is: records of one partition -> scored rows. Everything behind it knows rows only.
+"""The interface of a front: records of one partition in, scored rows out. Everything after it handles rows only.
 
-A front decides what a row is: a window on a grid, a single event, a session. Deciding, commits, recovery, audit and
-verification know no more of it than is stated here.
+A front defines what a row is: a window on a grid, an event, a session. Deciding, commits, recovery, audit and
+verification rely only on what is stated here.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from stream_ad.errors import ContractError
 
 @dataclass(frozen=True, slots=True)
 class RowRules:
-    """What recovery, audit and incidents need to know of a front's rows.
+    """Properties of a front's rows that recovery, audit and incidents rely on.
 
     Attributes:
-        look_back_ns: log time, >= 0. Reading input that reaches back at least this far makes every row complete that is
-            open at a given offset.
-        row_ns: event time from the start of a row to its exclusive end, >= 0.
-        step_ns: event time that one row stands for in the age of an incident, > 0.
-        ends_rise: a device's `end_ns` rises strictly from row to row; where False, it never falls, but may repeat.
+        look_back_ns: log time, >= 0. Reading input from this long before an offset completes every row that is open at
+            the offset.
+        row_ns: event time from a row's start to its exclusive end, >= 0.
+        step_ns: event time that one row adds to the age of an incident, > 0.
+        ends_rise: a device's `end_ns` rises strictly from row to row; if False, it may repeat but never falls.
     """
 
     look_back_ns: int
@@ -39,16 +39,16 @@ class RowRules:
 
     @property
     def margin_ns(self) -> int:
-        """How much later in event time a row may end than one of another device, both on time."""
+        """Maximum event time by which a row may end after a row of another device, both on time."""
         return self.look_back_ns + max(self.row_ns, self.step_ns)
 
 
 class Records(Protocol):
-    """Decoded input of one partition, in log order; see `ReadingBatch`, which is one kind of it."""
+    """Decoded input of one partition, in log order; `ReadingBatch` is one implementation."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Text of the batch's devices."""
+        """Ids of the batch's devices."""
 
     @property
     def device(self) -> Int32Array:
@@ -60,7 +60,7 @@ class Records(Protocol):
 
     @property
     def record_offset(self) -> Int64Array:
-        """int64[r], offsets of all records, ascending, also of those without anything usable."""
+        """int64[r], offsets of all records, ascending, including those without usable content."""
 
     @property
     def record_log_ns(self) -> Int64Array:
@@ -71,7 +71,7 @@ class Records(Protocol):
         """Number of usable values."""
 
     def cut(self, start: int, stop: int) -> Self:
-        """Return records start..stop-1 and what they held."""
+        """Return records start..stop-1 and their content."""
 
 
 R_contra = TypeVar("R_contra", bound=Records, contravariant=True)
@@ -80,8 +80,8 @@ R_contra = TypeVar("R_contra", bound=Records, contravariant=True)
 class Front(Protocol[R_contra]):
     """State of all devices of one partition, by slot, up to the scored row.
 
-    Results depend on the records alone, not on how they are cut into calls. Rows come in emission order: `offset` never
-    falls; a device's `sequence` rises by one from 0, also after `reset`; its ends follow `RowRules.ends_rise`.
+    Results depend only on the records, not on how they are divided into calls. Rows come in emission order: `offset`
+    never falls; a device's `sequence` counts from 0, also after `reset`; its ends follow `RowRules.ends_rise`.
     """
 
     @property
@@ -96,43 +96,43 @@ class Front(Protocol[R_contra]):
         """Make room for slots 0..slots-1; never shrinks."""
 
     def reset(self, slots: Int32Array) -> None:
-        """Put slots back to a new device's state."""
+        """Return slots to a new device's state."""
 
     def begin(self, slots: Int32Array, event_ns: Int64Array) -> None:
-        """Note the event time of the first reading of new devices, whether it is accepted or not."""
+        """Record the event time of the first reading of new devices, accepted or not."""
 
     def add(self, slot: Int32Array, records: R_contra, ids: Sequence[str]) -> tuple[ScoreBatch, list[Refused]]:
-        """Take in records and return the rows that they complete, and what was refused as late or future.
+        """Process records; return the rows they complete, and refused readings (late or future).
 
         Args:
-            slot: int32[n], the slot of each reading; `grow` was called.
-            records: what the records held.
-            ids: the device of each slot.
+            slot: int32[n], the slot of each reading; within the size of the last `grow`.
+            records: decoded records.
+            ids: the device id of each slot.
         """
 
     def advance(self, log_ns: int, offset: int, ids: Sequence[str]) -> ScoreBatch:
-        """Move log time on between two records; return the rows that silence completes, which bear `offset`."""
+        """Advance log time between two records; return the rows that silence completes, with this `offset`."""
 
     def silence_ends_ns(self) -> int | None:
         """Return the earliest log time at which silence completes a row, or None."""
 
-    def heard(self) -> Int64Array:
-        """Return int64[slots or more], log time of each slot's newest reading; `ring.NEVER` without one."""
+    def last_seen_ns(self) -> Int64Array:
+        """Return int64[slots or more], log time of each slot's newest reading, or `ring.NEVER`."""
 
     def final_ns(self, slots: Int32Array) -> Int64Array:
-        """Return int64[k], the event time before which no row of a slot can end any more."""
+        """Return int64[k], the event time before which no further row of a slot can end."""
 
     def replace_model(self, model: Model) -> None:
-        """Score with another model from here on; open rows stay."""
+        """Score with another model from now on; open rows stay."""
 
     def unscored(self, most: int, ids: Sequence[str]) -> tuple[int, tuple[UnscoredDevice, ...]]:
-        """Return how many devices send readings and have had no score for long, and `most` of them."""
+        """Return the number of devices that send readings but have had no score for long, and up to `most` of them."""
 
     def snapshot(self, slots: int) -> Arrays:
-        """Return the state of slots 0..slots-1 as named arrays; taking it changes nothing."""
+        """Return the state of slots 0..slots-1 as named arrays; changes nothing."""
 
     def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot.
+        """Restore a snapshot.
 
         Raises:
             ContractError, KeyError, ValueError, IndexError: it does not fit.

@@ -128,8 +128,8 @@ class PartitionPipeline:
 
     def silence_ends_ns(self) -> int | None:
         """Return the earliest log time at which silence completes a row or evicts a device, None if there is none."""
-        heard = self._front.heard()
-        known = heard[heard != NEVER]
+        last_ns = self._front.last_seen_ns()
+        known = last_ns[last_ns != NEVER]
         if len(known) == 0:
             return None
         next_tick = (self.log_ns // self._tick_ns + 1) * self._tick_ns
@@ -217,15 +217,15 @@ class PartitionPipeline:
 
     def _evict(self, log_ns: int, offset: int, judged: list[Judged], alerts: list[Alert]) -> int:
         """Evict devices that were silent for long; their open rows and incidents end first."""
-        heard = self._front.heard()[: self._devices.capacity]
+        last_ns = self._front.last_seen_ns()[: self._devices.capacity]
         # Devices whose readings were all refused as too far ahead hold a slot but no state.
-        unheard = np.flatnonzero(self._devices.used() & (heard == NEVER)).astype(np.int32)
-        if len(unheard):
-            self._devices.release(unheard)
+        unseen = np.flatnonzero(self._devices.used() & (last_ns == NEVER)).astype(np.int32)
+        if len(unseen):
+            self._devices.release(unseen)
             self._ids = None
-        slots = np.flatnonzero((heard != NEVER) & (heard + self._evict_after_ns <= log_ns)).astype(np.int32)
+        slots = np.flatnonzero((last_ns != NEVER) & (last_ns + self._evict_after_ns <= log_ns)).astype(np.int32)
         if len(slots) == 0:
-            return len(unheard)
+            return len(unseen)
         self._judge(self._front.advance(log_ns, offset, self._table()), judged, alerts)
         final_ns = self._front.final_ns(slots)
         alerts += self._deciding.resolve(slots, final_ns, offset, self._table(), self._front.model.model_id)
@@ -233,7 +233,7 @@ class PartitionPipeline:
         self._deciding.reset(slots)
         self._devices.release(slots)
         self._ids = None
-        return len(unheard) + len(slots)
+        return len(unseen) + len(slots)
 
     def snapshot(self) -> Arrays:
         """Return all state as named arrays; taking it changes nothing."""

@@ -38,49 +38,49 @@ class ReadingsFront:
         self._unscored.grow(slots)
 
     def reset(self, slots: Int32Array) -> None:
-        """Put slots back to a new device's state."""
+        """Return slots to a new device's state."""
         self._windowing.reset(slots)
         self._unscored.reset(slots)
 
     def begin(self, slots: Int32Array, event_ns: Int64Array) -> None:
-        """Note the event time of the first reading of new devices."""
+        """Record the event time of the first reading of new devices."""
         self._unscored.met(slots, event_ns)
 
     def add(self, slot: Int32Array, records: ReadingBatch, ids: Sequence[str]) -> tuple[ScoreBatch, list[Refused]]:
-        """Take in readings; return the windows that close, scored, and what was refused as late or future."""
+        """Process readings; return the windows that close, scored, and refused readings (late or future)."""
         windows, letters = self._windowing.add(slot, records)
         return self._scored(windows, ids), letters
 
     def advance(self, log_ns: int, offset: int, ids: Sequence[str]) -> ScoreBatch:
-        """Move log time on between two records and return the windows that silence closes, scored."""
+        """Advance log time between two records; return the windows that silence closes, scored."""
         return self._scored(self._windowing.close_idle(log_ns, offset), ids)
 
     def silence_ends_ns(self) -> int | None:
         """Return the earliest log time at which silence closes a window, or None."""
         return self._windowing.silence_ends_ns()
 
-    def heard(self) -> Int64Array:
-        """Return log time of each slot's newest reading; `ring.NEVER` without one."""
-        return self._windowing.heard()
+    def last_seen_ns(self) -> Int64Array:
+        """Return the log time of each slot's newest reading, or `ring.NEVER`."""
+        return self._windowing.last_seen_ns()
 
     def final_ns(self, slots: Int32Array) -> Int64Array:
         """Return the event time before which nothing of a slot can change."""
         return self._windowing.final_ns(slots)
 
     def replace_model(self, model: Model) -> None:
-        """Score with a model of the same windows (`model.grid_differences`) from here on; open windows stay."""
+        """Score with a model of the same windows (`model.grid_differences`) from now on; open windows stay."""
         self._scoring = Scoring(model)
 
     def unscored(self, most: int, ids: Sequence[str]) -> tuple[int, tuple[UnscoredDevice, ...]]:
-        """Return how many devices sent readings in the last hour of log time and have no score, and some of them.
+        """Return the number of devices with readings in the last hour of log time but no score, and some of them.
 
         Args:
-            most: so many are described, those without a score for longest.
-            ids: the device of each slot.
+            most: maximum number to describe, longest without a score first.
+            ids: the device id of each slot.
         """
-        heard = self._windowing.heard()[: len(ids)]
+        last_seen_ns = self._windowing.last_seen_ns()[: len(ids)]
         newest_ns = self._windowing.newest_ns()[: len(ids)]
-        slots = self._unscored.due(newest_ns, heard >= self.log_ns - HOUR_NS)
+        slots = self._unscored.due(newest_ns, last_seen_ns >= self.log_ns - HOUR_NS)
         shown = slots[:most].tolist()
         return len(slots), tuple(self._unscored.describe(slot, ids[slot], int(newest_ns[slot])) for slot in shown)
 
@@ -90,7 +90,7 @@ class ReadingsFront:
         return {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
 
     def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot.
+        """Restore a snapshot.
 
         Raises:
             ContractError, KeyError, ValueError, IndexError: it does not fit.
@@ -108,7 +108,7 @@ class ReadingsFront:
 
 
 def row_rules(model: Model, rules: TimeRules) -> RowRules:
-    """Return what holds of a model's windows: one may stay open for its length, the lateness and the idle timeout."""
+    """Return the rules of a model's windows: one may stay open for its length, the lateness and the idle timeout."""
     shape = model.window
     longest_ns = max(shape.samples, shape.stride) * shape.period_ns
     return RowRules(

@@ -72,7 +72,7 @@ class Windowing:
         self._log_ns = int(NEVER)
         self._newest: Int64Array = np.empty(0, np.int64)
         self._floor: Int64Array = np.empty(0, np.int64)
-        self._heard: Int64Array = np.empty(0, np.int64)
+        self._last_seen_ns: Int64Array = np.empty(0, np.int64)
         self._sequence: Int64Array = np.empty(0, np.int64)
         self._phases = Phases(shape.period_ns)
         self._ring = Ring(self._span + max(shape.samples, 64), self._channels, math.gcd(shape.samples, shape.stride))
@@ -86,9 +86,9 @@ class Windowing:
         """Log time of the partition: the greatest append time seen."""
         return self._log_ns
 
-    def heard(self) -> Int64Array:
+    def last_seen_ns(self) -> Int64Array:
         """Return int64[slots], log time of each slot's last reading; NEVER without one."""
-        return self._heard
+        return self._last_seen_ns
 
     def newest_ns(self) -> Int64Array:
         """Return int64[slots], event time of each slot's newest reading, to the grid's period; NEVER without one."""
@@ -106,7 +106,7 @@ class Windowing:
         room = max(slots, have + have // 2, 16)
         self._newest = resized(self._newest, room, NEVER)
         self._floor = resized(self._floor, room, NEVER)
-        self._heard = resized(self._heard, room, NEVER)
+        self._last_seen_ns = resized(self._last_seen_ns, room, NEVER)
         self._sequence = resized(self._sequence, room, 0)
         self._phases.grow(room)
         self._ring.grow(room)
@@ -115,8 +115,9 @@ class Windowing:
 
     def reset(self, slots: Int32Array) -> None:
         """Reset slots to an unknown device."""
-        for state, value in ((self._newest, NEVER), (self._floor, NEVER), (self._heard, NEVER), (self._sequence, 0)):
-            state[slots] = value
+        for state in (self._newest, self._floor, self._last_seen_ns):
+            state[slots] = NEVER
+        self._sequence[slots] = 0
         self._ring.reset(slots)
         if self._holding is not None:
             self._holding.reset(slots)
@@ -163,10 +164,10 @@ class Windowing:
     def silence_ends_ns(self) -> int | None:
         """Return the earliest log time at which silence closes a window that is open now, or None."""
         stride = self._shape.stride
-        is_open = (self._heard != NEVER) & ((self._newest // stride + 1) * stride > self._floor)
+        is_open = (self._last_seen_ns != NEVER) & ((self._newest // stride + 1) * stride > self._floor)
         if not is_open.any():
             return None
-        return int(self._heard[is_open].min()) + self._rules.idle_close_ns
+        return int(self._last_seen_ns[is_open].min()) + self._rules.idle_close_ns
 
     def _add_timely(
         self, work: Arrivals, log: Int64Array, record_offset: Int64Array, values: Float64Array
@@ -183,7 +184,7 @@ class Windowing:
         last = seg.stop - 1
         self._newest[seg.slot] = after[last]
         self._floor[seg.slot] = raised[last]
-        self._heard[seg.slot] = log[work.record[last]]
+        self._last_seen_ns[seg.slot] = log[work.record[last]]
         return parts, work.row[late]
 
     def _floors(
@@ -192,16 +193,16 @@ class Windowing:
         """Return the floor for each reading, and the idle closes that precede readings."""
         seg, stride = work.segments, self._shape.stride
         floor = np.maximum(self._floor[seg.slot][work.number], before - self._late)
-        before_first = self._heard[seg.slot]
+        before_first = self._last_seen_ns[seg.slot]
         known = before_first[before_first != NEVER]
         if log[-1] - min(log[0], known.min(initial=log[0])) < self._rules.idle_close_ns:
             return floor, None  # no device can have been silent long enough
         log_of_row = log[work.record]
-        heard = np.empty_like(log_of_row)
-        heard[1:] = log_of_row[:-1]
-        heard[seg.start] = before_first
-        due = heard + self._rules.idle_close_ns
-        silent = np.flatnonzero((heard != NEVER) & (log_of_row >= due))
+        previous_ns = np.empty_like(log_of_row)
+        previous_ns[1:] = log_of_row[:-1]
+        previous_ns[seg.start] = before_first
+        due = previous_ns + self._rules.idle_close_ns
+        silent = np.flatnonzero((previous_ns != NEVER) & (log_of_row >= due))
         if len(silent) == 0:
             return floor, None
         end = (before[silent] // stride + 1) * stride
@@ -287,8 +288,8 @@ class Windowing:
         """Close the windows that silence of devices ends within these records."""
         stride = self._shape.stride
         end = (self._newest // stride + 1) * stride
-        due = self._heard + self._rules.idle_close_ns
-        slot = np.flatnonzero((self._heard != NEVER) & (due <= log[-1]) & (end > self._floor))
+        due = self._last_seen_ns + self._rules.idle_close_ns
+        slot = np.flatnonzero((self._last_seen_ns != NEVER) & (due <= log[-1]) & (end > self._floor))
         if len(slot) == 0:
             return None
         at = np.searchsorted(log, due[slot], side="left")
@@ -356,7 +357,7 @@ class Windowing:
             "log_ns": np.array([self._log_ns], np.int64),
             "newest": self._newest[:slots].copy(),
             "floor": self._floor[:slots].copy(),
-            "heard": self._heard[:slots].copy(),
+            "heard": self._last_seen_ns[:slots].copy(),
             "sequence": self._sequence[:slots].copy(),
             "later_phase": self._phases.snapshot(slots),
             "cells": values,
@@ -375,7 +376,7 @@ class Windowing:
         self._log_ns = int(arrays["log_ns"][0])
         self._newest[:slots] = arrays["newest"]
         self._floor[:slots] = arrays["floor"]
-        self._heard[:slots] = arrays["heard"]
+        self._last_seen_ns[:slots] = arrays["heard"]
         self._sequence[:slots] = arrays["sequence"]
         self._phases.restore(arrays["later_phase"])
         self._ring.paste(self._first_live(slots), arrays["cells"], arrays["cell_flags"])

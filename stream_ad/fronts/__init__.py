@@ -1,1 +1,1 @@
-"""Kinds of input: what turns the records of a stream into scored rows."""
+"""Kinds of input: each turns a stream's records into scored rows."""

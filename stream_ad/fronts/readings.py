@@ -1,4 +1,4 @@
-"""Readings of sensors: JSON or Arrow records, windows on a grid."""
+"""Sensor readings: JSON or Arrow records, windows on a grid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def decoder(settings: Settings, model: Model) -> Decoder:
 
 
 def time_rules(settings: Settings) -> TimeRules:
-    """Return how event time is compared with log time."""
+    """Return the rules for comparing event time with log time."""
     time = settings.time
     return TimeRules(
         lateness_ns=round(time.lateness_s * 1e9),
@@ -30,12 +30,12 @@ def time_rules(settings: Settings) -> TimeRules:
 
 
 def build(settings: Settings, model: Model) -> ReadingsFront:
-    """Return the empty front of one partition."""
+    """Return an empty front for one partition."""
     return ReadingsFront(model, time_rules(settings))
 
 
 def rules(settings: Settings, model: Model) -> RowRules:
-    """Return what holds of the windows."""
+    """Return the rules of its windows."""
     return row_rules(model, time_rules(settings))
 
 

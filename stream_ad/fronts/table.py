@@ -1,7 +1,7 @@
-"""The kinds of front, one row each: the built-in one, and those that other packages register.
+"""Table of fronts: the built-in one, and those that other packages register.
 
-Another package registers one as an entry point of the group `stream_ad.fronts`, with a `FrontSpec` as its object. A
-stream uses it where its settings name it: `stream.front = "NAME"`.
+A package registers one as an entry point of the group `stream_ad.fronts`, with a `FrontSpec` as its object. A stream
+selects it by `stream.front = "NAME"`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ENTRY_POINTS = "stream_ad.fronts"
 
 
 class RecordDecoder(Protocol):
-    """Reads raw records; holds no state that a result depends on."""
+    """Decodes raw records; holds no state that results depend on."""
 
     def decode(self, raw: RawBatch) -> Decoded[Any]:
-        """Return what the records held, and what of them was refused."""
+        """Return the content of the records, and what was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class FrontSpec:
 
     Attributes:
         name: its name in `stream.front`.
-        decoder: makes the decoder of a stream's records.
-        build: makes the empty front of one partition.
-        rules: what holds of its rows.
-        differences: why a model cannot take the place of another while rows are open, one line per reason; none if it
+        decoder: creates the decoder of a stream's records.
+        build: creates the empty front of one partition.
+        rules: returns the rules of its rows.
+        differences: returns why a model cannot replace another while rows are open, one line per reason; empty if it
             can.
     """
 
@@ -55,7 +55,7 @@ def front(settings: Settings) -> FrontSpec:
     """Return the front of a stream.
 
     Raises:
-        ConfigError: `stream.front` names none that is installed, or its package is broken.
+        ConfigError: `stream.front` names no installed front, or its package is broken.
     """
     name = settings.stream.front
     if name == BUILT_IN:
@@ -65,12 +65,12 @@ def front(settings: Settings) -> FrontSpec:
     found = {entry.value: entry for entry in entry_points(group=ENTRY_POINTS) if entry.name == name}
     if len(found) != 1:
         installed = sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)} | {BUILT_IN})
-        problem = f"more than one package with it: {', '.join(sorted(found))}" if found else repr(name)
+        problem = f"several packages that provide it: {', '.join(sorted(found))}" if found else repr(name)
         raise ConfigError(f"stream.front: expected one of {', '.join(installed)}, found {problem}")
     (entry,) = found.values()
     try:
         spec = entry.load()
-    except Exception as error:  # a package's module can raise anything at import
+    except Exception as error:  # importing a package's module can raise anything
         raise ConfigError(f"stream.front: {entry.value} cannot be loaded: {error}") from error
     if not isinstance(spec, FrontSpec) or spec.name != name:
         raise ConfigError(f"stream.front: expected {entry.value} to be a FrontSpec named {name}, found {spec!r}")

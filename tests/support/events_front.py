@@ -160,7 +160,7 @@ class EventsFront:
         """No row waits for silence."""
         return None
 
-    def heard(self) -> Int64Array:
+    def last_seen_ns(self) -> Int64Array:
         """Return log time of each slot's newest event."""
         return self._state["heard"]
 

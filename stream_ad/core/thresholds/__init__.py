@@ -1,1 +1,1 @@
-"""Thresholds: limits that recalibrate themselves on quiet rows; one file each."""
+"""Thresholds: limits that adapt to quiet rows; one file each."""

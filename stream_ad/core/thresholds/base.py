@@ -1,4 +1,4 @@
-"""What a threshold is: per-device limits, learned from scores that no incident touched."""
+"""The interface of a threshold: per-device limits, learned from scores outside of incidents."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ SCORE_CEILING = 1e300
 
 
 def log_scores(score: Float64Array) -> Float64Array:
-    """Return the natural logarithm, of 1e-12 for lower scores and of 1e300 for higher ones; NaN stays."""
+    """Return the natural logarithm of scores clipped to 1e-12..1e300; NaN stays."""
     logs: Float64Array = np.log(np.clip(score, SCORE_FLOOR, SCORE_CEILING))
     return logs
 
 
 def spread_of(logs: Float64Array) -> float:
-    """Return the standard deviation of log scores, held in 0.05..3.
+    """Return the standard deviation of log scores, clipped to 0.05..3.
 
-    Constant scores, or scores of which some are 0, would otherwise give a useless unit.
+    Constant scores, or some scores of 0, would otherwise give a useless unit.
     """
     return float(np.clip(logs.std(), 0.05, 3.0))
 
 
 class Phase(IntEnum):
-    """How a row stands to incidents when its score is offered for learning."""
+    """How a row relates to incidents when its score is offered for learning."""
 
     QUIET = 0
     """Outside any incident."""
     OPENED = 1
     """The row that opened a process incident."""
     IN_INCIDENT = 2
-    """Other rows of an incident: not learned from."""
+    """Another row of an incident: not learned from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Scores of normal windows that the model was not fitted on (leave-block-out), the seed of limits.
+    """Scores of normal windows that the model was not fitted on (leave-block-out); limits start from them.
 
     Attributes:
-        score: float64[m], smoothed scores as the live pipeline would give them, time order within
-            blocks, 200 <= m <= 20000 (a bounded sample of the training recording).
-        floor: no limit lies below; 0 for none. What channels score that never moved in training, at half of the
-            scale assumed for them.
+        score: float64[m], smoothed scores as in the live pipeline, in time order within blocks, 200 <= m <= 20000 (a
+            bounded sample of the training recording).
+        floor: lower bound of all limits; 0: none. It is the score of channels that never moved in training, at half of
+            the scale assumed for them.
     """
 
     score: Float64Array
@@ -64,11 +64,11 @@ class Calibration:
 class Threshold(SlotState):
     """Limits of devices; state by slot, at most 1 kB per device.
 
-    All methods are called once per round, with each slot at most once. A kind of threshold gives a new slot's state and
-    says what a row changes in it.
+    All methods are called once per round, with each slot at most once. A subclass defines a new slot's state, and how a
+    row changes it.
 
     Args:
-        calibration: its floor lies under every limit.
+        calibration: its floor is the lower bound of all limits.
         seed: a new slot's state, with the `limit`; see `SlotState`.
     """
 
@@ -85,7 +85,7 @@ class Threshold(SlotState):
         return limits
 
     def learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
-        """Take in the rows outside of incidents, and those that open one.
+        """Learn from rows outside of incidents, and from those that open one.
 
         Args:
             device: int32[k], each slot at most once.
@@ -99,7 +99,7 @@ class Threshold(SlotState):
             self._learn(device, score, phase)
 
     def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
-        """Take in rows to learn from; nothing here."""
+        """Learn from rows; the default does nothing."""
 
     def _settle(self, *steps: Callable[[Int32Array], None]) -> None:
         """Complete a new slot's state by steps that work on slots."""

@@ -1,4 +1,4 @@
-"""Thresholds by the name that settings use; a new one is one file and one line here."""
+"""Thresholds by their name in settings; a new one is one file and one line here."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ THRESHOLDS: Mapping[str, Callable[..., Threshold]] = {"fixed": Fixed, "quantile"
 
 
 def make_threshold(kind: str, calibration: Calibration, settings: Mapping[str, Any]) -> Threshold:
-    """Make a threshold without slots; `grow` gives it some.
+    """Create a threshold without slots; `grow` adds them.
 
     Args:
         kind: a key of `THRESHOLDS`.
         calibration: the bundle's calibration scores.
-        settings: the constructor's other arguments by name, complete or not.
+        settings: other constructor arguments by name; missing ones have defaults.
 
     Raises:
-        ConfigError: no such kind, an unknown argument, or a value out of range.
+        ConfigError: unknown kind or argument, or a value out of range.
     """
     if kind not in THRESHOLDS:
         raise ConfigError(f"threshold: expected one of {sorted(THRESHOLDS)}, found {kind!r}")

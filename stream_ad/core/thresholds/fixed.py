@@ -1,4 +1,4 @@
-"""One limit for all devices and for ever."""
+"""One constant limit for all devices."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from stream_ad.errors import ConfigError
 
 
 class Fixed(Threshold):
-    """A limit that never learns.
+    """A limit that never changes.
 
     Args:
-        calibration: scores that give the limit where none is set.
-        limit: the limit in units of the score, > 0; None takes `factor` times the `quantile` of
-            the calibration.
-        quantile: 0..1, exclusive; unused with a limit.
-        factor: > 0; unused with a limit.
+        calibration: scores from which the limit is derived if none is given.
+        limit: in units of the score, > 0; None: `factor` times the `quantile` of the calibration.
+        quantile: 0..1, exclusive; ignored if a limit is given.
+        factor: > 0; ignored if a limit is given.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -33,8 +32,8 @@ class Fixed(Threshold):
             raise ConfigError(f"fixed threshold: expected 0 < quantile < 1 and factor > 0, found {quantile}, {factor}")
         if limit is not None and not 0 < limit < np.inf:
             raise ConfigError(f"fixed threshold: expected a finite limit > 0, found {limit}")
-        # A calibration of zeros must not give a limit that a score of 0, smoothed to 1e-12, exceeds.
+        # With a calibration of zeros, a score of 0, smoothed to 1e-12, must not exceed the limit.
         derived = max(calibration.quantile(quantile) * factor, 2 * SCORE_FLOOR)
         self.limit = derived if limit is None else limit
-        # The limit is part of a snapshot so that the record of what was in force is complete.
+        # The limit is in the snapshot so that this records everything in force.
         super().__init__(calibration, {"limit": np.float64(self.limit)})

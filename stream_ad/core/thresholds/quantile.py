@@ -1,4 +1,4 @@
-"""Sliding quantile of a device's quiet scores, held to its budget by feedback from incidents."""
+"""Sliding quantile of a device's quiet scores, kept to its budget by feedback from incidents."""
 
 from __future__ import annotations
 
@@ -10,45 +10,42 @@ from stream_ad.errors import ConfigError
 
 BINS = 240
 OUTER = 56
-"""Bins on each side of the finely divided range."""
+"""Bins on each side of the central range."""
 ABOVE_MAXIMUM = np.log(1e9)
-"""How far the bins reach above the calibration's maximum, in log score."""
+"""Range of the bins above the calibration's maximum, in log score."""
 SPARE = 10.0
-"""Feedback may lower the limit at most to where this many budgets of the quiet rows lie over it."""
+"""Feedback lowers the limit at most until this many budgets of the quiet rows are above it."""
 LIFT = 4.0
-"""Feedback may lift the limit by at most this many spreads of the log score."""
+"""Feedback raises the limit by at most this many spreads of the log score."""
 YOUNG_ROWS = 100
-"""A histogram with fewer rows says nothing about a tail; the calibration's quantile is used."""
+"""A histogram with fewer rows has no usable tail; the calibration's quantile is used instead."""
 
 
 class Quantile(Threshold):
     """Limit = factor x exp(offset) x the quantile of a device's quiet smoothed scores.
 
-    The scores of a device are counted in 240 bins over the log score: 128 equal bins around the
-    calibration, 56 on each side that widen towards 1e-12 and 1e9 times the calibration's maximum.
-    Two generations of counts are kept; when the younger one holds half of `memory_rows`, it takes
-    the place of the older one, which is forgotten. So between a half and the whole of
-    `memory_rows` count, and nothing older: with counts that only fade, a high level of long ago
-    would rule a quantile of 0.999 for ten half-lives. The calibration is a new slot's older
-    generation. The quantile is interpolated inside its bin.
+    A device's scores are counted in 240 bins over the log score: 128 equal bins around the calibration, and 56 on each
+    side that widen towards 1e-12 and 1e9 times the calibration's maximum. There are two generations of counts; when the
+    younger one has half of `memory_rows`, it replaces the older one. So the newest half to whole of `memory_rows`
+    count, and nothing older: with decaying counts, an old high level would determine a quantile of 0.999 for ten
+    half-lives. The calibration is a new slot's older generation. The quantile is interpolated within its bin.
 
-    `1 - quantile` is the budget, the wanted share of quiet windows that open an incident. Each
-    opening lifts the offset by `feedback` spreads (standard deviation of the calibration's log
-    scores), each quiet row lowers it by `feedback (1 - quantile)` spreads: in the long run the
-    two balance, whatever the scores' distribution and memory are. The offset is held between a
-    lift of 4 spreads and the level over which ten budgets of the quiet rows lie, so that a device
-    whose scores hardly vary raises no alerts only to spend its budget.
+    `1 - quantile` is the budget: the wanted share of quiet windows that open an incident. Each opening raises the
+    offset by `feedback` spreads (standard deviation of the calibration's log scores), each quiet row lowers it by
+    `feedback (1 - quantile)` spreads: in the long run these balance, for any distribution and memory. The offset is
+    limited to a rise of 4 spreads, and to the level with ten budgets of the quiet rows above it, so that a device with
+    nearly constant scores raises no alerts only to use its budget.
 
-    Rows inside an incident are not learned. A budget far below `1 / memory_rows` makes the
-    histogram's quantile the maximum of what is remembered: use `Spot` there.
+    Rows inside an incident are not learned. With a budget far below `1 / memory_rows`, the histogram's quantile is the
+    maximum of the remembered scores: use `Spot` instead.
 
     Args:
-        calibration: seed of the histogram, of the bins and of the spread.
+        calibration: determines initial histogram, bins and spread.
         quantile: 0..1, exclusive.
         memory_rows: 100..60000.
-        seed_rows: rows that the calibration counts for in a new slot, 0..60000.
+        seed_rows: weight of the calibration in a new slot, in rows, 0..60000.
         factor: > 0.
-        feedback: >= 0; 0 turns it off.
+        feedback: >= 0; 0: none.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -80,13 +77,13 @@ class Quantile(Threshold):
         self._spread = spread_of(logs)
         self._step = feedback * self._spread
         self._edges = bin_edges(logs, self._spread)
-        # Levels over which the budget, and the most that feedback may spend, shall lie.
+        # Shares of rows above a level: the budget, and the most that feedback may use.
         self._shares = np.array([self._budget, min(SPARE * self._budget, 0.5)])
         quantile_cell = self._bin(np.quantile(logs, [quantile]))
         self._young_level = float(self._edges[quantile_cell[0] + 1])
         seed = seed_counts(self._bin(logs), seed_rows)
-        # `at` is the bin where each share of the rows is reached, counted from the top, and `over`
-        # the rows in the bins above it: kept up to date, they spare a sum over all bins a row.
+        # `at` is the bin where each share of the rows is reached, counted from the top; `over` counts the rows in the
+        # bins above. Updating them incrementally avoids a sum over all bins per row.
         super().__init__(
             calibration,
             {
@@ -142,7 +139,7 @@ class Quantile(Threshold):
         low, high = self._edges[at[:, 0]], self._edges[at[:, 0] + 1]
         inside = (want[:, 0] - over[:, 0]) / np.maximum(self._counted(device, at[:, 0]), 1)
         level = high - np.clip(inside, 0.0, 1.0) * (high - low)
-        # The upper edge, so that a device whose scores all fall into one bin stays under its limit.
+        # The upper edge, so that a device with all scores in one bin stays below its limit.
         least = np.minimum(self._edges[at[:, 1] + 1] - level, 0.0)
         if (is_new := total < min(YOUNG_ROWS, self._generation)).any():
             level = np.where(is_new, self._young_level, level)
@@ -156,8 +153,7 @@ class Quantile(Threshold):
 
         Args:
             device: int32[k].
-            want: float64[k, 2], rows that shall lie over each level. An empty slot (0 wanted)
-                ends at the top bin.
+            want: float64[k, 2], rows that must be above each level. An empty slot (0 wanted) ends at the top bin.
         """
         slot = np.repeat(device, 2)
         at, over, goal = self["at"][device].reshape(-1), self["over"][device].reshape(-1), want.reshape(-1)
@@ -181,14 +177,14 @@ class Quantile(Threshold):
 
 
 def bin_edges(logs: Float64Array, spread: float) -> Float64Array:
-    """Lay out the bins over the log score.
+    """Return the edges of the bins over the log score.
 
     Args:
         logs: float64[m], log scores of the calibration.
         spread: > 0, their standard deviation.
 
     Returns:
-        float64[241], rising.
+        float64[241], ascending.
     """
     median, top = float(np.median(logs)), float(logs.max())
     reach = max(top - median, spread)
@@ -201,7 +197,7 @@ def bin_edges(logs: Float64Array, spread: float) -> Float64Array:
 
 
 def _widening(first: float, total: float) -> Float64Array:
-    """Return OUTER rising distances that end at `total`, the steps growing by a constant ratio."""
+    """Return OUTER ascending distances that end at `total`; steps grow by a constant ratio."""
     low, high = 1e-6, 1.0
     powers = np.arange(1, OUTER + 1)
     for _ in range(60):
@@ -213,13 +209,13 @@ def _widening(first: float, total: float) -> Float64Array:
 
 
 def seed_counts(cell: Int64Array, rows: int) -> UInt16Array:
-    """Scale the calibration's histogram to so many rows.
+    """Scale the calibration's histogram to a number of rows.
 
-    The number of rows at or above each bin is scaled and rounded, so the tail keeps its share.
+    The number of rows at or above each bin is scaled and rounded, to keep the tail's share.
 
     Args:
         cell: int64[m], the bin of each calibration score.
-        rows: what the counts add up to.
+        rows: sum of the result.
 
     Returns:
         uint16[240].

@@ -12,38 +12,36 @@ from stream_ad.core.thresholds.base import Calibration, Threshold, log_scores, s
 from stream_ad.errors import ConfigError
 
 SHAPE_LIMIT = 0.5
-"""Probability-weighted moments exist for shapes below it; the fit is cut at it on both sides."""
+"""Probability-weighted moments exist for shapes below this; the fit is clipped to it on both sides."""
 PRIOR_PEAKS = 10.0
-"""The fitted shape is drawn towards 0, an exponential tail, as if by so many peaks."""
+"""Weight, in peaks, of the prior shape 0 (an exponential tail)."""
 TRACKING = 0.05
-"""The tail's start rises by this share of the spread at each row over it."""
+"""The tail's start rises by this share of the spread at each row above it."""
 LEAST_GAP = 0.1
-"""The limit lies over the tail's start by at least this share of the spread."""
+"""Minimum distance of the limit above the tail's start, as a share of the spread."""
 
 
 class Spot(Threshold):
     """Limit = the score that a quiet row exceeds with probability `risk` (Siffer et al., eq. 1).
 
-    It works on the log of the smoothed score, where tails are close to exponential and the shape
-    is easy to estimate: `log limit = t + sigma / gamma ((risk n / n_t)^-gamma - 1)`, `n` rows of which
-    `n_t` exceeded the tail's start `t`. Shape and scale come from the probability-weighted moments
-    of the youngest `peaks` excesses (Hosking and Wallis, Technometrics 1987), a closed form, in
-    place of the paper's numerical likelihood.
+    It uses the log of the smoothed score, where tails are close to exponential and the shape is easy to estimate:
+    `log limit = t + sigma / gamma ((risk n / n_t)^-gamma - 1)`, where `n_t` of `n` rows exceeded the tail's start `t`.
+    Shape and scale come from the probability-weighted moments of the newest `peaks` excesses (Hosking and Wallis,
+    Technometrics 1987): a closed form, instead of the paper's numerical likelihood.
 
-    Unlike the paper's SPOT, rows over the limit belong to the tail if they are quiet or open an
-    incident: leaving them out cuts the tail at the limit, which then sinks. Rows inside an
-    incident are not learned. And `t` follows a level that changes: it rises by
-    `0.05 (1 - tail_share)` spreads at a row over it and falls by `0.05 tail_share` spreads at any
-    other. After a fall the limit sinks by about one spread in 1,000 rows, and its tail is the
-    new level's only after `peaks` new excesses. `n` and `n_t` are halved when `n_t` reaches
+    Unlike in the paper's SPOT, rows above the limit belong to the tail if they are quiet or open an incident: without
+    them, the tail would be cut at the limit, which would then fall. Rows inside an incident are not learned. And `t`
+    follows a changing level: it rises by `0.05 (1 - tail_share)` spreads at a row above it and falls by
+    `0.05 tail_share` spreads at any other. After a fall of the level, the limit falls by about one spread in 1,000
+    rows, and the tail is the new level's only after `peaks` new excesses. `n` and `n_t` are halved when `n_t` reaches
     twice `peaks`.
 
-    The risk is per row: where excesses come in clusters, fewer incidents open.
+    The risk is per row: if excesses are clustered, fewer incidents open.
 
     Args:
-        calibration: gives the first `t`, excesses and counts.
+        calibration: determines the first `t`, excesses and counts.
         risk: 0 < risk < tail_share.
-        tail_share: share of rows over `t`, 0..1, exclusive.
+        tail_share: share of rows above `t`, 0..1, exclusive.
         peaks: 20..200.
 
     Raises:
@@ -109,8 +107,8 @@ class Spot(Threshold):
     def _fit(self, device: Int32Array) -> None:
         """Fit shape and scale from the probability-weighted moments of the excesses.
 
-        Hosking and Wallis (Technometrics 1987), with plotting positions (i - 0.35) / m. The shape is drawn
-        towards 0 where peaks are few; the scale is then the one that keeps their mean.
+        Hosking and Wallis (Technometrics 1987), with plotting positions (i - 0.35) / m. With few peaks, the shape
+        shrinks towards 0; the scale then preserves their mean.
         """
         excess = self["ring"][device].astype(np.float64) - self["start"][device, None]
         # Peaks that the moving start has passed sort to the front and weigh nothing.
@@ -123,7 +121,7 @@ class Spot(Threshold):
         mean = excess.sum(axis=1) / some
         weighted = (excess * rest).sum(axis=1) / some
         below = mean - 2.0 * weighted
-        # One or two equal excesses leave no spread to fit: they take the cut shape.
+        # One or two equal excesses have no spread to fit: they get the clipped shape.
         raw = 2.0 - mean / np.where(below > 0, below, np.inf)
         shape = np.clip(raw, -SHAPE_LIMIT, SHAPE_LIMIT) * count / (count + PRIOR_PEAKS)
         self["shape"][device] = shape

@@ -1,9 +1,9 @@
-"""kafka-python's errors in the words of `stream_ad.errors`: one table, walked by a test.
+"""Translates kafka-python's errors to `stream_ad.errors`: one table, checked by a test.
 
-An error is looked up along its class's bases, so the most derived decision wins. `AuthorizationError` and
-`RetriableError` decide for the classes below them that have no line of their own: who may do what, and what a broker
-that is there would answer on a second try. Everything else is a `TransportError`, which neither a user nor a retry
-can mend; the test lists those classes, so that a new one in the client is decided and not overlooked.
+An error is looked up along its class's bases, so the most derived decision applies. `AuthorizationError` and
+`RetriableError` decide for subclasses without an entry: missing rights, and errors that a retry can resolve.
+Everything else is a `TransportError`, which neither a user nor a retry can resolve; the test lists those classes, so
+that a new one in the client gets a decision.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BASES: dict[type[Exception], type[StreamAdError]] = {
     kafka.AuthorizationError: AccessError,
     kafka.RetriableError: UnreachableError,
 }
-"""Decisions that hold for all classes below."""
+"""Decisions for a class and all its subclasses."""
 
 DECIDED: dict[type[StreamAdError], tuple[str, ...]] = {
     AccessError: (
@@ -110,7 +110,7 @@ DECIDED: dict[type[StreamAdError], tuple[str, ...]] = {
         "UnknownControllerIdError",
     ),
 }
-"""Decisions on one class each, by its name in `kafka.errors`; a name that an older client lacks is skipped."""
+"""Decisions for single classes, by name in `kafka.errors`; names missing from an older client are skipped."""
 
 TABLE: dict[type[Exception], type[StreamAdError]] = BASES | {
     vars(kafka)[name]: ours for ours, names in DECIDED.items() for name in names if name in vars(kafka)
@@ -118,9 +118,9 @@ TABLE: dict[type[Exception], type[StreamAdError]] = BASES | {
 
 
 class Refusal(kafka.AuthorizationError):  # type: ignore[misc]  # kafka-python is untyped
-    """A broker refused us, or we its certificate: trying again is of no use.
+    """A broker refused the client, or the client its certificate: retrying is useless.
 
-    One of the client's own family, which it keeps for the broker and raises instead of trying for ever.
+    A subclass of the client's own error, which it raises instead of retrying for ever.
     """
 
     def __init__(self, text: str, kind: type[StreamAdError] = AccessError) -> None:
@@ -138,11 +138,11 @@ RIGHTS: dict[type[BaseException], str] = {
     kafka.TransactionalIdAuthorizationFailedError: "the broker grants too few rights on the transactional id",
     kafka.ClusterAuthorizationFailedError: "the broker grants too few rights on the cluster",
 }
-"""What lacks, in words; `docs/security.md` has a table of what each role needs."""
+"""Messages for missing rights; `docs/security.md` has a table of the rights that each role needs."""
 
 
 def meaning(error: BaseException) -> type[StreamAdError]:
-    """Return the class of ours that says what a client's error means; `TransportError` for one nobody decided."""
+    """Return our error class for a client's error; `TransportError` if none is listed."""
     if isinstance(error, OSError):
         return UnreachableError
     if isinstance(error, Refusal):
@@ -151,23 +151,23 @@ def meaning(error: BaseException) -> type[StreamAdError]:
 
 
 def translated(error: BaseException, where: str) -> StreamAdError:
-    """Return an error of ours for a client's.
+    """Return our error for a client's.
 
     Args:
         error: what kafka-python raised.
-        where: what was tried and on which servers, for the message.
+        where: operation and servers, for the message.
     """
     if isinstance(error, Refusal):
         return error.kind(error.text if error.text.startswith(where) else f"{where}: {error.text}")
     said = f"{type(error).__name__}: {error}"
     if type(error) in RIGHTS:
         names = " ".join(["", *sorted(set(_names(error.args)))])
-        said = f"{RIGHTS[type(error)]}{names}; docs/security.md lists those needed ({type(error).__name__})"
+        said = f"{RIGHTS[type(error)]}{names}; grant those listed in docs/security.md ({type(error).__name__})"
     return meaning(error)(f"{where}: {said}")
 
 
 def _names(values: Iterable[object]) -> Iterator[str]:
-    """Yield the names of what is refused: the client gives a text, a set or none."""
+    """Yield the names of the refused resources: the client gives a text, a set or none."""
     for value in values:
         if isinstance(value, str):
             yield value
@@ -177,10 +177,10 @@ def _names(values: Iterable[object]) -> Iterator[str]:
 
 @contextmanager
 def translating(where: str) -> Iterator[None]:
-    """Raise a client's errors from the block as ours, with the cause kept.
+    """Translate the client's errors raised in the block, keeping the cause.
 
     Raises:
-        StreamAdError: of the class that `meaning` tells.
+        StreamAdError: of the class given by `meaning`.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Checkpoints: a partition's state at an offset, one file each, whole or not at all.
+"""Checkpoints: a partition's state at an offset, in one file each, written atomically.
 
-A safetensors file whose metadata holds the facts about the state as JSON, and the BLAKE2b digest of facts and arrays.
-Written aside under a unique name, synced, renamed, folder synced; nothing in it can run.
+A safetensors file; its metadata holds facts about the state as JSON, and the BLAKE2b digest of facts and arrays. It is
+written under a temporary name, synced and renamed, and its folder synced. It contains no code.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Checkpoint:
     Attributes:
         stream: name of the stream.
         partition: number of the input partition.
-        topic_id: identity of the input topic.
-        offset: the next input offset: the state holds everything before it.
-        arrays: the state; writable, in memory of their own.
-        meta: plain facts, for example the fingerprint.
+        topic_id: id of the input topic.
+        offset: the next input offset: the state includes everything before it.
+        arrays: the state; writable copies.
+        meta: facts, for example the fingerprint.
     """
 
     stream: str
@@ -62,27 +62,27 @@ def write(
     arrays: Arrays,
     meta: Mapping[str, str | int],
 ) -> str:
-    """Write a checkpoint durably; its file appears complete or not at all.
+    """Write a checkpoint durably and atomically.
 
     Args:
-        folder: made where it is missing.
-        stream: as in the settings.
+        folder: created if missing.
+        stream: name of the stream.
         partition: number of the input partition.
-        topic_id: identity of the input topic.
+        topic_id: id of the input topic.
         offset: the next input offset, >= 0.
         arrays: named arrays of bool, integer or float dtypes, any shape.
-        meta: plain facts.
+        meta: facts.
 
     Returns:
-        the name of the file, for `load` and for the metadata of a commit.
+        the file's name, for `load` and for the metadata of a commit.
 
     Raises:
-        ContractError: an array of another dtype, or a name that cannot be a file's.
+        ContractError: an array of another dtype, or values that make no valid file name.
         StorageError: the folder cannot be written.
     """
     name = f"{stream}.{partition}.{offset:020d}.{secrets.token_hex(8)}.ckpt"
     if _NAME.fullmatch(name) is None:
-        raise ContractError(f"checkpoint: expected a stream, partition and offset, found {name!r}")
+        raise ContractError(f"checkpoint: expected a valid stream, partition and offset, found {name!r}")
     ready = {key: _plain(key, array) for key, array in arrays.items()}
     described = {"format": FORMAT, "stream": stream, "partition": partition, "topic_id": topic_id, "offset": offset}
     facts = json.dumps(described | {"meta": dict(meta)})
@@ -102,10 +102,10 @@ def write(
 
 
 def load(folder: Path, name: str) -> Checkpoint:
-    """Read a checkpoint whose digest holds.
+    """Read a checkpoint and verify its digest.
 
     Raises:
-        CheckpointError: missing, damaged, of another format, or inconsistent in itself.
+        CheckpointError: missing, damaged, of another format, or inconsistent.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -125,26 +125,26 @@ def load(folder: Path, name: str) -> Checkpoint:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, found: {error}") from error
     if _digest(arrays, metadata[FACTS]) != metadata.get(DIGEST):
-        raise CheckpointError(f"{path}: expected content that fits its digest, found another")
+        raise CheckpointError(f"{path}: the digest does not match the content: damaged; delete the file")
     if found != match.groups():
-        raise CheckpointError(f"{path}: expected the content that its name says, found {loaded.stream}")
+        raise CheckpointError(f"{path}: the content does not match the file name, found stream {loaded.stream}")
     return loaded
 
 
 def names(folder: Path, stream: str, partition: int) -> list[str]:
-    """Return the checkpoints of a partition, highest offset first, of equal ones the youngest.
+    """Return a partition's checkpoints, highest offset first; newest first for equal offsets.
 
     Raises:
-        StorageError: the folder cannot be read; a missing one is empty.
+        StorageError: the folder cannot be read; a missing one counts as empty.
     """
     return [name for _, _, name in sorted(_entries(folder, stream, partition, ""), reverse=True)]
 
 
 def offset_of(name: str) -> int:
-    """Return the input offset that a checkpoint's name tells.
+    """Return the input offset in a checkpoint's name.
 
     Raises:
-        CheckpointError: it is not the name of one.
+        CheckpointError: not the name of a checkpoint.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -161,19 +161,19 @@ def prune(
     sparse_every_s: float = 3_600.0,
     sparse_count: int = 0,
 ) -> list[str]:
-    """Delete checkpoints that nobody can need any more; call it after a landed commit.
+    """Delete checkpoints that are no longer needed; call it after a successful commit.
 
     Args:
         folder: of the checkpoints.
         stream: as in the settings.
         partition: number of the input partition.
-        keep: names that stay, whatever their age: those that commits name.
-        count: how many of the highest offsets stay besides.
-        sparse_every_s: of the older ones the first of each such stretch of time stays, by when they were written.
-        sparse_count: so many of these stay, the youngest.
+        keep: names to keep at any age: those that commits refer to.
+        count: number of highest offsets to keep besides.
+        sparse_every_s: of older ones, keep the first in each such interval of modification time.
+        sparse_count: maximum number of these, newest first.
 
     Returns:
-        the names deleted.
+        the deleted names.
 
     Raises:
         StorageError: the folder cannot be read or written.
@@ -181,11 +181,11 @@ def prune(
     entries = sorted(_entries(folder, stream, partition, ""), reverse=True)
     stays = {name for _, _, name in entries[:count]} | set(keep)
     first_of: dict[int, str] = {}
-    for _, age, name in entries:  # highest offset first, so that the lowest of a stretch is what remains
+    for _, age, name in entries:  # highest offset first, so the lowest of an interval remains
         first_of[int(age / 1e9 // sparse_every_s)] = name
     stays.update(first_of[stretch] for stretch in sorted(first_of, reverse=True)[:sparse_count])
     gone = [name for _, _, name in entries if name not in stays]
-    # Half-written files of processes that died: older than anything kept, so nobody still writes them.
+    # Temporary files of dead processes: older than everything kept, so nobody still writes them.
     oldest = min((age for _, age, name in entries if name in stays), default=0)
     gone += [name for _, age, name in _entries(folder, stream, partition, ".") if age < oldest]
     with storage_errors(folder, "pruned"):
@@ -207,7 +207,7 @@ def _entries(folder: Path, stream: str, partition: int, prefix: str) -> list[tup
                 continue
             try:
                 found.append((int(match[3]), entry.stat().st_mtime_ns, entry.name))
-            except FileNotFoundError:  # pruned by another process meanwhile
+            except FileNotFoundError:  # another process pruned it
                 continue
     return found
 
