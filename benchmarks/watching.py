@@ -75,12 +75,12 @@ class Sampler(threading.Thread):
         due = time.monotonic()
         while True:
             with contextlib.suppress(psutil.Error, TransportError):  # a role is restarting
-                self.samples.append(self.look())
+                self.samples.append(self.take_sample())
             due += self._every_s
             if self._stop_event.wait(max(0.0, due - time.monotonic())):
                 return
 
-    def look(self) -> Sample:
+    def take_sample(self) -> Sample:
         """Take one sample."""
         processes = self._service.processes()
         found = {}

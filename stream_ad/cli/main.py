@@ -17,7 +17,7 @@ from typing import NoReturn
 from stream_ad import __version__
 from stream_ad.errors import ConfigError, StreamAdError
 
-VERBS = (
+COMMANDS = (
     "init",
     "train",
     "send",
@@ -134,8 +134,8 @@ def _needed(arguments: Sequence[str]) -> tuple[str, ...]:
         elif argument in ("-c", "--config", "--log-format"):
             skip = True
         elif not argument.startswith("-"):
-            return (argument,) if argument in VERBS else VERBS
-    return VERBS
+            return (argument,) if argument in COMMANDS else COMMANDS
+    return COMMANDS
 
 
 def entry() -> NoReturn:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stream_ad.io.transport import Partition, Transport
 
 WAIT_S = 60.0
-LOOK_S = 0.25
+POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def await_swap(settings: Settings, transport: Transport, model_id: str, wait_s: 
         found = in_force(settings, transport)
         if all(one.model_id == model_id for one in found) or time.monotonic() > deadline:
             return found
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
 def in_force(settings: Settings, transport: Transport) -> list[InForce]:

@@ -44,7 +44,7 @@ class ReadingsFront:
 
     def begin(self, slots: Int32Array, event_ns: Int64Array) -> None:
         """Record the event time of the first reading of new devices."""
-        self._unscored.met(slots, event_ns)
+        self._unscored.add_new(slots, event_ns)
 
     def add(self, slot: Int32Array, records: ReadingBatch, ids: Sequence[str]) -> tuple[ScoreBatch, list[Refused]]:
         """Process readings; return the windows that close, scored, and refused readings (late or future)."""

@@ -30,7 +30,7 @@ class SlotState:
         return self._slots
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """Return the live array of a name; it may have spare slots behind the last one."""
+        """Return the live array of a name; it may have spare slots at the end."""
         return self._arrays[name]
 
     def grow(self, slots: int) -> None:
@@ -56,7 +56,7 @@ class SlotState:
         return {name: array[: self._slots].copy() for name, array in self._arrays.items()}
 
     def restore(self, arrays: Arrays) -> None:
-        """Take back a snapshot.
+        """Restore a snapshot.
 
         Raises:
             ContractError: a name is missing or unknown, or an array has another dtype or shape.

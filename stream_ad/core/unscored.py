@@ -82,7 +82,7 @@ class Unscored(SlotState):
             }
         )
 
-    def met(self, slots: Int32Array, event_ns: Int64Array) -> None:
+    def add_new(self, slots: Int32Array, event_ns: Int64Array) -> None:
         """Record the first reading of new devices.
 
         Args:

@@ -87,11 +87,11 @@ class _Committed:
 
     Attributes:
         offset: of the input.
-        told: start of later messages' spans.
+        covered: start of later messages' spans.
     """
 
     offset: int
-    told: Place
+    covered: Place
 
 
 @dataclass(slots=True)
@@ -217,7 +217,7 @@ class Audit:
             marker = Marker.from_text(position.metadata)
             again = Recomputing(self._settings, self._models, self._transport, partition, marker.entries, self._bundles)
             _note_lost(again, outcome)
-            committed = _Committed(position.offset, marker.told)
+            committed = _Committed(position.offset, marker.covered)
             bounds = self._bounds(again, audited, committed, outcome)
             if bounds is None:
                 return None
@@ -311,7 +311,7 @@ class Audit:
         scores, (first, stop) = Partition(self._settings.stream.scores_topic, number), bounds
 
         def is_of_it(spans: Spans) -> bool:
-            return spans.input.end >= first and spans.input.start <= stop and spans.begin < committed.told
+            return spans.input.end >= first and spans.input.start <= stop and spans.begin < committed.covered
 
         behind = 0
         for part in score_log.parts(self._settings.store.scores, number):

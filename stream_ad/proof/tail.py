@@ -104,7 +104,7 @@ class _Chain:
         """Record what is missing up to the positions committed before and after the messages were read."""
         if self.gap:
             return
-        committed, later = before.told, after.told
+        committed, later = before.covered, after.covered
         if self._inside is not None:
             self.gap = f"messages of {self._inside.spans.input} are missing at the end"
         # Without rows there is no message and nothing to compare.

@@ -76,7 +76,7 @@ class Marker:
     Attributes:
         checkpoint: name of the newest checkpoint at or below the offset, "" if there is none.
         topic_id: id of the input topic.
-        told: the place up to which score messages cover input and journal; the next spans start here.
+        covered: the place up to which score messages cover input and journal; the next spans start here.
         entries: number of public journal entries.
         generation: number of state resets.
         model_id: digest of the bundle in force.
@@ -91,7 +91,7 @@ class Marker:
 
     checkpoint: str
     topic_id: str
-    told: Place
+    covered: Place
     entries: int
     generation: int
     model_id: str
@@ -103,10 +103,10 @@ class Marker:
 
     def to_text(self) -> str:
         """Return the commit's metadata, at most about 2,000 characters plus those of `intake`, 4,000 in total."""
-        told = {"span_end": self.told.offset, "span_entries": self.told.entries}
+        covered = {"span_end": self.covered.offset, "span_entries": self.covered.entries}
         facts: dict[str, Any] = {"v": METADATA_VERSION}
         for name in self.__slots__:
-            facts |= {} if name == "intake" else told if name == "told" else {name: getattr(self, name)}
+            facts |= {} if name == "intake" else covered if name == "covered" else {name: getattr(self, name)}
         text = json.dumps(facts, separators=(",", ":"))
         if not self.intake:
             return text
@@ -125,12 +125,12 @@ class Marker:
             if data["v"] != METADATA_VERSION:
                 raise ValueError(f"version {data['v']}")
             texts = {name: str(data[name]) for name in ("checkpoint", "topic_id", "model_id", "configured")}
-            told = Place(int(data["span_end"]), int(data["span_entries"]))
+            covered = Place(int(data["span_end"]), int(data["span_entries"]))
             numbers = {name: int(data[name]) for name in ("entries", "generation", "control")}
             lost = tuple((int(start), int(stop)) for start, stop in data.get("lost", ()))
             intake = data.get("intake")
             counted = intake if isinstance(intake, dict) else {}
             offset = int(data.get("offset", -1))
-            return cls(**texts, told=told, **numbers, lost=lost, intake=counted, offset=offset)  # type: ignore[arg-type]  # two kinds
+            return cls(**texts, covered=covered, **numbers, lost=lost, intake=counted, offset=offset)  # type: ignore[arg-type]  # two kinds
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise PositionError(f"committed metadata: expected a scorer's, found {text[:80]!r} ({error})") from error

@@ -48,7 +48,7 @@ class Recovery:
     Attributes:
         replay: the pipeline at the offset to read from, with the journal entries ahead.
         public: the committed place: effects of the input and journal entries before it are public.
-        told: start of the next score message's spans.
+        covered: start of the next score message's spans.
         checkpoint: name of the checkpoint loaded, "" if none was usable.
         exact: the state is that of an undisturbed run; False after a state reset.
         passed_over: unusable checkpoints, with one reason each.
@@ -58,7 +58,7 @@ class Recovery:
 
     replay: PartitionReplay
     public: Place
-    told: Place
+    covered: Place
     checkpoint: str
     exact: bool
     why: str
@@ -170,7 +170,7 @@ class _Recovering:
             return Recovery(
                 replay=replay,
                 public=Place(position.offset, marker.entries),
-                told=marker.told,
+                covered=marker.covered,
                 checkpoint=name,
                 exact=True,
                 why="; ".join(self._problems) or "checkpoint",
@@ -350,7 +350,7 @@ class _Recovering:
         return Recovery(
             replay=PartitionReplay(self._settings, entry.read_from, lineage, self._models.get, ahead, ended),
             public=Place(public, marker.entries),
-            told=marker.told,
+            covered=marker.covered,
             checkpoint="",
             exact=not is_new or entry.kind == "start",
             why=entry.why if is_new else f"reread from {entry.read_from}, where state started",

@@ -82,10 +82,10 @@ def _fault(settings: Settings, transport: Transport, partition: Partition, posit
     if marker.offset >= 0 and marker.offset != position.offset:
         return f"{moved}a scorer committed {marker.offset}"
     newest = newest_place(settings, transport, partition)
-    if newest is not None and newest > marker.told:
+    if newest is not None and newest > marker.covered:
         return (
-            f"{moved}its metadata covers scores up to input {marker.told.offset} and journal entry "
-            f"{marker.told.entries}, while the scores topic reaches {newest.offset} and {newest.entries}"
+            f"{moved}its metadata covers scores up to input {marker.covered.offset} and journal entry "
+            f"{marker.covered.entries}, while the scores topic reaches {newest.offset} and {newest.entries}"
         )
     return ""
 
@@ -201,13 +201,13 @@ class Restoring:
         entries: Sequence[Entry] = ()
         if partition.number < partitions_of(self._transport, stream.journal_topic):
             entries = tuple(journal.read(self._transport, Partition(stream.journal_topic, partition.number)))
-        told = self._told(partition)
-        if not entries and told is None:
+        covered = self._covered(partition)
+        if not entries and covered is None:
             return standing
         if not entries or entries[0].number != 0:
             raise PositionError("the journal's first entries have disappeared")
         self._expect_same_topic(partition, entries)
-        place, since_ns = told or (Place(entries[0].offset, 0), 0)
+        place, since_ns = covered or (Place(entries[0].offset, 0), 0)
         if entries[-1].number + 1 < place.entries:
             raise PositionError(f"the scores cover {place.entries} journal entries, but the journal has {len(entries)}")
         offset = max(
@@ -220,7 +220,7 @@ class Restoring:
             )
         return Standing(partition, standing.found, standing.fault, offset, self._marker(entries, offset, place))
 
-    def _told(self, partition: Partition) -> tuple[Place, int] | None:
+    def _covered(self, partition: Partition) -> tuple[Place, int] | None:
         """Return the place up to which scores reach, and a log time not after that; None without scores.
 
         Raises:
@@ -298,7 +298,7 @@ class Restoring:
             place = Partition(topic, number)
             yield from self._transport.read(place, *self._transport.bounds(place))
 
-    def _marker(self, entries: Sequence[Entry], offset: int, told: Place) -> Marker:
+    def _marker(self, entries: Sequence[Entry], offset: int, covered: Place) -> Marker:
         model_id = configured = ""
         generation = control = 0
         for entry in entries:
@@ -312,12 +312,12 @@ class Restoring:
         lost = [
             entry.lost
             for entry in entries
-            if isinstance(entry, StartEntry) and entry.lost is not None and entry.number >= told.entries
+            if isinstance(entry, StartEntry) and entry.lost is not None and entry.number >= covered.entries
         ]
         return Marker(
             checkpoint="",
             topic_id=self._readings.topic_id,
-            told=told,
+            covered=covered,
             entries=entries[-1].number + 1,
             generation=generation,
             model_id=model_id,

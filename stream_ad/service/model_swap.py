@@ -27,7 +27,7 @@ from stream_ad.service.metrics import ScorerMetrics
 
 log = EventLog(__name__)
 
-LOOK_S = 1.0
+POLL_S = 1.0
 AFTER_TROUBLE_S = 5.0
 
 
@@ -62,20 +62,20 @@ class CommandFollower:
         self._transport = transport
         self._models = models
         self._next = 0
-        self._look_at = 0.0
+        self._poll_at = 0.0
         self._wanted: Wanted | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
         self._loading: tuple[Wanted, Future[Model]] | None = None
         self._ready = self._failed = 0
 
-    def look(self) -> Wanted | None:
+    def wanted(self) -> Wanted | None:
         """Return this stream's newest command; reads the topic at most once per second."""
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + LOOK_S
+        if time.monotonic() >= self._poll_at:
+            self._poll_at = time.monotonic() + POLL_S
             try:
                 self._read()
             except (TransportError, DeadlineError) as error:
-                self._look_at = time.monotonic() + AFTER_TROUBLE_S
+                self._poll_at = time.monotonic() + AFTER_TROUBLE_S
                 log.warning("control_not_read", topic=self._topic.topic, message=str(error))
         return self._wanted
 

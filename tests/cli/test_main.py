@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 
 from stream_ad import __version__
-from stream_ad.cli.main import VERBS, build_parser, main
+from stream_ad.cli.main import COMMANDS, build_parser, main
 
 CONFIG = """
 [stream]
@@ -39,7 +39,7 @@ def test_the_frame_is_light() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_verb_is_there_and_light(verb: str) -> None:
     code = (
         "import sys; from stream_ad.cli.main import main; "

@@ -39,7 +39,7 @@ def quality(scored: list[bool]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint3
 def fresh(slots: int) -> Unscored:
     found = Unscored(MODEL)
     found.grow(slots)
-    found.met(np.arange(slots, dtype=np.int32), np.full(slots, START, np.int64))
+    found.add_new(np.arange(slots, dtype=np.int32), np.full(slots, START, np.int64))
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad.cli.main import VERBS, build_parser, module_of
+from stream_ad.cli.main import COMMANDS, build_parser, module_of
 from tests.docs.pages import ROOT
 
 CONTINUED = 20
@@ -103,7 +103,7 @@ def test_paths_that_are_cited_are_there(page: Path) -> None:
 
 
 def test_commands_on_the_pages_are_understood() -> None:
-    parser = build_parser({verb: module_of(verb) for verb in VERBS})
+    parser = build_parser({verb: module_of(verb) for verb in COMMANDS})
     blocks = [block for page in PAGES for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S)]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("stream-ad ")]
 

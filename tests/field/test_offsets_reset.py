@@ -131,7 +131,7 @@ def test_a_position_is_put_back(make_stream: Callable[..., Stream], capsys: Capt
     assert true is not None
     assert earlier.offset < now.offset <= true.offset
     marker, was = Marker.from_text(now.metadata), Marker.from_text(true.metadata)
-    same = ("told", "entries", "generation", "model_id", "topic_id", "control", "lost")
+    same = ("covered", "entries", "generation", "model_id", "topic_id", "control", "lost")
     assert {name: getattr(marker, name) for name in same} == {name: getattr(was, name) for name in same}
     assert seen(stream, capsys, "reposition")[0] == 0
 
@@ -155,7 +155,7 @@ def test_no_letter_and_no_alert_comes_twice(make_stream: Callable[..., Stream], 
     now = committed(stream, 0)
     assert now is not None
     assert now.offset >= 407
-    assert Marker.from_text(now.metadata).told.offset < now.offset
+    assert Marker.from_text(now.metadata).covered.offset < now.offset
     lived(stream, records[400:], die=True)
     archive_all(stream)
     stream.prove()

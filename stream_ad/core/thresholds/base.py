@@ -62,7 +62,7 @@ class Calibration:
 
 
 class Threshold(SlotState):
-    """Limits of devices; state by slot, at most 1 kB per device.
+    """Limits by device; state by slot, at most 1 kB per device.
 
     All methods are called once per round, with each slot at most once. A subclass defines a new slot's state, and how a
     row changes it.
@@ -80,7 +80,7 @@ class Threshold(SlotState):
         self._floor = calibration.floor
 
     def limits(self, device: Int32Array) -> Float64Array:
-        """Return float64[k], the limit in force of each given slot, finite, > 0, in units of the smoothed score."""
+        """Return float64[k], the current limit of each given slot, finite, > 0, in units of the smoothed score."""
         limits: Float64Array = np.maximum(self["limit"][device], self._floor)
         return limits
 

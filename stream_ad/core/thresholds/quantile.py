@@ -100,7 +100,7 @@ class Quantile(Threshold):
         self._settle(self._refresh)
 
     def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
-        """Count quiet and opening rows, move the offset, and renew these slots' limits."""
+        """Count quiet and opening rows, move the offset, and update these slots' limits."""
         cell = self._bin(log_scores(score))
         self["young"][device, cell] += np.uint16(1)
         self["over"][device] += cell[:, None] > self["at"][device]
@@ -117,7 +117,7 @@ class Quantile(Threshold):
         return np.searchsorted(inner, logs, side="right").astype(np.int64)
 
     def _forget(self, device: Int32Array) -> None:
-        """Make the younger generation the older one, and start an empty one."""
+        """Replace the older generation by the younger one, and start an empty one."""
         counts = self["young"][device]
         self["old"][device] = counts
         self["young"][device] = 0
@@ -131,7 +131,7 @@ class Quantile(Threshold):
         self["over"][device] = above[row, below] - counts[row, at]
 
     def _refresh(self, device: Int32Array) -> None:
-        """Clamp the offsets and renew the limits of these slots."""
+        """Clamp the offsets and update the limits of these slots."""
         total = self["young_rows"][device] + self["old_rows"][device]
         want = total[:, None] * self._shares
         self._follow(device, want)
@@ -171,7 +171,7 @@ class Quantile(Threshold):
         self["over"][device] = over.reshape(-1, 2)
 
     def _counted(self, device: Int32Array, cell: Int64Array) -> Int32Array:
-        """Return int32[k], the rows of both generations in a bin of each slot."""
+        """Return int32[k], the rows of both generations in one bin of each slot."""
         counted: Int32Array = np.add(self["young"][device, cell], self["old"][device, cell], dtype=np.int32)
         return counted
 

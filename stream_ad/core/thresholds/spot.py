@@ -83,7 +83,7 @@ class Spot(Threshold):
         self._settle(self._fit, self._refresh)
 
     def _learn(self, device: Int32Array, score: Float64Array, phase: UInt8Array) -> None:
-        """Count quiet and opening rows, keep their excesses, and renew these slots' limits."""
+        """Count quiet and opening rows, keep their excesses, and update these slots' limits."""
         logs = log_scores(score)
         start = self["start"][device]
         is_over = logs > start
@@ -94,7 +94,7 @@ class Spot(Threshold):
         self._refresh(device)
 
     def _keep(self, device: Int32Array, logs: Float64Array) -> None:
-        """Put peaks into the rings, count them, and fit these slots' tails anew."""
+        """Add peaks to the rings, count them, and refit these slots' tails."""
         at = self["next"][device]
         self["ring"][device, at] = logs
         self["next"][device] = (at + np.uint16(1)) % np.uint16(self._peaks)
@@ -111,7 +111,7 @@ class Spot(Threshold):
         shrinks towards 0; the scale then preserves their mean.
         """
         excess = self["ring"][device].astype(np.float64) - self["start"][device, None]
-        # Peaks that the moving start has passed sort to the front and weigh nothing.
+        # Peaks below the moved start sort to the front and have no weight.
         excess = np.sort(np.where(excess > 0, excess, 0.0), axis=1)
         live = excess > 0
         count = live.sum(axis=1)
@@ -128,9 +128,9 @@ class Spot(Threshold):
         self["scale"][device] = mean * (1.0 - shape)
 
     def _refresh(self, device: Int32Array) -> None:
-        """Renew the limits of these slots (eq. 1; the logarithm is its limit for shape 0)."""
+        """Update the limits of these slots (eq. 1; the logarithm is its limit for shape 0)."""
         share = np.maximum(self["over"][device], 1.0) / np.maximum(self["rows"][device], 1.0)
-        # Where even the tail's start is rarer than the risk, the limit is the least one.
+        # If even the tail's start is rarer than the risk, the minimum limit applies.
         log_ratio = np.maximum(np.log(share / self._risk), 0.0)
         shape = self["shape"][device]
         is_flat = np.abs(shape) < 1e-6

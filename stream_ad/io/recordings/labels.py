@@ -44,19 +44,19 @@ FAULTY = frozenset(
 UNKNOWN = frozenset({"", "unknown", "unlabeled", "unlabelled", "nan", "null", "na", "n/a", "-", "?", "nil"})
 
 
-def plain(name: str) -> str:
+def normalised(name: str) -> str:
     """Return a name normalised as in `NAMES`."""
     return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
 
 
 def is_label(name: str) -> bool:
     """Return whether a column is a label by its name."""
-    return plain(name) in NAMES
+    return normalised(name) in NAMES
 
 
 def marks_faults(name: str) -> bool:
     """Return whether a label's marks mean faults; change points do not."""
-    return plain(name) not in CHANGES
+    return normalised(name) not in CHANGES
 
 
 def read_words(column: pa.Array, numbers: Float64Array) -> tuple[Float64Array, bool]:

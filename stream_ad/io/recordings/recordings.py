@@ -18,7 +18,7 @@ from stream_ad.io.cells import to_float
 from stream_ad.io.recordings.blocks import REMARKS, Block
 from stream_ad.io.recordings.choosing import Choice, choose_channels, label_notes, left_out_notes
 from stream_ad.io.recordings.file_devices import FileDevice, check_apart, dated_notes, file_devices, following_notes
-from stream_ad.io.recordings.labels import STATES, is_label, marks_faults, plain, read_words, to_marks
+from stream_ad.io.recordings.labels import STATES, is_label, marks_faults, normalised, read_words, to_marks
 from stream_ad.io.recordings.layouts import INFLUX_OWN, Layout, resolve, stated_columns
 from stream_ad.io.recordings.number_columns import NumberColumns
 from stream_ad.io.recordings.quality_columns import QualityColumn, quality_columns, quality_notes, without_bad
@@ -221,7 +221,7 @@ class _Reader:
             return
         names = layout.channels(tuple(block.columns))
         channels = {name: self.numbers.take(name, block.columns[name], block.where) for name in names}
-        states = {n: self._words(block, n) for n in channels if plain(n) in STATES}
+        states = {n: self._words(block, n) for n in channels if normalised(n) in STATES}
         self.no_states.update(name for name, (_, are_known) in states.items() if not are_known)
         self.states.add(len(block), {name: values for name, (values, _) in states.items()})
         self.columns.add(len(block), channels)

@@ -20,7 +20,7 @@ OTHERS = (
     (b"SQLite format 3", "a SQLite database: export the table as CSV"),
 )
 """First bytes of other file formats, with advice."""
-LOOK_BYTES = 4_096
+SNIFF_BYTES = 4_096
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -44,7 +44,7 @@ class TextFile:
         self._path = path
         self._stream = open_bytes(path)
         try:
-            self._head = self._stream.read(LOOK_BYTES)
+            self._head = self._stream.read(SNIFF_BYTES)
             for magic, what in OTHERS:
                 if self._head.startswith(magic):
                     raise RecordingError(f"{path}: expected text, found {what}")

@@ -38,7 +38,7 @@ from stream_ad.io.score_log.parts import (
 from stream_ad.io.spans import Span, Spans
 from stream_ad.io.steps import reached
 from stream_ad.io.wire import contributions
-from stream_ad.io.wire.score_rows import plain
+from stream_ad.io.wire.score_rows import without_dictionaries
 
 __all__ = ["PartInfo", "clean_aside", "last_part", "part_info", "parts", "read", "write_part"]
 
@@ -313,7 +313,7 @@ def ordered(tables: Sequence[pa.Table]) -> pa.Table:
     if not tables:
         raise ScoreLogError("part: expected at least one table, found none")
     # Structs are cheaper to sort than maps, so they stay structs if there are no maps.
-    texts = [plain(table) for table in tables]
+    texts = [without_dictionaries(table) for table in tables]
     has_maps = any(contributions.TYPE in table.schema.types for table in texts)
     table = _concat([contributions.as_map(table) for table in texts] if has_maps else texts)
     try:

@@ -98,7 +98,7 @@ def table(judged: Sequence[Judged], channels: Sequence[str], row_ns: int, partit
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
-def plain(rows: pa.Table) -> pa.Table:
+def without_dictionaries(rows: pa.Table) -> pa.Table:
     """Return rows with text instead of dictionaries, so that types agree between tables."""
     fields = [
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in rows.schema
@@ -108,7 +108,7 @@ def plain(rows: pa.Table) -> pa.Table:
 
 def as_archived(rows: pa.Table) -> pa.Table:
     """Return message rows with the score log's types."""
-    return contributions.as_map(plain(rows))
+    return contributions.as_map(without_dictionaries(rows))
 
 
 def _joined(columns: Sequence[_Column]) -> _Column:

@@ -76,7 +76,7 @@ class AssignedPartition:
         self.checkpoint_due = 0.0
         self.last_record_at = self.silence_check_at = time.monotonic()
         self.pending = _Pending()
-        self._told = recovery.told
+        self._covered = recovery.covered
         self._lost = list(recovery.lost)
         self._topic_id = topic_id
         self.unscored = 0
@@ -141,7 +141,7 @@ class AssignedPartition:
             names = [channel.name for channel in replay.model.channels]
             scores = score_messages.encode(
                 score_rows.table(pending.judged, names, replay.rules.row_ns, self.partition.number),
-                Spans.between(self._told, replay.place),
+                Spans.between(self._covered, replay.place),
                 self.partition,
                 outputs.config_digest,
                 outputs.max_bytes,
@@ -170,7 +170,7 @@ class AssignedPartition:
         return Marker(
             checkpoint=checkpoint,
             topic_id=self._topic_id,
-            told=self.replay.place if has_rows else self._told,
+            covered=self.replay.place if has_rows else self._covered,
             entries=lineage.entries,
             generation=lineage.generation,
             model_id=lineage.model_id,
@@ -184,7 +184,7 @@ class AssignedPartition:
     def landed(self) -> None:
         """Mark all pending results as public."""
         if self.pending.rows:
-            self._told = self.replay.place
+            self._covered = self.replay.place
             self._lost.clear()
         self.public = self.replay.place
         self.pending = _Pending()

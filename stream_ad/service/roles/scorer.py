@@ -45,7 +45,7 @@ log = EventLog(__name__)
 MAX_REJECTIONS = 5
 """Consecutive rejected commits after which the role restarts."""
 LAG_EVERY_S = 5.0
-LEAST_LOOK_S = 0.5
+MIN_CHECK_S = 0.5
 """Minimum interval between checks for silence: each close adds a journal entry."""
 HASTE_S = 0.1
 """Maximum time that alerts wait for a commit. One commit per poll would halve the throughput in an alert storm."""
@@ -215,7 +215,7 @@ class Scorer:
             now = time.monotonic()
             if owned.catching_up or now < owned.silence_check_at:
                 continue
-            owned.silence_check_at = now + max(LEAST_LOOK_S, self._settings.time.idle_close_s / 10)
+            owned.silence_check_at = now + max(MIN_CHECK_S, self._settings.time.idle_close_s / 10)
             log_ns = owned.silent_until_ns()
             if log_ns is None or not self._is_at_end(owned):
                 continue
@@ -234,7 +234,7 @@ class Scorer:
 
     def _mind_commands(self) -> None:
         """Apply a pending swap command, between two steps."""
-        wanted = self._commands.look()
+        wanted = self._commands.wanted()
         if wanted is None:
             return
         for owned in self._owned.values():

@@ -54,7 +54,9 @@ def batches(draw: st.DrawFn) -> list[Judged]:
 @given(judged=batches())
 def test_a_table_of_several_batches_is_the_tables_of_each_one_after_another(judged: list[Judged]) -> None:
     whole, parts = table(*judged), [table(part) for part in judged]
-    assert score_rows.plain(whole).equals(pa.concat_tables([score_rows.plain(part) for part in parts]))
+    assert score_rows.without_dictionaries(whole).equals(
+        pa.concat_tables([score_rows.without_dictionaries(part) for part in parts])
+    )
     names = [part.ids[code] for part in judged for code in part.device]
     assert whole["device"].to_pylist() == names
     by_batch = [device for part in judged for device in part.ids]
@@ -81,7 +83,7 @@ def test_rows_taken_from_a_batch_bring_their_own_devices_only(judged: list[Judge
     assert len(taken) == len(rows)
     assert [taken.ids[code] for code in taken.device] == [part.ids[code] for code in part.device[rows]]
     assert taken.ids == tuple(device for k, device in enumerate(part.ids) if k in part.device[rows])
-    assert score_rows.plain(table(taken)).equals(score_rows.plain(table(part)).take(rows))
+    assert score_rows.without_dictionaries(table(taken)).equals(score_rows.without_dictionaries(table(part)).take(rows))
 
 
 def test_where_a_batch_has_no_contributions_no_row_has() -> None:
