@@ -151,7 +151,7 @@ def _worker(checkout: Path, file: Path, seed: int) -> subprocess.Popen[str]:
     found = (worker.stdout.readline() if worker.stdout else "").strip()
     if not Path(found).is_relative_to(checkout):
         worker.kill()
-        raise SystemExit(f"{checkout}: expected stream_ad from this checkout, found {found or 'none'}")
+        raise SystemExit(f"{checkout}: expected stream_ad in that checkout, found {found or 'none'}")
     return worker
 
 

@@ -63,7 +63,7 @@ def test_a_folder_without_the_package_is_no_checkout(tmp_path: Path) -> None:
     ran = run("--old", str(tmp_path), *CHEAP)
 
     assert ran.returncode == 1
-    assert "expected stream_ad from there" in ran.stderr
+    assert "expected stream_ad in that checkout" in ran.stderr
 
 
 @pytest.mark.parametrize(

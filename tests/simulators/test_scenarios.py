@@ -58,7 +58,7 @@ def test_a_stated_start_is_taken_with_its_offset() -> None:
         ("[random_faults]\nkinds = ['gremlin']", "gremlin"),
         ("[[faults]]\ndevice = 'pump-0001'\nkind = 'gremlin'\nstart_s = 1", "gremlin"),
         ("[[faults]]\ndevice = 'pump-0000'\nkind = 'spike'\nstart_s = 1", "pump-0000"),
-        ("[[faults]]\ndevice = 'pump-0001'\nkind = 'spike'\nstart_s = 1\nduration_s = 0.1", "span"),
+        ("[[faults]]\ndevice = 'pump-0001'\nkind = 'spike'\nstart_s = 1\nduration_s = 0.1", "expected last > first"),
         ("[[faults]]\ndevice = 'pump-0001'\nkind = 'spike'\nstart_s = 1\nchannels = ['speed']", "speed"),
         ("devices = ", "not TOML"),
     ],
