@@ -125,7 +125,7 @@ def load(folder: Path, name: str) -> Checkpoint:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, found: {error}") from error
     if _digest(arrays, metadata[FACTS]) != metadata.get(DIGEST):
-        raise CheckpointError(f"{path}: the digest does not match the content: damaged; delete the file")
+        raise CheckpointError(f"{path}: expected content that matches the digest, found damage; delete the file")
     if found != match.groups():
         raise CheckpointError(f"{path}: the content does not match the file name, found stream {loaded.stream}")
     return loaded
