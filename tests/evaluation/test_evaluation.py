@@ -36,8 +36,8 @@ def test_each_row_gets_the_verdict_of_the_window_that_ends_with_it(runs: list[Ru
 
 def test_a_row_without_a_verdict_is_an_error(runs: list[Run]) -> None:
     end_ns = runs[0].judged_end_ns
-    for missing in (end_ns[:-1], end_ns[1:], np.delete(end_ns, 40), end_ns[:0]):
-        with pytest.raises(ContractError, match="1 have none"):
+    for missing, count in ((end_ns[:-1], 1), (end_ns[1:], 1), (np.delete(end_ns, 40), 1), (end_ns[:0], len(end_ns))):
+        with pytest.raises(ContractError, match=f"rows, {count} have none"):
             flagged(runs[0], Judged(missing, np.zeros(len(missing), np.bool_)))
 
 

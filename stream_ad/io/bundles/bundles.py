@@ -122,7 +122,7 @@ def save(model: Model, folder: Path, probe_rows: Float64Array, *, replace: bool 
         manifest = _manifest(model, overrange, {name: digest(data) for name, data in files.items()})
     except ValidationError as error:
         raise ContractError(f"model: does not fit a manifest: {described(error)}") from error
-    files[MANIFEST] = pack_json(manifest.model_dump(mode="json"), "manifest")
+    files[MANIFEST] = pack_json(manifest.content(), "manifest")
     place_folder(folder, files, replace, load)
     return manifest.model_id
 

@@ -108,9 +108,14 @@ class Manifest(Part):
             raise ValueError(f"window: expected at most {MAX_CELLS:,} cells, samples times channels")
         return self
 
+    def content(self) -> dict[str, Any]:
+        """Return the JSON values without defaults, so that a field added later does not change older bundles' ids."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     def content_id(self) -> str:
         """Return the digest of the content, which is the model's id."""
-        content = self.model_dump(mode="json", exclude={"model_id"})
+        content = self.content()
+        del content["model_id"]
         return digest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 

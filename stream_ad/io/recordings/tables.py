@@ -113,7 +113,8 @@ def _read_parquet(path: Path) -> Iterator[Block]:
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise RecordingError(
-                f"{path}: expected unique column names, found twice: {', '.join(twice)}; rename or remove one of each"
+                f"{path}: expected unique column names, found duplicates: {', '.join(twice)}; "
+                "rename or remove one of each"
             )
         unnamed = tuple(name for name in names if PANDAS_INDEX.fullmatch(name))
         first = 1
