@@ -164,7 +164,7 @@ def fault_table(outcome: Outcome) -> str:
             f'{words(fault.kind)}</td><td>{escape(channels)}</td><td class="num">{clock(fault.start_ns)}</td>'
             f'<td class="num">{lasted}</td>{result}</tr>'
         )
-    heads = ("device", "fault", "channels", "began", "lasted", "result", "delay", "alert", "what the alert said")
+    heads = ("device", "fault", "channels", "began", "lasted", "result", "delay", "alert", "reason")
     return _table(heads, rows)
 
 
@@ -183,7 +183,7 @@ def false_table(outcome: Outcome) -> str:
             )
     if not rows:
         return "<h2>False alarms</h2><p>None.</p>"
-    return "<h2>False alarms</h2>" + _table(("device", "opened", "lasted", "alert", "what the alert said"), rows)
+    return "<h2>False alarms</h2>" + _table(("device", "opened", "lasted", "alert", "reason"), rows)
 
 
 def _table(heads: tuple[str, ...], rows: list[str]) -> str:

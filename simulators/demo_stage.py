@@ -222,9 +222,9 @@ class Program:
         """Return the log's last error, shortened."""
         found = [line for line in self._lines() if line.get("level") == "error"]
         for line in reversed(found):
-            said = line.get("error") or line.get("exception") or line.get("message")
-            if said:
-                return str(said).strip().splitlines()[-1][:300]
+            message = line.get("error") or line.get("exception") or line.get("message")
+            if message:
+                return str(message).strip().splitlines()[-1][:300]
         text = self.log.read_text(errors="replace").strip().splitlines()
         return text[-1][:300] if text else "no output"
 

@@ -172,8 +172,8 @@ def heat(series: dict[str, Series], top_of: dict[str, int], axis: Axis) -> str:
 def fault_span(fault: Fault, found: bool, top: float, height: float, axis: Axis, named: bool) -> str:
     """Return a fault as a shaded span, dashed where it was missed."""
     x, end = axis.x(fault.start_ns), axis.x(fault.end_ns)
-    said = f"{words(fault.kind)} · {', '.join(fault.channels) if len(fault.channels) < 8 else 'all channels'}"
-    hint = f"{fault.device}: {said}, {clock(fault.start_ns)} to {clock(fault.end_ns)}, {'found' if found else 'missed'}"
+    what = f"{words(fault.kind)} · {', '.join(fault.channels) if len(fault.channels) < 8 else 'all channels'}"
+    hint = f"{fault.device}: {what}, {clock(fault.start_ns)} to {clock(fault.end_ns)}, {'found' if found else 'missed'}"
     parts = [
         f'<g><title>{escape(hint)}</title><rect class="fault {family(fault.kind)}{"" if found else " missed"}" x="{x}" '
         f'y="{top}" width="{max(end - x, 2):.1f}" height="{height}" rx="3"/>'

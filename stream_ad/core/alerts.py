@@ -104,12 +104,12 @@ def reason_of(facts: Facts, rules: IncidentRules) -> str:
         return f"{_learned(facts)}; {_level(facts)}"
     names = ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in facts.channels)
     if facts.event is Event.OPENED and facts.kind is Open.SENSOR:
-        said = f"{_fault(facts.quality)} in {_windows(rules.sensor_windows)} in a row"
+        sentence = f"{_fault(facts.quality)} in {_windows(rules.sensor_windows)} in a row"
     else:
-        said = ("score rose: " if facts.event is Event.UPDATED else "") + _level(facts)
+        sentence = ("score rose: " if facts.event is Event.UPDATED else "") + _level(facts)
         if facts.kind is Open.PROCESS and (fault := _fault(facts.quality)):
             names = f"{names}; {fault}" if names else fault
-    return f"{said}; {names}" if names else said
+    return f"{sentence}; {names}" if names else sentence
 
 
 def _end(facts: Facts, rules: IncidentRules) -> str:
@@ -142,12 +142,12 @@ def _level(facts: Facts) -> str:
 
 
 def _fault(quality: Quality) -> str:
-    said = []
+    faults = []
     if Quality.CHANNEL_MISSING in quality:
-        said.append("channel reports no data")
+        faults.append("channel reports no data")
     if Quality.CHANNEL_STUCK in quality:
-        said.append("channel does not move")
-    return " and ".join(said)
+        faults.append("channel does not move")
+    return " and ".join(faults)
 
 
 def _windows(count: int) -> str:

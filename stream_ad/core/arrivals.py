@@ -115,12 +115,12 @@ def refused(rows: Int64Array, batch: ReadingBatch, reason: Reason, log: Int64Arr
 
 def _ahead(event_ns: int, log_ns: int) -> str:
     """Return how far a reading is ahead of log time, and a mistake that could explain it."""
-    said = f"too far ahead of log time: the first is at {_utc(event_ns)}, log time is {_utc(log_ns)}"
+    detail = f"too far ahead of log time: the first is at {_utc(event_ns)}, log time is {_utc(log_ns)}"
     if abs(event_ns - SINCE_1904_NS - log_ns) < DAY_NS:
-        return f"{said}; might be milliseconds since 1904"
+        return f"{detail}; might be milliseconds since 1904"
     if event_ns - log_ns < DAY_NS:
-        return f"{said}; might be local time sent as UTC, or a clock that is ahead"
-    return said
+        return f"{detail}; might be local time sent as UTC, or a clock that is ahead"
+    return detail
 
 
 def _utc(time_ns: int) -> str:

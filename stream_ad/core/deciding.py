@@ -130,12 +130,12 @@ class Deciding:
             is_anomaly[rows] = step.is_open
             incident[rows] = np.where(step.is_open, step.opened_ns, 0)
             self._learn(device, value, step)
-            if (told := step.event != Event.NONE).any():
+            if (reported := step.event != Event.NONE).any():
                 opens = step.event == Event.OPENED
                 self._state["opened_offset"][device[opens]] = scores.keys.offset[rows[opens]]
                 if not self._ends_rise:
                     self._state["opened_sequence"][device[opens]] = scores.keys.sequence[rows[opens]]
-                messages.append(_Messages(rows[told], step.take(told), self._opened(device[told])))
+                messages.append(_Messages(rows[reported], step.take(reported), self._opened(device[reported])))
         verdicts = VerdictBatch(scores, smoothed, limit, is_anomaly, incident)
         return verdicts, self._alerts(verdicts, messages, ids)
 

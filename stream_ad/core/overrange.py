@@ -78,7 +78,7 @@ def draw_in(values: Float64Array, clip: float) -> Float32Array:
     """Return windows within the clip unchanged, others scaled down as a whole.
 
     The largest value m of a window becomes `clip (1 + log(m / clip))`: the direction stays, so what is
-    linear in the window goes on growing along any ray from the training mean.
+    linear in the window keeps growing along any ray from the training mean.
 
     Args:
         values: float64[n, t, c], normalised, at most `MOST`.

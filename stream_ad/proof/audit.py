@@ -501,14 +501,14 @@ def _compare_one_by_one(published: pa.Table | None, computed: pa.Table | None, o
                 setattr(outcome, count, getattr(outcome, count) + 1)
                 outcome.add_example(f"{_row_name(side, row)}: {'published' if side is published else 'computed'} twice")
             place[key] = row
-    for side, (mine, others), count, said in (
+    for side, (mine, others), count, problem in (
         (computed, (places[1], places[0]), "missing", "not published"),
         (published, places, "surplus", "published but not reproduced"),
     ):
         only = [row for key, row in mine.items() if key not in others]
         setattr(outcome, count, getattr(outcome, count) + len(only))
         for row in only[:3]:
-            outcome.add_example(f"{_row_name(side, row)}: {said}")
+            outcome.add_example(f"{_row_name(side, row)}: {problem}")
     both = [(places[0][key], places[1][key]) for key in places[0] if key in places[1]]
     if both and published is not None and computed is not None:
         outcome.rows += len(both)

@@ -159,11 +159,11 @@ def translated(error: BaseException, where: str) -> StreamAdError:
     """
     if isinstance(error, Refusal):
         return error.kind(error.text if error.text.startswith(where) else f"{where}: {error.text}")
-    said = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     if type(error) in RIGHTS:
         names = " ".join(["", *sorted(set(_names(error.args)))])
-        said = f"{RIGHTS[type(error)]}{names}; grant those listed in docs/security.md ({type(error).__name__})"
-    return meaning(error)(f"{where}: {said}")
+        text = f"{RIGHTS[type(error)]}{names}; grant those listed in docs/security.md ({type(error).__name__})"
+    return meaning(error)(f"{where}: {text}")
 
 
 def _names(values: Iterable[object]) -> Iterator[str]:

@@ -149,9 +149,9 @@ def quality_notes(quality: Mapping[str, tuple[BoolArray, str, str]], counts: Map
     found = [f"{taken:,} values are missing because their quality is not good, by {shown(names)}"]
     if not taken:
         found = [f"{shown(names)} is a quality column, not a channel; no value is missing because of it"]
-    how = {name: said for name, (_, _, said) in quality.items() if said}
+    how = {name: rule for name, (_, _, rule) in quality.items() if rule}
     if how:
-        found.append("; ".join(f"{name}: {said}" for name, said in list(how.items())[:4]))
+        found.append("; ".join(f"{name}: {rule}" for name, rule in list(how.items())[:4]))
     return found
 
 

@@ -29,7 +29,7 @@ class Unit:
         words: for people.
         unit_ns: nanoseconds per count.
         epoch_s: seconds from 1970 to the count 0.
-        is_guessed: a column may be read in it without being told.
+        is_guessed: a column may be read in it without being named.
     """
 
     name: str
