@@ -151,8 +151,8 @@ def test_a_zombie_with_an_open_transaction_publishes_nothing_and_harms_nobody(lo
     zombie._producer.send(output, b"half").get(WAIT_S)
     newer = log.committer(member.source, "a-0")
     assert newer.commit(Commit({output: [Record(b"1")]}, {partition: (1, "")})) is CommitOutcome.LANDED
-    failed = zombie._producer.send(output, b"zombie")  # the client answers this by asking for a new epoch
-    wait_until(failed.failed)
+    zombie._producer.send(output, b"zombie")  # the client answers this by asking for a new epoch, which is refused
+    wait_until(lambda: bool(zombie._producer._transaction_manager.has_fatal_error()))
     for _ in range(2):
         with pytest.raises(FencedError):
             zombie.commit(Commit({output: [Record(b"never")]}, {partition: (9, "never")}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -64,6 +65,8 @@ class Course:
                 self.send()
                 if step in SCORER_STEPS and SCORER_STEPS[step].swap:
                     self._ask_for_another()
+                if step in SCORER_STEPS and SCORER_STEPS[step].rereads:
+                    shutil.rmtree(self._stream.settings.store.checkpoints, ignore_errors=True)
             life = self.start(role, step)
             assert life.end(LONG_S) == -signal.SIGKILL, f"{role} at {step!r}: {life.text()[-3_000:]}"
 

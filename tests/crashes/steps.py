@@ -25,12 +25,14 @@ class Step:
         only: which passes count, by their facts.
         leaving: the role is asked to stop once it has published something.
         swap: a command to swap the bundle is given before.
+        rereads: the checkpoints are deleted before, so that public input is read again.
     """
 
     at: str
     only: Callable[[Facts], bool] = lambda facts: True
     leaving: bool = False
     swap: bool = False
+    rereads: bool = False
 
 
 def outcome(expected: CommitOutcome) -> Callable[[Facts], bool]:
@@ -67,7 +69,7 @@ SCORER_STEPS = {
     "positions sent": Step("positions sent"),
     "committed": Step("committed", only=outcome(CommitOutcome.LANDED)),
     "landed": Step("landed"),
-    "reading again": Step("stepped", only=lambda facts: bool(facts["was_catching_up"])),
+    "reading again": Step("stepped", only=lambda facts: bool(facts["was_catching_up"]), rereads=True),
     "checkpoint half written": Step("file half written", only=lambda facts: facts["path"].suffix == ".ckpt"),
     "checkpoint written aside": Step("checkpoint written aside"),
     "checkpoint in place": Step("checkpoint in place"),
@@ -80,7 +82,7 @@ SCORER_STEPS = {
     "left": Step("left", leaving=True),
     "closed": Step("closed", leaving=True),
 }
-"""In the order of a life; what is public is read again after a death between a commit and its checkpoint."""
+"""In the order of a life; public input is read again after a death between a commit and its checkpoint."""
 
 OUTCOME_STEPS = {
     "rejected": Step("committed", only=outcome(CommitOutcome.REJECTED)),

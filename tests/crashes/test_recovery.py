@@ -119,7 +119,9 @@ def test_offsets_that_expired_do_not_start_the_stream_over(make_stream: Callable
     with sqlite3.connect(stream.folder / "log.sqlite") as file:
         assert file.execute("DELETE FROM positions").rowcount > 0
     role = open_scorer(stream)
-    with pytest.raises(PositionError, match=r"nothing is committed, although sensor.journal.* has records .*retention"):
+    with pytest.raises(
+        PositionError, match=r"nothing is committed, although sensor.journal.* has records: .*retention"
+    ):
         role.turn(0.0)
     kill(role)
 
