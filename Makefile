@@ -1,7 +1,7 @@
 # make demo              the whole pipe on the embedded log, about a minute
 # make demo BROKER=kafka the same on a real Apache Kafka that this command starts (KAFKA=host:port: a running one)
 # make test              everything that CI runs: lint, unit, process and broker, each of them alone by its name
-# make unit              tests that start no process and need no broker: two minutes
+# make unit              tests that start no process and need no broker: under three minutes
 # make process           tests that start processes or run whole roles, commands or trainings, on the embedded log
 # make broker            tests on a real Apache Kafka that they start: Java 17 and Maven
 # make chaos             200 process kills and 10 broker kills over 10 million readings, then the proof (docs/chaos.md): about
